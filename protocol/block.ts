@@ -1,0 +1,255 @@
+/**
+ * Blocks and batches: how chunks travel and how they are stored.
+ *
+ * A block is a table of chunk ids and lengths, then the chunks' bytes, encoded together. A batch is
+ * blocks one behind the other, nothing between. A pack record is one block, byte for byte.
+ * All integers are little-endian.
+ *
+ *     offset  size  field
+ *          0     4  magic "CDB1"
+ *          4     1  encoding: 0 = identity, 1 = one zstd frame
+ *          5     3  zero
+ *          8     4  n, the number of chunks, 1..4096
+ *         12     4  plain length: the sum of the chunks' lengths, at most 16 MiB
+ *         16     4  payload length; equals the plain length under identity
+ *         20     4  CRC-32 of the payload (the polynomial of IEEE 802.3, as in gzip)
+ *         24     4  CRC-32 of bytes 0..23 and the table
+ *         28  37·n  the table: per chunk its id (33 bytes) and its length (4 bytes)
+ *               …   the payload
+ *
+ * The header's CRC lets a reader trust the lengths before it has the payload; the payload's CRC finds
+ * rot without decoding. Neither replaces the ids: who takes a block from somebody else calls
+ * `verifyBlock`, which decodes it and hashes every chunk.
+ */
+import { crc32 } from 'node:zlib'
+import { hashInSlices } from './hash.ts'
+import { type Id, idBytes, readId, writeId } from './id.ts'
+import { limits } from './limits.ts'
+import { Problem } from './problem.ts'
+import { compress, decompress } from './zstd.ts'
+
+export const blockHeaderBytes = 28
+export const blockRowBytes = idBytes + 4
+/** Media type of a batch, in requests and in answers of `fetch`. */
+export const batchMediaType = 'application/vnd.chunkdav.batch'
+export const blockMagic = Buffer.from('CDB1', 'latin1')
+
+export const blockEncodings = ['identity', 'zstd'] as const
+export type BlockEncoding = (typeof blockEncodings)[number]
+
+/** One row of a block's table. `start` is the chunk's offset in the plain bytes. */
+export interface BlockRow {
+  readonly id: Id
+  readonly start: number
+  readonly length: number
+}
+
+export interface BlockHeader {
+  readonly encoding: BlockEncoding
+  readonly rows: readonly BlockRow[]
+  readonly plainBytes: number
+  readonly payloadBytes: number
+  readonly payloadCrc: number
+  /** Header, table and payload together. */
+  readonly totalBytes: number
+}
+
+/** A block as it travels: `bytes` is all of it, `header` what its first part says. */
+export interface Block {
+  readonly header: BlockHeader
+  readonly bytes: Buffer
+}
+
+/** A chunk and its plain bytes. The bytes are borrowed: whoever keeps them must copy. */
+export interface PlainChunk {
+  readonly id: Id
+  readonly bytes: Buffer
+}
+
+/** Encoded is kept only where it saves at least one part in thirty-two. */
+export function compressionPays(encodedBytes: number, plainBytes: number): boolean {
+  return encodedBytes < plainBytes - (plainBytes >>> 5)
+}
+
+/** The header of a block, from its rows; the lengths must add up. For `encodeBlock` and tests. */
+function writeHeader(
+  chunks: readonly { id: Id; length: number }[],
+  encoding: BlockEncoding,
+  payload: Buffer,
+): Buffer {
+  const header = Buffer.alloc(blockHeaderBytes + chunks.length * blockRowBytes)
+  blockMagic.copy(header, 0)
+  header[4] = blockEncodings.indexOf(encoding)
+  header.writeUInt32LE(chunks.length, 8)
+  header.writeUInt32LE(payload.length, 16)
+  header.writeUInt32LE(crc32(payload), 20)
+  let offset = blockHeaderBytes
+  let plainBytes = 0
+  for (const { id, length } of chunks) {
+    offset = header.writeUInt32LE(length, writeId(id, header, offset))
+    plainBytes += length
+  }
+  header.writeUInt32LE(plainBytes, 12)
+  header.writeUInt32LE(headerCrc(header), 24)
+  return header
+}
+
+function headerCrc(header: Buffer): number {
+  return crc32(header.subarray(blockHeaderBytes), crc32(header.subarray(0, 24)))
+}
+
+/**
+ * The block of `chunks`, whose bytes stand one behind the other in `plain`.
+ * With `zstd`, compresses off the main thread and keeps the result only if it pays.
+ * TypeError when the chunks are none, too many, too long, or do not add up.
+ */
+export async function encodeBlock(
+  chunks: readonly { id: Id; length: number }[],
+  plain: Buffer,
+  options: { encoding?: BlockEncoding; level?: number } = {},
+): Promise<Block> {
+  const sum = chunks.reduce((total, chunk) => total + chunk.length, 0)
+  if (chunks.length === 0 || chunks.length > limits.maxBlockChunks) {
+    throw new TypeError(`a block holds 1 to ${limits.maxBlockChunks} chunks, not ${chunks.length}`)
+  }
+  if (sum !== plain.length || sum > limits.maxBlockBytes) {
+    throw new TypeError(
+      `a block's chunks must fill its ${plain.length} bytes, at most ${limits.maxBlockBytes}`,
+    )
+  }
+  let encoding: BlockEncoding = 'identity'
+  let payload = plain
+  if (options.encoding === 'zstd' && plain.length > 0) {
+    const encoded = await compress(plain, options.level === undefined ? {} : { level: options.level })
+    if (compressionPays(encoded.length, plain.length)) {
+      encoding = 'zstd'
+      payload = encoded
+    }
+  }
+  return assembleBlock(chunks, encoding, payload)
+}
+
+/** The block around a payload that is encoded already. The caller vouches that they belong together. */
+export function assembleBlock(
+  chunks: readonly { id: Id; length: number }[],
+  encoding: BlockEncoding,
+  payload: Buffer,
+): Block {
+  const header = writeHeader(chunks, encoding, payload)
+  const bytes = Buffer.concat([header, payload])
+  return { header: parseHeader(header) as BlockHeader, bytes }
+}
+
+/** How many bytes a header at `offset` takes with its table, or undefined when it is not there whole. */
+export function headerLength(bytes: Buffer, offset = 0): number | undefined {
+  if (bytes.length < offset + blockHeaderBytes) return undefined
+  return blockHeaderBytes + bytes.readUInt32LE(offset + 8) * blockRowBytes
+}
+
+/**
+ * The header that stands at `offset`, or undefined when there is none that is whole and right.
+ * Checks everything that can be checked without the payload.
+ */
+export function parseHeader(bytes: Buffer, offset = 0): BlockHeader | undefined {
+  const length = headerLength(bytes, offset)
+  if (length === undefined || bytes.length < offset + length) return undefined
+  const header = bytes.subarray(offset, offset + length)
+  const encoding = blockEncodings[header[4] as number]
+  const count = header.readUInt32LE(8)
+  if (!header.subarray(0, 4).equals(blockMagic) || encoding === undefined) return undefined
+  if (header.readUIntLE(5, 3) !== 0 || count === 0 || count > limits.maxBlockChunks) return undefined
+  if (header.readUInt32LE(24) !== headerCrc(header)) return undefined
+  const plainBytes = header.readUInt32LE(12)
+  const payloadBytes = header.readUInt32LE(16)
+  if (plainBytes > limits.maxBlockBytes) return undefined
+  if (encoding === 'identity' && payloadBytes !== plainBytes) return undefined
+  const rows = parseRows(header, count, plainBytes)
+  if (rows === undefined) return undefined
+  const payloadCrc = header.readUInt32LE(20)
+  return { encoding, rows, plainBytes, payloadBytes, payloadCrc, totalBytes: length + payloadBytes }
+}
+
+function parseRows(header: Buffer, count: number, plainBytes: number): BlockRow[] | undefined {
+  const rows: BlockRow[] = []
+  let start = 0
+  for (let i = 0; i < count; i++) {
+    const offset = blockHeaderBytes + i * blockRowBytes
+    const id = readId(header, offset)
+    if (id === undefined) return undefined
+    const length = header.readUInt32LE(offset + idBytes)
+    rows.push({ id, start, length })
+    start += length
+  }
+  return start === plainBytes ? rows : undefined
+}
+
+/** The encoded payload of a block: a view, not a copy. */
+export function payloadOf(block: Block): Buffer {
+  return block.bytes.subarray(block.header.totalBytes - block.header.payloadBytes)
+}
+
+/** Whether the payload's bytes are the ones that the header was written for. */
+export function payloadIsIntact(block: Block): boolean {
+  return crc32(payloadOf(block)) === block.header.payloadCrc
+}
+
+/**
+ * Splits a batch into its blocks, which are views of `body`.
+ * Problem `invalid-batch` with the offset when anything is out of place: then nothing of it counts.
+ */
+export function splitBatch(body: Buffer): Block[] {
+  const blocks: Block[] = []
+  let offset = 0
+  while (offset < body.length) {
+    const header = parseHeader(body, offset)
+    if (header === undefined) throw batchProblem(offset, 'there is no block header, or it is damaged')
+    const end = offset + header.totalBytes
+    if (end > body.length) throw batchProblem(offset, 'the block is cut short')
+    const block = { header, bytes: body.subarray(offset, end) }
+    if (!payloadIsIntact(block)) throw batchProblem(offset, "the payload's checksum is wrong")
+    blocks.push(block)
+    offset = end
+  }
+  if (blocks.length === 0) throw batchProblem(0, 'the batch is empty')
+  return blocks
+}
+
+function batchProblem(offset: number, what: string): Problem {
+  return new Problem('invalid-batch', `at byte ${offset} of the batch ${what}`, { extensions: { offset } })
+}
+
+/** The plain bytes of a block, decoded off the main thread. Problem `invalid-encoding` when they do not come out right. */
+export async function decodeBlock(block: Block): Promise<Buffer> {
+  const { encoding, plainBytes } = block.header
+  if (encoding === 'identity') return payloadOf(block)
+  const plain = await decompress(payloadOf(block), { maxBytes: plainBytes })
+  if (plain.length !== plainBytes) {
+    throw new Problem(
+      'invalid-encoding',
+      `the block decodes to ${plain.length} bytes, its table says ${plainBytes}`,
+    )
+  }
+  return plain
+}
+
+/** The chunk of one row, as a view of the block's plain bytes. */
+export function sliceRow(plain: Buffer, row: BlockRow): Buffer {
+  return plain.subarray(row.start, row.start + row.length)
+}
+
+/**
+ * Decodes a block and hashes every chunk in it; returns the plain bytes.
+ * Problem `digest-mismatch` with the id when a chunk is not what its id says.
+ */
+export async function verifyBlock(block: Block): Promise<Buffer> {
+  const plain = await decodeBlock(block)
+  for (const row of block.header.rows) {
+    const actual = await hashInSlices(sliceRow(plain, row), row.id)
+    if (actual !== row.id) {
+      throw new Problem('digest-mismatch', `the bytes sent as ${row.id} hash to ${actual}`, {
+        extensions: { id: row.id, actual },
+      })
+    }
+  }
+  return plain
+}

@@ -1,0 +1,70 @@
+/**
+ * Content ids: the OCI digest grammar, `algorithm:hex`, restricted to two algorithms of 32 bytes.
+ *
+ * Binary form (33 bytes), used in blocks and in the index:
+ *
+ *     byte 0       algorithm: 1 = blake3, 2 = sha256
+ *     bytes 1..32  the digest
+ *
+ * An id always names the plain bytes, never their compressed form.
+ * Source of the grammar: OCI Image Specification, "Descriptors", section "Digests".
+ */
+import { Problem } from './problem.ts'
+
+export const hashAlgorithms = ['blake3', 'sha256'] as const
+export type HashAlgorithm = (typeof hashAlgorithms)[number]
+export type Id = `${HashAlgorithm}:${string}`
+
+/** Length of an id's binary form, in bytes. */
+export const idBytes = 33
+
+const grammar = /^(?:blake3|sha256):[0-9a-f]{64}$/
+const algorithmOfCode: Record<number, HashAlgorithm> = { 1: 'blake3', 2: 'sha256' }
+const codeOfAlgorithm: Record<HashAlgorithm, number> = { blake3: 1, sha256: 2 }
+
+/** Whether `text` is an id in its one canonical spelling: lower-case hex, 64 digits. */
+export function isId(text: unknown): text is Id {
+  return typeof text === 'string' && grammar.test(text)
+}
+
+/** `text` as an id; Problem `invalid-id` when it is anything but the canonical spelling. */
+export function parseId(text: unknown): Id {
+  if (isId(text)) return text
+  const shown = typeof text === 'string' ? text.slice(0, 80) : typeof text
+  throw new Problem(
+    'invalid-id',
+    `"${shown}" is no id; expected blake3: or sha256: and 64 lower-case hex digits`,
+  )
+}
+
+/** The algorithm that an id names. */
+export function algorithmOf(id: Id): HashAlgorithm {
+  return id.startsWith('blake3:') ? 'blake3' : 'sha256'
+}
+
+/** The id of a 32-byte digest. */
+export function idOfDigest(algorithm: HashAlgorithm, digest: Buffer): Id {
+  if (digest.length !== 32) throw new TypeError(`a digest has 32 bytes, not ${digest.length}`)
+  return `${algorithm}:${digest.toString('hex')}`
+}
+
+/** Writes the binary form of `id` into `target` at `offset`; returns the offset behind it. */
+export function writeId(id: Id, target: Buffer, offset: number): number {
+  target[offset] = codeOfAlgorithm[algorithmOf(id)]
+  target.write(id.slice(7), offset + 1, 32, 'hex')
+  return offset + idBytes
+}
+
+/** The binary form of `id`, 33 bytes. */
+export function idToBytes(id: Id): Buffer {
+  const bytes = Buffer.allocUnsafe(idBytes)
+  writeId(id, bytes, 0)
+  return bytes
+}
+
+/** The id whose binary form stands at `offset`, or undefined when the algorithm is unknown. */
+export function readId(bytes: Buffer, offset = 0): Id | undefined {
+  const algorithm = algorithmOfCode[bytes[offset] ?? 0]
+  if (algorithm === undefined || bytes.length < offset + idBytes) return undefined
+  return `${algorithm}:${bytes.toString('hex', offset + 1, offset + idBytes)}`
+}

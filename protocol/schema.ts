@@ -1,0 +1,292 @@
+/**
+ * Every JSON document of the protocol: its schema and its type from one source. TypeBox builds a
+ * plain JSON Schema (2020-12) and its static type; ajv checks. openapi.yaml repeats the schemas for
+ * readers of the contract, and the tests hold every answer against it.
+ */
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import Type, { type Static, type TSchema } from 'typebox'
+import type { Id } from './id.ts'
+import { limits } from './limits.ts'
+import { Problem, type ProblemCode } from './problem.ts'
+
+const closed = { additionalProperties: false }
+const IdSchema = Type.Unsafe<Id>({ type: 'string', pattern: '^(blake3|sha256):[0-9a-f]{64}$' })
+const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+const Uint32 = Type.Integer({ minimum: 0, maximum: 0xffffffff })
+/** Nanoseconds since 1970 as a decimal string: JSON numbers end at 2^53. */
+const Nanoseconds = Type.String({ pattern: '^(0|-?[1-9][0-9]{0,19})$' })
+const Base64 = Type.String({ pattern: '^[A-Za-z0-9+/]+={0,2}$', maxLength: 8192 })
+const Timestamp = Type.String({ pattern: '^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(\\.\\d+)?Z$' })
+
+// -- file and directory objects -------------------------------------------------------------------
+
+/** A chunk, or with `chunked` a further file object, and how many bytes of content it stands for. */
+export const Part = Type.Object(
+  { id: IdSchema, size: Count, chunked: Type.Optional(Type.Literal(true)) },
+  closed,
+)
+export type Part = Static<typeof Part>
+
+/** A file of more than one chunk. `digest` is the id of the whole content; inner lists go without. */
+export const FileObject = Type.Object(
+  {
+    type: Type.Literal('file'),
+    size: Count,
+    digest: Type.Optional(IdSchema),
+    parts: Type.Array(Part, { minItems: 1 }),
+  },
+  closed,
+)
+export type FileObject = Static<typeof FileObject>
+
+const attributeFields = {
+  /** Permission bits with setuid, setgid and sticky: 0 to 07777. */
+  mode: Type.Integer({ minimum: 0, maximum: 0o7777 }),
+  uid: Uint32,
+  gid: Uint32,
+  mtimeNs: Nanoseconds,
+}
+/** What an inode carries besides its content. */
+export const Attributes = Type.Object(attributeFields, closed)
+export type Attributes = Static<typeof Attributes>
+
+const nameFields = {
+  /** The name, when its bytes are UTF-8. Exactly one of `name` and `name64` is there. */
+  name: Type.Optional(Type.String({ minLength: 1, maxLength: 1024 })),
+  /** The name's bytes in base64, when they are not UTF-8. */
+  name64: Type.Optional(Base64),
+}
+const inodeFields = {
+  ...nameFields,
+  ...attributeFields,
+  link: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
+}
+
+/** A regular file. `id` is its one chunk or, with `chunked`, its file object. */
+export const FileEntry = Type.Object(
+  {
+    kind: Type.Literal('file'),
+    ...inodeFields,
+    id: IdSchema,
+    size: Count,
+    chunked: Type.Optional(Type.Literal(true)),
+    /** The file had holes: restore leaves out blocks of zeros. */
+    sparse: Type.Optional(Type.Literal(true)),
+  },
+  closed,
+)
+export const DirectoryEntry = Type.Object(
+  { kind: Type.Literal('directory'), ...nameFields, ...attributeFields, id: IdSchema },
+  closed,
+)
+export const SymlinkEntry = Type.Object(
+  {
+    kind: Type.Literal('symlink'),
+    ...inodeFields,
+    target: Type.Optional(Type.String({ minLength: 1, maxLength: 8192 })),
+    target64: Type.Optional(Base64),
+  },
+  closed,
+)
+export const SpecialEntry = Type.Object(
+  { kind: Type.Union([Type.Literal('fifo'), Type.Literal('socket')]), ...inodeFields },
+  closed,
+)
+export const DeviceEntry = Type.Object(
+  {
+    kind: Type.Union([Type.Literal('character-device'), Type.Literal('block-device')]),
+    ...inodeFields,
+    major: Uint32,
+    minor: Uint32,
+  },
+  closed,
+)
+const Entry = Type.Union([FileEntry, DirectoryEntry, SymlinkEntry, SpecialEntry, DeviceEntry])
+export type FileEntry = Static<typeof FileEntry>
+export type DirectoryEntry = Static<typeof DirectoryEntry>
+export type SymlinkEntry = Static<typeof SymlinkEntry>
+export type SpecialEntry = Static<typeof SpecialEntry>
+export type DeviceEntry = Static<typeof DeviceEntry>
+/** One thing in a directory. Hard links to one inode share the same `link`. */
+export type Entry = FileEntry | DirectoryEntry | SymlinkEntry | SpecialEntry | DeviceEntry
+
+/** A further directory object that holds a stretch of the entries, and how many they are in all. */
+export const DirectoryPart = Type.Object({ id: IdSchema, entries: Count }, closed)
+export type DirectoryPart = Static<typeof DirectoryPart>
+
+/** A directory: its entries in order of their names' bytes, or the parts that hold them. */
+export const DirectoryObject = Type.Union([
+  Type.Object({ type: Type.Literal('directory'), entries: Type.Array(Entry) }, closed),
+  Type.Object({ type: Type.Literal('directory'), parts: Type.Array(DirectoryPart, { minItems: 1 }) }, closed),
+])
+export type DirectoryObject =
+  | { type: 'directory'; entries: Entry[] }
+  | { type: 'directory'; parts: DirectoryPart[] }
+
+// -- requests and answers --------------------------------------------------------------------------
+
+export const MissingRequest = Type.Object({ ids: Type.Array(IdSchema) }, closed)
+export type MissingRequest = Static<typeof MissingRequest>
+export const MissingAnswer = Type.Object({ missing: Type.Array(IdSchema) }, closed)
+export type MissingAnswer = Static<typeof MissingAnswer>
+export const FetchRequest = Type.Object(
+  { ids: Type.Array(IdSchema, { minItems: 1, maxItems: limits.maxFetchIds }) },
+  closed,
+)
+export type FetchRequest = Static<typeof FetchRequest>
+
+const StoredOrKnown = Type.Union([Type.Literal('stored'), Type.Literal('known')])
+export const PutAnswer = Type.Object({ id: IdSchema, outcome: StoredOrKnown }, closed)
+export type PutAnswer = Static<typeof PutAnswer>
+
+/** `whole` says that everything below is here; otherwise `missing` lists what is not, at most 1,000. */
+export const ObjectAnswer = Type.Object(
+  { id: IdSchema, outcome: StoredOrKnown, whole: Type.Boolean(), missing: Type.Array(IdSchema) },
+  closed,
+)
+export type ObjectAnswer = Static<typeof ObjectAnswer>
+
+/** What became of each chunk of a batch, in the batch's order; `problems` tells why of the refused. */
+export const BatchAnswer = Type.Object(
+  {
+    outcomes: Type.Array(Type.Union([StoredOrKnown, Type.Literal('refused')])),
+    problems: Type.Array(Type.Object({ id: IdSchema, type: Type.String(), detail: Type.String() }, closed)),
+  },
+  closed,
+)
+export type BatchAnswer = Static<typeof BatchAnswer>
+
+const Totals = Type.Object({ files: Count, directories: Count, bytes: Count }, closed)
+export type Totals = Static<typeof Totals>
+const About = Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 4096 }), {
+  maxProperties: 32,
+})
+const CheckpointKind = Type.Union([Type.Literal('dir'), Type.Literal('chunks')])
+export type CheckpointKind = Static<typeof CheckpointKind>
+
+/** `about` is the client's to fill (host, path, …); the receiver keeps and shows it. */
+export const OpenRequest = Type.Object({ kind: CheckpointKind, about: Type.Optional(About) }, closed)
+export type OpenRequest = Static<typeof OpenRequest>
+
+/**
+ * A `dir` checkpoint names its root. A `chunks` checkpoint says how many items its list has, and may
+ * name the root directory of the tree that the items hold.
+ */
+export const CommitRequest = Type.Object(
+  {
+    root: Type.Optional(IdSchema),
+    attributes: Type.Optional(Attributes),
+    items: Type.Optional(Count),
+    totals: Type.Optional(Totals),
+  },
+  closed,
+)
+export type CommitRequest = Static<typeof CommitRequest>
+
+export const CheckpointState = Type.Object(
+  {
+    source: Type.String(),
+    number: Type.Integer({ minimum: 1 }),
+    kind: CheckpointKind,
+    state: Type.Union([Type.Literal('open'), Type.Literal('committed')]),
+    openedAt: Timestamp,
+    committedAt: Type.Optional(Timestamp),
+    about: Type.Optional(About),
+    root: Type.Optional(IdSchema),
+    attributes: Type.Optional(Attributes),
+    /** Items of a `chunks` checkpoint, and the content bytes that they stand for. */
+    items: Type.Optional(Count),
+    itemBytes: Type.Optional(Count),
+    totals: Type.Optional(Totals),
+    /** Only in the state of an open `chunks` checkpoint: items not here yet, at most 1,000. */
+    missing: Type.Optional(Type.Array(IdSchema)),
+  },
+  closed,
+)
+export type CheckpointState = Static<typeof CheckpointState>
+
+export const CheckpointList = Type.Object({ checkpoints: Type.Array(CheckpointState) }, closed)
+export type CheckpointList = Static<typeof CheckpointList>
+export const SourceList = Type.Object({ sources: Type.Array(Type.String()) }, closed)
+export type SourceList = Static<typeof SourceList>
+export const VaultList = Type.Object({ vaults: Type.Array(Type.String()) }, closed)
+export type VaultList = Static<typeof VaultList>
+
+/** Items go in at position `first`, which is the list's length; or repeat what stands there already. */
+export const ItemsRequest = Type.Object({ first: Count, items: Type.Array(Part, { minItems: 1 }) }, closed)
+export type ItemsRequest = Static<typeof ItemsRequest>
+export const ItemsAnswer = Type.Object({ total: Count, missing: Type.Array(IdSchema) }, closed)
+export type ItemsAnswer = Static<typeof ItemsAnswer>
+/** `next` is the position of the page that follows, absent on the last. */
+export const ItemsPage = Type.Object(
+  { first: Count, total: Count, items: Type.Array(Part), next: Type.Optional(Count) },
+  closed,
+)
+export type ItemsPage = Static<typeof ItemsPage>
+
+/** What 409 `missing-chunks` carries: each id, and the file or directory entry it is needed within. */
+export const MissingChunk = Type.Object({ id: IdSchema, within: Type.Optional(IdSchema) }, closed)
+export type MissingChunk = Static<typeof MissingChunk>
+
+const Text = Type.Array(Type.String())
+export const Capabilities = Type.Object(
+  {
+    product: Type.String(),
+    version: Type.String(),
+    protocol: Type.Integer({ minimum: 1 }),
+    compliance: Text,
+    hashAlgorithms: Text,
+    encodings: Text,
+    deltas: Text,
+    limits: Type.Record(Type.String(), Count),
+    freeBytes: Count,
+    storedBytes: Count,
+    chunks: Count,
+  },
+  closed,
+)
+export type Capabilities = Static<typeof Capabilities>
+
+export const Health = Type.Object({ status: Type.Literal('ok'), version: Type.String() }, closed)
+export type Health = Static<typeof Health>
+
+// -- checking ---------------------------------------------------------------------------------------
+
+const ajv = new Ajv2020({ allErrors: false, strict: true, strictTypes: false, coerceTypes: false })
+const compiled = new WeakMap<TSchema, ReturnType<typeof ajv.compile>>()
+
+/**
+ * `value` as the type of `schema`; Problem `code` (default `invalid-request`) that names the place
+ * and the rule when it is not. Does not copy.
+ */
+export function check<S extends TSchema>(
+  schema: S,
+  value: unknown,
+  code: ProblemCode = 'invalid-request',
+): Static<S> {
+  let validate = compiled.get(schema)
+  if (validate === undefined) {
+    validate = ajv.compile(schema)
+    compiled.set(schema, validate)
+  }
+  if (validate(value)) return value as Static<S>
+  const [error] = validate.errors ?? []
+  const place =
+    error?.instancePath === undefined || error.instancePath === '' ? 'the body' : error.instancePath
+  throw new Problem(code, `${place} ${error?.message ?? 'does not fit its schema'}`)
+}
+
+/** `text` as JSON of the type of `schema`; the same problems. */
+export function parseJson<S extends TSchema>(
+  schema: S,
+  text: string,
+  code: ProblemCode = 'invalid-request',
+): Static<S> {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch (cause) {
+    throw new Problem(code, `the body is no JSON: ${(cause as SyntaxError).message}`, { cause })
+  }
+  return check(schema, value, code)
+}
