@@ -2,10 +2,10 @@
  * Content-defined cutting: where a file is cut into chunks depends on its bytes alone, so that an
  * insert moves no other cut.
  *
- * A gear hash runs over the bytes: `h = (h << 1) + gear[byte]`, 32 bits, so that its high bits depend
- * on the last 32 bytes. A chunk ends behind the first byte, `minChunkBytes` or later, where the high
- * bits of `h` are zero: `strictBits` of them before `averageChunkBytes`, `looseBits` from there on,
- * and at `maxChunkBytes` in any case. `h` starts at zero at each chunk's byte `minChunkBytes - 32`.
+ * A gear hash runs over the bytes: `h = (h << 1) + gear[byte]` in 32 bits, so that it depends on the
+ * last 32 bytes and nothing else. A chunk ends behind the first byte, `minChunkBytes` or later, where the high
+ * bits of `h` are zero: `strictBits` of them in a chunk of up to `averageChunkBytes`, `looseBits` in a
+ * longer one; and at `maxChunkBytes` in any case.
  *
  * Source: W. Xia et al., "FastCDC: a Fast and Efficient Content-Defined Chunking Approach for Data
  * Deduplication", USENIX ATC 2016 (gear hash, cut-point skipping, normalized chunking).
@@ -24,10 +24,13 @@ export const cutParameters = {
 
 const windowBytes = 32
 
-/** The 256 words of the gear hash. */
-export const gear: Readonly<Uint32Array> = Uint32Array.from({ length: 256 }, (_, i) =>
-  createHash('sha256').update('chunkdav gear 1').update(Uint8Array.of(i)).digest().readUInt32LE(0),
+/** The 256 words of the gear hash, signed so that the arithmetic stays in 32-bit integers. */
+export const gear: Readonly<Int32Array> = Int32Array.from({ length: 256 }, (_, i) =>
+  createHash('sha256').update('chunkdav gear 1').update(Uint8Array.of(i)).digest().readInt32LE(0),
 )
+
+const strictMask = -1 << (32 - cutParameters.strictBits)
+const looseMask = -1 << (32 - cutParameters.looseBits)
 
 /**
  * The length of the chunk that starts at `bytes[start]`, in bytes. `end` bounds what is there; `final`
@@ -35,27 +38,45 @@ export const gear: Readonly<Uint32Array> = Uint32Array.from({ length: 256 }, (_,
  * at hand, or `final`, it always tells.
  */
 export function cutLength(bytes: Uint8Array, start: number, end: number, final: boolean): number {
-  const { minChunkBytes, averageChunkBytes, maxChunkBytes, strictBits, looseBits } = cutParameters
+  const { minChunkBytes, averageChunkBytes, maxChunkBytes } = cutParameters
   const available = end - start
   if (available <= minChunkBytes) return final ? available : 0
+  const first = start + minChunkBytes - 1
   const average = Math.min(start + averageChunkBytes, end)
   const stop = Math.min(start + maxChunkBytes, end)
-  // Zero high bits: unsigned `h` is below 2^(32 - bits).
-  const strictBelow = 2 ** (32 - strictBits)
-  const looseBelow = 2 ** (32 - looseBits)
-  let hash = 0
-  let at = start + minChunkBytes - windowBytes
-  for (const warm = start + minChunkBytes - 1; at < warm; at++) {
-    hash = (hash << 1) + (gear[bytes[at] as number] as number)
-  }
-  for (; at < average; at++) {
-    hash = ((hash << 1) + (gear[bytes[at] as number] as number)) | 0
-    if (hash >>> 0 < strictBelow) return at + 1 - start
-  }
-  for (; at < stop; at++) {
-    hash = ((hash << 1) + (gear[bytes[at] as number] as number)) | 0
-    if (hash >>> 0 < looseBelow) return at + 1 - start
-  }
+  const strict = findCut(bytes, first, average, strictMask)
+  if (strict !== 0) return strict - start
+  const loose = findCut(bytes, average, stop, looseMask)
+  if (loose !== 0) return loose - start
   if (stop === start + maxChunkBytes) return maxChunkBytes
   return final ? available : 0
+}
+
+/**
+ * The offset behind the first byte in [from, to) at which the masked hash is zero, or 0. The hash is a
+ * function of 32 bytes, so it is brought up from those before `from`. Four bytes a turn: a plain loop
+ * takes nearly twice as long (measured).
+ */
+function findCut(bytes: Uint8Array, from: number, to: number, mask: number): number {
+  const words = gear
+  let hash = 0
+  for (let at = from - windowBytes + 1; at < from; at++) {
+    hash = ((hash << 1) + (words[bytes[at] as number] as number)) | 0
+  }
+  let at = from
+  for (const last = to - 3; at < last; at += 4) {
+    hash = ((hash << 1) + (words[bytes[at] as number] as number)) | 0
+    if ((hash & mask) === 0) return at + 1
+    hash = ((hash << 1) + (words[bytes[at + 1] as number] as number)) | 0
+    if ((hash & mask) === 0) return at + 2
+    hash = ((hash << 1) + (words[bytes[at + 2] as number] as number)) | 0
+    if ((hash & mask) === 0) return at + 3
+    hash = ((hash << 1) + (words[bytes[at + 3] as number] as number)) | 0
+    if ((hash & mask) === 0) return at + 4
+  }
+  for (; at < to; at++) {
+    hash = ((hash << 1) + (words[bytes[at] as number] as number)) | 0
+    if ((hash & mask) === 0) return at + 1
+  }
+  return 0
 }
