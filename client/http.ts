@@ -1,0 +1,220 @@
+/**
+ * HTTP to one receiver: keep-alive connections, retries, problems. Everything that the protocol has is
+ * idempotent, so every request that fails on the way, or is answered 503, is made again: with growing,
+ * jittered pauses, `Retry-After` honoured, bounded in number and time. Until the receiver has answered
+ * once the bound is short, so that a wrong URL is told at once.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import pRetry from 'p-retry'
+import { type Dispatcher, Pool } from 'undici'
+import { decodeProblem, isProblem, Problem } from '../protocol/problem.ts'
+import { cancelledBy, transportProblem } from './transport-problem.ts'
+
+export interface TransportOptions {
+  /** Connections at most, and so requests in flight. */
+  readonly connections?: number
+  /** How often one request is made again. */
+  readonly retries?: number
+  /** How long one request is tried in all, from its first failure on. */
+  readonly maxRetryMs?: number
+  /** The same while the receiver has never answered. */
+  readonly firstContactMs?: number
+  /** The pause before the first retry; it doubles, and jitter may double it again. */
+  readonly firstPauseMs?: number
+  /** How long an answer's headers, and each next piece of a body, may take. */
+  readonly idleMs?: number
+  /** Headers for every request. */
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+const defaults = {
+  connections: 8,
+  retries: 8,
+  maxRetryMs: 60_000,
+  firstContactMs: 3000,
+  firstPauseMs: 200,
+  idleMs: 300_000,
+  headers: {},
+} satisfies Required<TransportOptions>
+const maxPauseMs = 10_000
+/** Answers that are read whole are bounded: the largest is a chunk, or a page of items. */
+const maxAnswerBytes = 32 * 1024 * 1024
+
+export interface TransportCounters {
+  /** Bytes of request bodies that went out, retries included. */
+  bytesSent: number
+  /** Bytes of answers' bodies that came in. */
+  bytesReceived: number
+  /** Requests made, retries included. */
+  requests: number
+}
+
+export interface OutgoingRequest {
+  readonly method: string
+  readonly path: string
+  readonly headers?: Readonly<Record<string, string>>
+  /** Pieces that travel one behind the other. They must not change until the answer is there. */
+  readonly body?: readonly Uint8Array[]
+  readonly signal?: AbortSignal | undefined
+  /** Replaces `idleMs` for an answer that may take long, in ms. */
+  readonly answerMs?: number
+}
+
+export interface IncomingAnswer<Body> {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>
+  readonly body: Body
+}
+
+/** One receiver's connections. */
+export class Transport {
+  readonly origin: string
+  readonly counters: TransportCounters = { bytesSent: 0, bytesReceived: 0, requests: 0 }
+  readonly #options: Required<TransportOptions>
+  readonly #pool: Pool
+  #answered = false
+  #closed = false
+
+  constructor(origin: string, options: TransportOptions = {}) {
+    this.origin = origin
+    this.#options = { ...defaults, ...definedOf(options) }
+    const { connections, idleMs } = this.#options
+    this.#pool = new Pool(origin, { connections, pipelining: 1, headersTimeout: idleMs, bodyTimeout: idleMs })
+  }
+
+  /** The answer with its body, read whole. A status of 400 or more rejects with its Problem. */
+  request(outgoing: OutgoingRequest): Promise<IncomingAnswer<Buffer>> {
+    return this.retried(outgoing.signal, async () => {
+      const { status, headers, body } = await this.#attempt(outgoing)
+      return { status, headers, body: await readWhole(body) }
+    })
+  }
+
+  /**
+   * The answer with its body as a stream, which must be iterated (to the end, or left early). Retries end
+   * with the headers: a body that breaks off throws `transport-failed`.
+   */
+  stream(outgoing: OutgoingRequest): Promise<IncomingAnswer<AsyncIterable<Buffer>>> {
+    return this.retried(outgoing.signal, () => this.#attempt(outgoing))
+  }
+
+  /** Runs `attempt` until it succeeds, or fails with something that trying again cannot help. */
+  async retried<T>(signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> {
+    let firstFailure: number | undefined
+    try {
+      return await pRetry(attempt, {
+        retries: this.#options.retries,
+        factor: 2,
+        minTimeout: this.#options.firstPauseMs,
+        maxTimeout: maxPauseMs,
+        randomize: true,
+        signal,
+        shouldRetry: ({ error }) => {
+          firstFailure ??= performance.now()
+          return this.#mayHelp(error, performance.now() - firstFailure)
+        },
+        onFailedAttempt: async ({ error, retriesLeft }) => {
+          const seconds = isProblem(error, 'unavailable') ? error.extensions.retryAfter : undefined
+          if (typeof seconds !== 'number' || retriesLeft === 0) return
+          await sleep(Math.min(seconds * 1000, maxPauseMs), undefined, signal === undefined ? {} : { signal })
+        },
+      })
+    } catch (error) {
+      throw signal?.aborted ? cancelledBy(signal) : error
+    }
+  }
+
+  #mayHelp(error: Error, elapsedMs: number): boolean {
+    if (this.#closed) return false
+    if (isProblem(error, 'unavailable')) return elapsedMs < this.#options.maxRetryMs
+    if (!isProblem(error, 'transport-failed')) return false
+    return elapsedMs < (this.#answered ? this.#options.maxRetryMs : this.#options.firstContactMs)
+  }
+
+  async #attempt(outgoing: OutgoingRequest): Promise<IncomingAnswer<AsyncIterable<Buffer>>> {
+    if (this.#closed) throw new TypeError('the client is closed')
+    const { method, path, body = [], signal, answerMs } = outgoing
+    const bodyBytes = body.reduce((sum, piece) => sum + piece.length, 0)
+    const headers: Record<string, string> = { ...this.#options.headers, ...outgoing.headers }
+    if (outgoing.body !== undefined) headers['content-length'] = String(bodyBytes)
+    this.counters.requests++
+    let answer: Dispatcher.ResponseData
+    try {
+      answer = await this.#pool.request({
+        method: method as Dispatcher.HttpMethod,
+        path,
+        headers,
+        body: bodyBytes === 0 ? null : (this.#counted(body) as never),
+        ...(signal === undefined ? {} : { signal }),
+        ...(answerMs === undefined ? {} : { headersTimeout: answerMs }),
+      })
+    } catch (error) {
+      throw signal?.aborted ? cancelledBy(signal) : transportProblem(error, this.origin)
+    }
+    this.#answered = true
+    const incoming = this.#received(answer.body, signal)
+    if (answer.statusCode >= 400) throw await problemOf(answer, incoming)
+    return { status: answer.statusCode, headers: answer.headers, body: incoming }
+  }
+
+  /** The body's pieces; a piece counts when the socket takes it, so refused connections cost nothing. */
+  async *#counted(body: readonly Uint8Array[]): AsyncIterable<Uint8Array> {
+    for (const piece of body) {
+      this.counters.bytesSent += piece.length
+      if (piece.length > 0) yield piece
+    }
+  }
+
+  async *#received(body: AsyncIterable<Buffer>, signal: AbortSignal | undefined): AsyncIterable<Buffer> {
+    try {
+      for await (const piece of body) {
+        this.counters.bytesReceived += piece.length
+        yield piece
+      }
+    } catch (error) {
+      throw signal?.aborted ? cancelledBy(signal) : transportProblem(error, this.origin)
+    }
+  }
+
+  /** Ends all connections, and with them the requests under way. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await this.#pool.destroy()
+  }
+}
+
+function definedOf(options: TransportOptions): Partial<Required<TransportOptions>> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
+}
+
+async function readWhole(body: AsyncIterable<Buffer>): Promise<Buffer> {
+  const pieces: Buffer[] = []
+  let bytes = 0
+  for await (const piece of body) {
+    bytes += piece.length
+    if (bytes > maxAnswerBytes) {
+      throw new Problem('protocol-violation', `the receiver's answer is longer than ${maxAnswerBytes} bytes`)
+    }
+    pieces.push(piece)
+  }
+  return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces)
+}
+
+/** The problem that an answer tells of; `retryAfter` (seconds) is added when the answer says so. */
+async function problemOf(answer: Dispatcher.ResponseData, incoming: AsyncIterable<Buffer>): Promise<Problem> {
+  const bytes = await readWhole(incoming)
+  let document: unknown
+  try {
+    document = JSON.parse(bytes.toString('utf8'))
+  } catch (error) {
+    // DAV errors are XML, and what stands between may answer HTML: then the status tells the code.
+    if (!(error instanceof SyntaxError)) throw error
+  }
+  const problem = decodeProblem(document, answer.statusCode)
+  const seconds = Number(answer.headers['retry-after'])
+  if (!Number.isFinite(seconds) || seconds <= 0) return problem
+  return new Problem(problem.code, problem.message, {
+    extensions: { ...problem.extensions, retryAfter: seconds },
+  })
+}
