@@ -31,7 +31,7 @@ const defaults = {
   connections: 8,
   retries: 8,
   maxRetryMs: 60_000,
-  firstContactMs: 3000,
+  firstContactMs: 2000,
   firstPauseMs: 200,
   idleMs: 300_000,
   headers: {},
