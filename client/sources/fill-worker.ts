@@ -1,0 +1,9 @@
+/** A reading thread's inside: reads, cuts and hashes files with synchronous calls. */
+import { parentPort, workerData } from 'node:worker_threads'
+import { type FillJob, type FillMessage, readFiles } from './file-reader.ts'
+import { serveJobs } from './stream-thread.ts'
+
+const { shared, ahead } = workerData as { shared: Int32Array; ahead: number }
+if (parentPort !== null) {
+  serveJobs<FillJob, FillMessage>(parentPort, shared, ahead, (job, outlet) => readFiles(job, outlet))
+}

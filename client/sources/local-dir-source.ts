@@ -1,0 +1,150 @@
+/** A directory tree on this machine, or several files and trees side by side. */
+import { lstat, realpath } from 'node:fs/promises'
+import { availableParallelism, hostname } from 'node:os'
+import { basename, resolve } from 'node:path'
+import { Problem } from '../../protocol/problem.ts'
+import type {
+  FileToRead,
+  FillEvent,
+  ScanEvent,
+  ScannedEntry,
+  Source,
+  SourceCapabilities,
+} from '../engine/source.ts'
+import type { ScanJob, ScanMessage } from './directory-walk.ts'
+import type { ExcludeOptions } from './exclude-rules.ts'
+import { ReadingThreads } from './reading-threads.ts'
+import { StreamThread } from './stream-thread.ts'
+import { workerModule } from './worker-module.ts'
+
+export interface LocalDirOptions extends Partial<ExcludeOptions> {
+  readonly oneFileSystem?: boolean
+  /** Threads that read, cut and hash. Default: one per processor, at most four. */
+  readonly readers?: number
+}
+
+/** Scan batches that the source thread may be ahead: about 8,000 entries. */
+const scanAhead = 16
+
+export class LocalDirSource implements Source {
+  readonly capabilities: SourceCapabilities = { form: 'dir', inodes: true }
+  readonly about: Readonly<Record<string, string>>
+  readonly #job: ScanJob
+  readonly #scanner: StreamThread<ScanJob, ScanMessage[]>
+  readonly #readers: ReadingThreads
+
+  private constructor(job: ScanJob, about: Record<string, string>, readers: number) {
+    this.#job = job
+    this.about = about
+    this.#scanner = new StreamThread(workerModule(import.meta.url, 'scan-worker'), scanAhead)
+    this.#readers = new ReadingThreads(readers)
+  }
+
+  /**
+   * One directory is the tree itself; several paths, or a single file, are gathered under a root that
+   * holds them by their last names. Problem `usage` when a path is not there or two share a name.
+   */
+  static async open(paths: readonly string[], options: LocalDirOptions = {}): Promise<LocalDirSource> {
+    const roots = await Promise.all(paths.map(openRoot))
+    const gathered = roots.length !== 1 || roots[0]?.directory !== true
+    const names = new Set(roots.map((root) => root.name))
+    if (roots.length === 0) throw new Problem('usage', 'name at least one path to back up')
+    if (names.size !== roots.length) {
+      throw new Problem('usage', 'two of the paths end in the same name; back them up as two sources')
+    }
+    const job: ScanJob = {
+      roots: roots.map(({ name, path }) => ({ name, path })),
+      gathered,
+      exclude: { patterns: options.patterns ?? [], caches: options.caches ?? false },
+      oneFileSystem: options.oneFileSystem ?? false,
+    }
+    const about = { host: hostname(), paths: roots.map((root) => root.shown).join(' ') }
+    return new LocalDirSource(job, about, options.readers ?? Math.min(4, availableParallelism()))
+  }
+
+  async *scan(signal: AbortSignal): AsyncGenerator<readonly ScanEvent[], void, undefined> {
+    for await (const batch of this.#scanner.run(this.#job, signal)) yield scanEvents(batch)
+  }
+
+  fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<readonly FillEvent[]> {
+    return this.#readers.fill(
+      {
+        files: files.map((file) => this.#absolute(file.path.toString('latin1'))),
+        sizes: files.map((file) => file.stat.size),
+        anyKind: false,
+      },
+      signal,
+    )
+  }
+
+  /** The absolute byte string of a path below the root. */
+  #absolute(path: string): string {
+    const { roots, gathered } = this.#job
+    if (!gathered) return `${roots[0]?.path}/${path}`
+    const slash = path.indexOf('/')
+    const name = slash === -1 ? path : path.slice(0, slash)
+    const root = roots.find((candidate) => candidate.name === name)
+    if (root === undefined) throw new TypeError(`no such root: ${name}`)
+    return slash === -1 ? root.path : root.path + path.slice(slash)
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#scanner.close(), this.#readers.close()])
+  }
+}
+
+async function openRoot(
+  path: string,
+): Promise<{ name: string; path: string; shown: string; directory: boolean }> {
+  const absolute = resolve(path)
+  try {
+    // What the user names may be a link to the directory that is meant, as with tar's trailing slash.
+    const real = await realpath(absolute)
+    const stats = await lstat(real)
+    const name = basename(absolute) || 'root'
+    return {
+      name: latin1(name),
+      path: real === '/' ? '' : latin1(real),
+      shown: absolute,
+      directory: stats.isDirectory(),
+    }
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException
+    const why = code === 'ENOENT' ? 'there is no such file or directory' : message
+    throw new Problem('usage', `cannot back up ${absolute}: ${why}`, { cause })
+  }
+}
+
+/** UTF-8 text as a byte string. */
+function latin1(text: string): string {
+  return Buffer.from(text, 'utf8').toString('latin1')
+}
+
+/** Messages from the thread, with runs of entries gathered, as events. */
+function scanEvents(batch: readonly ScanMessage[]): ScanEvent[] {
+  const events: ScanEvent[] = []
+  let entries: ScannedEntry[] | undefined
+  for (const message of batch) {
+    if (message.type !== 'entry') entries = undefined
+    if (message.type === 'entry') {
+      if (entries === undefined) {
+        entries = []
+        events.push({ type: 'entries', entries })
+      }
+      const { kind, stat, target } = message
+      const name = Buffer.from(message.name, 'latin1')
+      entries.push(
+        target === undefined
+          ? { name, kind, stat }
+          : { name, kind, stat, target: Buffer.from(target, 'latin1') },
+      )
+    } else if (message.type === 'enter') {
+      events.push({ ...message, name: Buffer.from(message.name, 'latin1') })
+    } else if (message.type === 'problem') {
+      events.push({ ...message, path: Buffer.from(message.path, 'latin1') })
+    } else {
+      events.push(message)
+    }
+  }
+  return events
+}

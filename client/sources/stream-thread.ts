@@ -1,0 +1,189 @@
+/**
+ * A worker thread that answers each job with a stream of messages, no faster than they are taken.
+ *
+ * The worker's code is synchronous (system calls cost a fifth of their asynchronous kin), so flow
+ * control cannot be messages: both sides share an Int32Array.
+ *
+ *     [0] taken     messages that the consumer has taken; the worker sleeps on it
+ *     [1] cancelled 1 while the job at hand is to be given up
+ *
+ * Invariant: the worker is never more than `ahead` messages in front of the consumer. One job at a time;
+ * further jobs wait in order. A worker that dies fails the job at hand and every later one.
+ */
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+import { Problem } from '../../protocol/problem.ts'
+
+const takenSlot = 0
+const cancelledSlot = 1
+
+export type ThreadMessage<T> =
+  | { readonly kind: 'item'; readonly item: T }
+  | { readonly kind: 'end' }
+  | { readonly kind: 'error'; readonly message: string }
+
+/** What the worker's side is given for a job. */
+export interface Outlet<T> {
+  /** Sends an item, its buffers by transfer; sleeps while the consumer lags. False: give the job up. */
+  send(item: T, transfer?: ArrayBuffer[]): boolean
+  readonly cancelled: boolean
+}
+
+/** Runs on the worker: serves jobs from the parent with `run`, one at a time. */
+export function serveJobs<Job, T>(
+  port: {
+    on(event: 'message', listener: (job: Job) => void): unknown
+    postMessage(message: unknown, transfer?: ArrayBuffer[]): void
+  },
+  shared: Int32Array,
+  ahead: number,
+  run: (job: Job, outlet: Outlet<T>) => void,
+): void {
+  let sent = Atomics.load(shared, takenSlot)
+  const outlet: Outlet<T> = {
+    get cancelled() {
+      return Atomics.load(shared, cancelledSlot) === 1
+    },
+    send(item, transfer) {
+      for (;;) {
+        if (outlet.cancelled) return false
+        const taken = Atomics.load(shared, takenSlot)
+        if (((sent - taken) | 0) < ahead) break
+        Atomics.wait(shared, takenSlot, taken, 1000)
+      }
+      sent = (sent + 1) | 0
+      port.postMessage({ kind: 'item', item }, transfer ?? [])
+      return true
+    },
+  }
+  port.on('message', (job) => {
+    try {
+      run(job, outlet)
+      port.postMessage({ kind: 'end' })
+    } catch (error) {
+      // Whatever it is, it ends this job and is told to the consumer, who throws it on.
+      port.postMessage({
+        kind: 'error',
+        message: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      })
+    }
+  })
+}
+
+export class StreamThread<Job, T> {
+  readonly #worker: Worker
+  readonly #shared: Int32Array
+  #queue: ThreadMessage<T>[] = []
+  #wake: (() => void) | undefined
+  #failure: Problem | undefined
+  #turn: Promise<void> = Promise.resolve()
+  #waiting = 0
+
+  /** `module` is the worker's file without its ending; `ahead` bounds the messages under way. */
+  constructor(module: URL, ahead: number) {
+    this.#shared = new Int32Array(new SharedArrayBuffer(8))
+    this.#worker = new Worker(module, { workerData: { shared: this.#shared, ahead } })
+    this.#worker.unref()
+    this.#worker.on('message', (message: ThreadMessage<T>) => {
+      this.#queue.push(message)
+      this.#wake?.()
+    })
+    this.#worker.on('error', (cause) =>
+      this.#fail(new Problem('internal-error', 'a reading thread died', { cause })),
+    )
+    this.#worker.on('exit', () => this.#fail(new Problem('cancelled', 'the reading thread has ended')))
+  }
+
+  /** Jobs at hand and waiting: for picking the least busy thread. */
+  get load(): number {
+    return this.#waiting
+  }
+
+  #fail(problem: Problem): void {
+    this.#failure ??= problem
+    this.#wake?.()
+  }
+
+  /** The items of one job. Leaving the loop early, or `signal`, cancels the job. */
+  async *run(job: Job, signal: AbortSignal): AsyncGenerator<T, void, undefined> {
+    const before = this.#turn
+    let release = (): void => {}
+    this.#turn = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    this.#waiting++
+    try {
+      await before
+      signal.throwIfAborted()
+      yield* this.#stream(job, signal)
+    } finally {
+      this.#waiting--
+      release()
+    }
+  }
+
+  async *#stream(job: Job, signal: AbortSignal): AsyncGenerator<T, void, undefined> {
+    const onAbort = (): void => this.#wake?.()
+    signal.addEventListener('abort', onAbort, { once: true })
+    this.#worker.ref()
+    this.#worker.postMessage(job)
+    let ended = false
+    try {
+      for (;;) {
+        const message = await this.#next(signal)
+        ended = message.kind !== 'item'
+        if (message.kind === 'end') return
+        if (message.kind === 'error')
+          throw new Problem('internal-error', `a reading thread failed: ${message.message}`)
+        yield message.item
+      }
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+      if (!ended) await this.#cancel()
+      this.#worker.unref()
+    }
+  }
+
+  async #next(signal: AbortSignal | undefined): Promise<ThreadMessage<T>> {
+    for (;;) {
+      const message = this.#queue.shift()
+      if (message !== undefined) {
+        if (message.kind === 'item') this.#take()
+        return message
+      }
+      if (this.#failure !== undefined) throw this.#failure
+      signal?.throwIfAborted()
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+      this.#wake = undefined
+    }
+  }
+
+  #take(): void {
+    Atomics.add(this.#shared, takenSlot, 1)
+    Atomics.notify(this.#shared, takenSlot)
+  }
+
+  /** Tells the worker to give up, and drops what it had sent, so that the next job starts clean. */
+  async #cancel(): Promise<void> {
+    Atomics.store(this.#shared, cancelledSlot, 1)
+    Atomics.notify(this.#shared, takenSlot)
+    while (this.#failure === undefined) {
+      const { kind } = await this.#next(undefined)
+      if (kind !== 'item') break
+    }
+    Atomics.store(this.#shared, cancelledSlot, 0)
+  }
+
+  /** Ends the thread. A job at hand is given up. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#failure === undefined) {
+      Atomics.store(this.#shared, cancelledSlot, 1)
+      Atomics.notify(this.#shared, takenSlot)
+      const exited = once(this.#worker, 'exit')
+      await this.#worker.terminate()
+      await exited
+    }
+  }
+}
