@@ -1,0 +1,202 @@
+/**
+ * The one place above all stores where bytes from somebody else are measured, decoded and hashed.
+ * What passes becomes a VerifiedBlock; stores trust it. Nothing is stored unless it is right.
+ */
+import type { Readable } from 'node:stream'
+import rawBody from 'raw-body'
+import {
+  assembleBlock,
+  type Block,
+  type BlockEncoding,
+  encodeBlock,
+  splitBatch,
+  verifyBlock,
+} from '../../protocol/block.ts'
+import { hashInSlices } from '../../protocol/hash.ts'
+import type { Id } from '../../protocol/id.ts'
+import { limits } from '../../protocol/limits.ts'
+import { encodeProblem, isProblem, Problem } from '../../protocol/problem.ts'
+import type { BatchAnswer } from '../../protocol/schema.ts'
+import { decompress } from '../../protocol/zstd.ts'
+import type { ChunkStore, PutOutcome, VerifiedBlock } from './chunk-store.ts'
+
+export interface BodyBounds {
+  /** The most bytes to take. */
+  readonly maxBytes: number
+  /** The length that the sender announced, in bytes; the body must have exactly that. */
+  readonly declaredBytes?: number | undefined
+}
+
+export interface ChunkBodyOptions extends BodyBounds {
+  /** How the body is encoded. `maxBytes` bounds the plain bytes, `declaredBytes` counts encoded ones. */
+  readonly encoding: BlockEncoding
+}
+
+/** How many blocks of one batch are decoded and hashed at the same time: one decodes while one hashes. */
+const blocksInFlight = 2
+
+/**
+ * All of a body, in memory. Problem `body-too-large` as soon as it is known that it is (the stream is
+ * then left paused, its rest unread); `incomplete-body` when it ends early, is aborted, or does not have
+ * the declared length.
+ */
+export async function readBody(body: Readable, { maxBytes, declaredBytes }: BodyBounds): Promise<Buffer> {
+  try {
+    return await rawBody(body, { limit: maxBytes, length: declaredBytes ?? null })
+  } catch (cause) {
+    if (!(cause instanceof Error) || cause instanceof TypeError) throw cause
+    if ('type' in cause && cause.type === 'stream.encoding.set') throw cause
+    if ('type' in cause && cause.type === 'entity.too.large') {
+      throw new Problem('body-too-large', `the body is larger than ${maxBytes} bytes`, {
+        cause,
+        extensions: { maxBytes },
+      })
+    }
+    const received = 'received' in cause ? `, after ${cause.received} bytes` : ''
+    throw new Problem('incomplete-body', `the body ended early or was aborted${received}`, { cause })
+  }
+}
+
+/** The longest zstd frame that a careful encoder makes of `plainBytes` (ZSTD_COMPRESSBOUND and its header). */
+export function maxEncodedBytes(plainBytes: number): number {
+  return plainBytes + (plainBytes >>> 8) + 1024
+}
+
+/** Decodes a block and hashes every chunk; Problem `digest-mismatch` or `invalid-encoding`. */
+export async function verified(block: Block): Promise<VerifiedBlock> {
+  await verifyBlock(block)
+  return block as VerifiedBlock
+}
+
+/**
+ * Takes one chunk. A plain body is compressed where that pays; a zstd body is kept as it came, unless it
+ * is longer than what it stands for. Problems: those of `readBody`, `invalid-encoding` when it does not
+ * decode, `body-too-large` when it decodes to more than `maxBytes`, `digest-mismatch`, those of `put`.
+ */
+export async function receiveChunk(
+  store: ChunkStore,
+  id: Id,
+  body: Readable | Buffer,
+  options: ChunkBodyOptions,
+): Promise<PutOutcome> {
+  const maxBytes = Math.min(options.maxBytes, limits.maxChunkBytes)
+  const zstd = options.encoding === 'zstd'
+  const bodyBytes = await takeBody(body, {
+    maxBytes: zstd ? maxEncodedBytes(maxBytes) : maxBytes,
+    declaredBytes: options.declaredBytes,
+  })
+  if (!zstd) return storePlain(store, id, bodyBytes)
+  const plain = await decompress(bodyBytes, { maxBytes })
+  if (bodyBytes.length >= plain.length) return storePlain(store, id, plain)
+  await expectHash(plain, id)
+  return storeOne(store, assembleBlock([{ id, length: plain.length }], 'zstd', bodyBytes) as VerifiedBlock)
+}
+
+/**
+ * Takes a batch. Its framing is checked wholly first: Problem `invalid-batch`, nothing is stored. Then
+ * each block is verified and stored by itself; one with a false chunk is refused whole, and `problems`
+ * says why for each of its chunks. When the store fails, blocks before the failure may be stored.
+ */
+export async function receiveBatch(store: ChunkStore, body: Buffer): Promise<BatchAnswer> {
+  const blocks = splitBatch(body)
+  const answers: BatchAnswer[] = new Array(blocks.length)
+  const queue = blocks.entries()
+  const work = async (): Promise<void> => {
+    for (const [index, block] of queue) answers[index] = await receiveBlock(store, block)
+  }
+  const ends = await Promise.allSettled(Array.from({ length: blocksInFlight }, work))
+  for (const end of ends) if (end.status === 'rejected') throw end.reason
+  return {
+    outcomes: answers.flatMap((answer) => answer.outcomes),
+    problems: answers.flatMap((answer) => answer.problems),
+  }
+}
+
+/**
+ * Makes a chunk from another: the body is a zstd frame with the base's plain bytes as dictionary.
+ * Problem `base-not-found` when the base is absent, or turns out to be damaged (the sender then sends the
+ * chunk whole); `invalid-encoding`, `body-too-large`, `digest-mismatch` as in `receiveChunk`.
+ */
+export async function receiveDelta(
+  store: ChunkStore,
+  id: Id,
+  baseId: Id,
+  body: Readable | Buffer,
+  bounds: BodyBounds = { maxBytes: limits.maxChunkBytes },
+): Promise<PutOutcome> {
+  const maxBytes = Math.min(bounds.maxBytes, limits.maxChunkBytes)
+  const delta = await takeBody(body, { ...bounds, maxBytes: maxEncodedBytes(maxBytes) })
+  const dictionary = await baseBytes(store, baseId)
+  return storePlain(store, id, await decompress(delta, { maxBytes, dictionary }))
+}
+
+async function baseBytes(store: ChunkStore, baseId: Id): Promise<Buffer> {
+  const extensions = { base: baseId }
+  try {
+    const base = await store.get(baseId)
+    if (base !== undefined) return base
+  } catch (cause) {
+    if (!isProblem(cause, 'chunk-corrupt')) throw cause
+    throw new Problem('base-not-found', `${baseId} was damaged and is gone`, { cause, extensions })
+  }
+  throw new Problem('base-not-found', `${baseId} is not here`, { extensions })
+}
+
+function takeBody(body: Readable | Buffer, bounds: BodyBounds): Promise<Buffer> | Buffer {
+  if (!Buffer.isBuffer(body)) return readBody(body, bounds)
+  if (body.length > bounds.maxBytes) {
+    throw new Problem('body-too-large', `the body is larger than ${bounds.maxBytes} bytes`)
+  }
+  if (bounds.declaredBytes !== undefined && bounds.declaredBytes !== body.length) {
+    throw new Problem('incomplete-body', `the body has ${body.length} of ${bounds.declaredBytes} bytes`)
+  }
+  return body
+}
+
+async function storePlain(store: ChunkStore, id: Id, plain: Buffer): Promise<PutOutcome> {
+  await expectHash(plain, id)
+  const [length] = await store.stat([id])
+  if (length !== undefined) return 'known'
+  const block = await encodeBlock([{ id, length: plain.length }], plain, { encoding: 'zstd' })
+  return storeOne(store, block as VerifiedBlock)
+}
+
+async function expectHash(plain: Buffer, id: Id): Promise<void> {
+  const actual = await hashInSlices(plain, id)
+  if (actual === id) return
+  throw new Problem('digest-mismatch', `the bytes sent as ${id} hash to ${actual}`, {
+    extensions: { id, actual },
+  })
+}
+
+async function storeOne(store: ChunkStore, block: VerifiedBlock): Promise<PutOutcome> {
+  const [outcome] = await store.put(block)
+  if (outcome === undefined) throw new TypeError('the store gave no outcome for a block of one chunk')
+  return outcome
+}
+
+async function receiveBlock(store: ChunkStore, block: Block): Promise<BatchAnswer> {
+  let checked: VerifiedBlock
+  try {
+    checked = await verified(block)
+  } catch (cause) {
+    if (!isProblem(cause)) throw cause
+    return refuse(block, cause)
+  }
+  return { outcomes: await store.put(checked), problems: [] }
+}
+
+/** The answer for a block that does not verify: the false chunk's own reason, and that reason's echo. */
+function refuse(block: Block, problem: Problem): BatchAnswer {
+  const { type } = encodeProblem(problem)
+  const culprit = problem.extensions.id
+  const problems = block.header.rows.map(({ id }) => {
+    const own = culprit === undefined || culprit === id
+    return {
+      id,
+      type,
+      detail: own ? problem.message : `it stands in one block with ${culprit}, which is false`,
+    }
+  })
+  return { outcomes: block.header.rows.map(() => 'refused' as const), problems }
+}
