@@ -1,0 +1,28 @@
+/** What a command gets from the process that it runs in. Commands read neither argv nor the environment. */
+import type { CommandEvent } from './report.ts'
+
+/** 0 done, 1 failed, 2 wrong usage, 3 done but some files could not be read. */
+export type ExitCode = 0 | 1 | 2 | 3
+
+export interface CommandContext {
+  readonly stdout: NodeJS.WritableStream
+  readonly stderr: NodeJS.WritableStream
+  /** Whether a person watches standard error: then there is a progress bar. */
+  readonly stderrIsTerminal: boolean
+  /** The folder of the client's own databases, absolute. Need not exist yet. */
+  readonly stateFolder: string
+  readonly workingFolder: string
+  readonly hostName: string
+  /** The user's home folder. */
+  readonly homeFolder: string
+  /** Aborts at the first SIGINT or SIGTERM, with Problem `cancelled`. */
+  readonly signal: AbortSignal
+  /** Writes one JSON object as a line to standard output; the last of a command is a `summary`. */
+  emit(event: CommandEvent): void
+  /** Writes one line for people to standard output. */
+  say(line: string): void
+  /** Writes one line for people to standard error, with `chunkdav: ` before it. */
+  warn(line: string): void
+  /** Sets what the process ends with, when the command returns instead of throwing. */
+  exitWith(code: ExitCode): void
+}

@@ -1,0 +1,86 @@
+/** What commands tell: JSON objects for scripts, and the line that an error becomes. */
+import { isProblem, type Problem } from '../../protocol/problem.ts'
+import type { ExitCode } from './context.ts'
+
+/** One line of `--json`. */
+export interface CommandEvent {
+  readonly type: 'progress' | 'problem' | 'checkpoint' | 'entry' | 'change' | 'summary' | 'error'
+  readonly [field: string]: unknown
+}
+
+/** What a path's bytes look like in a terminal and in JSON: UTF-8, odd and control bytes as \xNN, a backslash doubled. */
+export function showPath(path: Buffer): string {
+  const text = path.toString('utf8')
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+  if (!/[\u0000-\u001f\u007f-\u009f\ufffd\\]/.test(text)) return text
+  let shown = ''
+  for (const { character, bytes } of charactersOf(path)) {
+    const code = character?.codePointAt(0)
+    if (code === undefined || code < 0x20 || (code >= 0x7f && code < 0xa0)) {
+      for (const byte of bytes) shown += `\\x${byte.toString(16).padStart(2, '0')}`
+    } else {
+      shown += code === 0x5c ? '\\\\' : character
+    }
+  }
+  return shown
+}
+
+function* charactersOf(path: Buffer): Iterable<{ character: string | undefined; bytes: Buffer }> {
+  const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+  for (let at = 0; at < path.length; ) {
+    const first = path[at] as number
+    const length = first < 0x80 ? 1 : first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc0 ? 2 : 1
+    const bytes = path.subarray(at, at + length)
+    let character: string | undefined
+    try {
+      character = decoder.decode(bytes)
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error
+    }
+    yield character === undefined ? { character, bytes: path.subarray(at, at + 1) } : { character, bytes }
+    at += character === undefined ? 1 : bytes.length
+  }
+}
+
+/** The bytes that a path of `showPath`, or one typed by a person, stands for. */
+export function parsePath(text: string): Buffer {
+  const pieces: Buffer[] = []
+  const pattern = /\\x([0-9a-fA-F]{2})|\\\\/g
+  let at = 0
+  for (const match of text.matchAll(pattern)) {
+    pieces.push(Buffer.from(text.slice(at, match.index)))
+    pieces.push(match[1] === undefined ? Buffer.from('\\') : Buffer.from(match[1], 'hex'))
+    at = match.index + match[0].length
+  }
+  pieces.push(Buffer.from(text.slice(at)))
+  return Buffer.concat(pieces)
+}
+
+/** What the process ends with after `error`. */
+export function exitCodeOf(error: unknown): ExitCode {
+  return isProblem(error, 'usage') || isProblem(error, 'invalid-name') ? 2 : 1
+}
+
+/** An error as one line; what went wrong inside us still says which error it was. */
+export function lineOf(error: unknown): string {
+  if (isProblem(error)) return oneLine(error.message)
+  if (error instanceof Error) {
+    return oneLine(`unexpected ${error.name}: ${error.message}; please report this`)
+  }
+  return oneLine(`unexpected: ${String(error)}; please report this`)
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s*[\r\n]+\s*/g, ' ')
+}
+
+/** An error as the last JSON line. */
+export function errorEvent(error: unknown): CommandEvent {
+  const problem: Problem | undefined = isProblem(error) ? error : undefined
+  return {
+    type: 'error',
+    code: problem?.code ?? 'internal-error',
+    detail: lineOf(error),
+    ...(problem === undefined ? {} : { extensions: problem.extensions }),
+  }
+}
