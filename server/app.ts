@@ -1,0 +1,68 @@
+import Router from '@koa/router'
+import Koa from 'koa'
+import type { Logger } from 'pino'
+import { Problem } from '../protocol/problem.ts'
+import type { RequestState } from './http/context.ts'
+import { expectation } from './http/expectation.ts'
+import { lingerAfterEarlyAnswers } from './http/linger.ts'
+import { problemAnswers } from './http/problem-answers.ts'
+import { requestIds, requestLog } from './http/request-log.ts'
+import { batchRoutes } from './routes/batches.ts'
+import { checkpointRoutes } from './routes/checkpoints.ts'
+import { chunkRoutes } from './routes/chunks.ts'
+import type { Parts } from './routes/parts.ts'
+import { receiverRoutes } from './routes/receiver.ts'
+import { vaultRoutes } from './routes/vaults.ts'
+
+export interface AppOptions {
+  readonly parts: Parts
+  readonly log: Logger
+  /** Whether the receiver stops: then connections end with their answer, and new requests are refused. */
+  readonly isStopping: () => boolean
+}
+
+/** The application: what happens to a request, in order. */
+export function createApp({ parts, log, isStopping }: AppOptions): Koa<RequestState> {
+  const app = new Koa<RequestState>()
+  app.on('error', (error: NodeJS.ErrnoException, ctx?: Koa.Context) => {
+    // A client that goes away in the middle of an answer is its own affair; the request log has it.
+    if (error.code === 'ERR_STREAM_PREMATURE_CLOSE' || error.code === 'ECONNRESET') return
+    log.error({ err: error, path: ctx?.path }, 'an answer broke off')
+  })
+
+  app.use(requestIds(log))
+  app.use(requestLog())
+  app.use(lingerAfterEarlyAnswers())
+  app.use(problemAnswers())
+  app.use(stopping(isStopping))
+  app.use(expectation())
+  app.use(routes(parts).routes())
+  app.use(async () => {
+    throw new Problem('not-found', 'there is nothing at this path')
+  })
+  return app
+}
+
+function routes(parts: Parts): Router<RequestState> {
+  const router = new Router<RequestState>({ strict: true, sensitive: true })
+  receiverRoutes(router, parts)
+  batchRoutes(router, parts)
+  chunkRoutes(router, parts)
+  checkpointRoutes(router, parts)
+  vaultRoutes(router, parts)
+  return router
+}
+
+function stopping(isStopping: () => boolean): Koa.Middleware<RequestState> {
+  return async (ctx, next) => {
+    if (isStopping()) {
+      ctx.set('Connection', 'close')
+      throw new Problem('unavailable', 'the receiver is stopping')
+    }
+    try {
+      await next()
+    } finally {
+      if (isStopping()) ctx.set('Connection', 'close')
+    }
+  }
+}

@@ -1,0 +1,20 @@
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Checkpoints } from './checkpoints.ts'
+import type { ChunkReader } from './chunk-reader.ts'
+import { Closure } from './closure.ts'
+
+/** What a vault knows about its chunks: which checkpoints keep them, and what objects reach. */
+export interface Catalog {
+  readonly reader: ChunkReader
+  readonly closure: Closure
+  readonly checkpoints: Checkpoints
+}
+
+/** Opens the catalogue that is kept in a vault's folder. Nothing to close. */
+export async function openCatalog(vaultPath: string, reader: ChunkReader): Promise<Catalog> {
+  const path = join(vaultPath, 'checkpoints')
+  await mkdir(path, { recursive: true })
+  const closure = new Closure(reader)
+  return { reader, closure, checkpoints: await Checkpoints.open(path, reader, closure) }
+}

@@ -1,0 +1,170 @@
+/**
+ * The files of one source's checkpoints, in one folder:
+ *
+ *     last            the highest number ever given, decimal
+ *     {n}.open.json   an open checkpoint's state
+ *     {n}.items       a `chunks` checkpoint's list (item-list.ts)
+ *     {n}.touched     ids used in the open checkpoint's name (touched-log.ts)
+ *     {n}.json        a committed checkpoint's state
+ *
+ * Invariants: `{n}.json` is there means committed, whatever else is there. Without it, `{n}.open.json`
+ * means open, and its items and touched files were there before it. Any other file of n is a remainder.
+ * Each state file is replaced as a whole and durably, so a crash leaves the state before or after.
+ * Recovery, at opening: remainders are removed, the files of open checkpoints cut to whole records.
+ */
+import { mkdir, open, readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Problem } from '../../protocol/problem.ts'
+import { CheckpointState, parseJson } from '../../protocol/schema.ts'
+import { parseCheckpointNumber } from '../../protocol/url.ts'
+import { removeFile, replaceDurably, syncDirectory } from './durable-file.ts'
+import { recoverItems } from './item-list.ts'
+import { recoverTouched } from './touched-log.ts'
+
+export interface RecoveredCheckpoint {
+  readonly state: CheckpointState
+  readonly items: number
+  readonly itemBytes: number
+}
+
+/** One source's folder. Callers exclude each other per checkpoint, and for `nextNumber`. */
+export class CheckpointFolder {
+  readonly path: string
+
+  constructor(path: string) {
+    this.path = path
+  }
+
+  itemsPath(number: number): string {
+    return join(this.path, `${number}.items`)
+  }
+
+  touchedPath(number: number): string {
+    return join(this.path, `${number}.touched`)
+  }
+
+  private openPath(number: number): string {
+    return join(this.path, `${number}.open.json`)
+  }
+
+  private committedPath(number: number): string {
+    return join(this.path, `${number}.json`)
+  }
+
+  /** Creates the folder when there is none. */
+  async create(): Promise<void> {
+    const created = await mkdir(this.path, { recursive: true })
+    if (created !== undefined) await syncDirectory(join(this.path, '..'))
+  }
+
+  /** Numbers of committed checkpoints, ascending. None when there is no folder. */
+  async committedNumbers(): Promise<number[]> {
+    return numbersOf(await this.names(), '.json').sort((a, b) => a - b)
+  }
+
+  private async names(): Promise<string[]> {
+    try {
+      return await readdir(this.path)
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+      throw error
+    }
+  }
+
+  /** A committed checkpoint's state; undefined when there is none. */
+  async readCommitted(number: number): Promise<CheckpointState | undefined> {
+    return await readState(this.committedPath(number))
+  }
+
+  /** The number after the highest that was ever given; durably noted before it returns. */
+  async nextNumber(): Promise<number> {
+    const names = await this.names()
+    const lastPath = join(this.path, 'last')
+    let highest = Math.max(0, ...numbersOf(names, '.json'), ...numbersOf(names, '.open.json'))
+    if (names.includes('last')) {
+      const text = await readFile(lastPath, 'utf8')
+      highest = Math.max(highest, parseCheckpointNumber(text.trim()) ?? 0)
+    }
+    await replaceDurably(lastPath, `${highest + 1}\n`)
+    return highest + 1
+  }
+
+  /** Writes an open checkpoint's files; durable on return. */
+  async begin(state: CheckpointState): Promise<void> {
+    for (const path of [this.itemsPath(state.number), this.touchedPath(state.number)]) {
+      await (await open(path, 'w')).close()
+    }
+    await replaceDurably(this.openPath(state.number), JSON.stringify(state))
+  }
+
+  /** Publishes; durable on return. The moment of truth is the rename of `{n}.json`. */
+  async commit(state: CheckpointState): Promise<void> {
+    await replaceDurably(this.committedPath(state.number), JSON.stringify(state))
+    await removeFile(this.openPath(state.number))
+    await removeFile(this.touchedPath(state.number))
+    if (state.kind === 'dir') await removeFile(this.itemsPath(state.number))
+  }
+
+  /** Removes a checkpoint in whatever state; durable on return. False when there was none. */
+  async remove(number: number): Promise<boolean> {
+    // The open one's state first: were the committed one's removed first, a crash could leave it open again.
+    const wasOpen = await removeFile(this.openPath(number))
+    const wasCommitted = await removeFile(this.committedPath(number))
+    await removeFile(this.itemsPath(number))
+    await removeFile(this.touchedPath(number))
+    if (!wasOpen && !wasCommitted) return false
+    await syncDirectory(this.path)
+    return true
+  }
+
+  /** Puts the folder in order after a stop of any kind; returns the open checkpoints. */
+  async recover(): Promise<RecoveredCheckpoint[]> {
+    const names = await this.names()
+    const committed = new Set(numbersOf(names, '.json'))
+    const opened = new Set(numbersOf(names, '.open.json').filter((number) => !committed.has(number)))
+    for (const name of names) {
+      if (isRemainder(name, committed, opened)) await removeFile(join(this.path, name))
+    }
+    const recovered: RecoveredCheckpoint[] = []
+    for (const number of opened) {
+      const state = await readState(this.openPath(number))
+      if (state === undefined) continue
+      const { count, contentBytes } = await recoverItems(this.itemsPath(number))
+      await recoverTouched(this.touchedPath(number))
+      recovered.push({ state, items: count, itemBytes: contentBytes })
+    }
+    return recovered
+  }
+}
+
+function isRemainder(name: string, committed: Set<number>, opened: Set<number>): boolean {
+  if (name.endsWith('.tmp')) return true
+  const [digits = '', ...rest] = name.split('.')
+  const number = parseCheckpointNumber(digits)
+  if (number === undefined || opened.has(number)) return false
+  const suffix = rest.join('.')
+  if (suffix === 'items') return !committed.has(number)
+  return suffix === 'open.json' || suffix === 'touched'
+}
+
+function numbersOf(names: readonly string[], suffix: string): number[] {
+  return names
+    .filter((name) => name.endsWith(suffix))
+    .map((name) => parseCheckpointNumber(name.slice(0, -suffix.length)))
+    .filter((number) => number !== undefined)
+}
+
+async function readState(path: string): Promise<CheckpointState | undefined> {
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  }
+  try {
+    return parseJson(CheckpointState, text)
+  } catch (cause) {
+    throw new Problem('store-corrupt', `the checkpoint file ${path} is damaged`, { cause })
+  }
+}

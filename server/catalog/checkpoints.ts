@@ -1,0 +1,370 @@
+/**
+ * The checkpoints of one vault: open → committed, or deleted.
+ *
+ * Concurrency. Each open checkpoint has a lock that items, commit and delete take: so a commit sees a
+ * list that does not change, two commits come one after the other (the second finds it committed), and a
+ * delete waits for a commit or makes it fail with `checkpoint-not-found`. Committed checkpoints are
+ * deleted under a lock per source, under which numbers are given too. The touched log has a lock of its
+ * own: chunks keep coming in while a commit walks.
+ *
+ * What is open is known in memory, and the files say the same: the file changes first.
+ */
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
+import { Mutex, Semaphore } from 'async-mutex'
+import type { Id } from '../../protocol/id.ts'
+import { limits } from '../../protocol/limits.ts'
+import { Problem } from '../../protocol/problem.ts'
+import type {
+  CheckpointState,
+  CommitRequest,
+  ItemsAnswer,
+  ItemsPage,
+  ItemsRequest,
+  MissingChunk,
+  OpenRequest,
+  Part,
+} from '../../protocol/schema.ts'
+import type { CheckpointName } from '../../protocol/url.ts'
+import { CheckpointFolder } from './checkpoint-folder.ts'
+import type { ChunkReader } from './chunk-reader.ts'
+import type { Closure, Wanted } from './closure.ts'
+import { appendItems, itemPages, readItems, syncItems } from './item-list.ts'
+import { appendTouched } from './touched-log.ts'
+
+/** Commits that walk at the same time, per vault: each holds a few objects per level in memory. */
+const walksAtOnce = 4
+/** How often a commit walks again because something was lost under it. */
+const maxWalks = 5
+
+interface OpenCheckpoint {
+  readonly state: CheckpointState
+  readonly folder: CheckpointFolder
+  readonly lock: Mutex
+  readonly touchLock: Mutex
+  items: number
+  itemBytes: number
+}
+
+interface Source {
+  readonly folder: CheckpointFolder
+  readonly lock: Mutex
+  readonly open: Map<number, OpenCheckpoint>
+}
+
+/** See above. Opened by the vault that it belongs to; nothing to close: every answer is on disk already. */
+export class Checkpoints {
+  private readonly path: string
+  private readonly reader: ChunkReader
+  private readonly closure: Closure
+  private readonly sources = new Map<string, Source>()
+  private readonly walks = new Semaphore(walksAtOnce)
+
+  private constructor(path: string, reader: ChunkReader, closure: Closure) {
+    this.path = path
+    this.reader = reader
+    this.closure = closure
+  }
+
+  /** Opens the folder of a vault's checkpoints, which is there, and puts it in order. */
+  static async open(path: string, reader: ChunkReader, closure: Closure): Promise<Checkpoints> {
+    const checkpoints = new Checkpoints(path, reader, closure)
+    for (const entry of await readdir(path, { withFileTypes: true })) {
+      if (entry.isDirectory()) await checkpoints.recover(entry.name)
+    }
+    return checkpoints
+  }
+
+  private async recover(name: string): Promise<void> {
+    const source = this.addSource(name)
+    for (const { state, items, itemBytes } of await source.folder.recover()) {
+      source.open.set(state.number, newOpen(state, source.folder, items, itemBytes))
+    }
+  }
+
+  private addSource(name: string): Source {
+    const source = { folder: new CheckpointFolder(join(this.path, name)), lock: new Mutex(), open: new Map() }
+    this.sources.set(name, source)
+    return source
+  }
+
+  /** Names of sources that have checkpoints, in order. */
+  async listSources(): Promise<string[]> {
+    const names: string[] = []
+    for (const [name, source] of this.sources) {
+      if (source.open.size > 0 || (await source.folder.committedNumbers()).length > 0) names.push(name)
+    }
+    return names.sort()
+  }
+
+  /** Every checkpoint of a source, ascending, open ones too; none for a source that was never heard of. */
+  async list(sourceName: string): Promise<CheckpointState[]> {
+    const source = this.sources.get(sourceName)
+    if (source === undefined) return []
+    const states = new Map([...source.open].map(([number, opened]) => [number, openState(opened)]))
+    for (const number of await source.folder.committedNumbers()) {
+      const state = await source.folder.readCommitted(number)
+      if (state !== undefined) states.set(number, state)
+    }
+    return [...states.values()].sort((a, b) => a.number - b.number)
+  }
+
+  /** Opens a checkpoint under the next number, which was never given before. Durable on return. */
+  async begin(sourceName: string, request: OpenRequest): Promise<CheckpointState> {
+    const source = this.sources.get(sourceName) ?? this.addSource(sourceName)
+    return await source.lock.runExclusive(async () => {
+      await source.folder.create()
+      const state: CheckpointState = {
+        source: sourceName,
+        number: await source.folder.nextNumber(),
+        kind: request.kind,
+        state: 'open',
+        openedAt: new Date().toISOString(),
+        ...(request.about === undefined ? {} : { about: request.about }),
+      }
+      await source.folder.begin(state)
+      const opened = newOpen(state, source.folder, 0, 0)
+      source.open.set(state.number, opened)
+      return openState(opened)
+    })
+  }
+
+  /**
+   * A checkpoint's state. An open `chunks` one tells which items are not whole yet; an open `dir` one, with
+   * `root`, what is missing below that. Problem `checkpoint-not-found`.
+   */
+  async state(name: CheckpointName, root?: Id): Promise<CheckpointState> {
+    const opened = this.sources.get(name.source)?.open.get(name.number)
+    if (opened === undefined) return await this.committed(name)
+    const state = openState(opened)
+    if (state.kind === 'chunks') return { ...state, missing: await this.missingItems(opened) }
+    if (root === undefined) return state
+    const missing = await this.walk(() => this.closure.missing([[wantedRoot(root)]]))
+    return { ...state, missing: missing.map(({ id }) => id) }
+  }
+
+  private async missingItems(opened: OpenCheckpoint): Promise<Id[]> {
+    const missing = new Set<Id>()
+    for await (const page of itemPages(opened.folder.itemsPath(opened.state.number), opened.items)) {
+      const left = limits.maxListedMissing - missing.size
+      if (left <= 0) break
+      for (const id of await this.closure.incomplete(page.map(wantedItem), left)) missing.add(id)
+    }
+    return [...missing]
+  }
+
+  private async committed({ source, number }: CheckpointName): Promise<CheckpointState> {
+    const state = await this.sources.get(source)?.folder.readCommitted(number)
+    if (state === undefined) throw notFound({ source, number })
+    return state
+  }
+
+  /** The open checkpoint; Problems `checkpoint-not-found`, `checkpoint-committed`. */
+  private async opened(name: CheckpointName): Promise<OpenCheckpoint> {
+    const opened = this.sources.get(name.source)?.open.get(name.number)
+    if (opened !== undefined) return opened
+    await this.committed(name)
+    throw new Problem('checkpoint-committed', `checkpoint ${name.source}/${name.number} is committed`)
+  }
+
+  /** Runs `use` while nobody else changes the open checkpoint. The same problems. */
+  private async exclusively<T>(
+    name: CheckpointName,
+    use: (opened: OpenCheckpoint) => Promise<T>,
+  ): Promise<T> {
+    const { lock } = await this.opened(name)
+    return await lock.runExclusive(async () => await use(await this.opened(name)))
+  }
+
+  /** That the checkpoint is open; Problems `checkpoint-not-found`, `checkpoint-committed`. */
+  async expectOpen(name: CheckpointName): Promise<void> {
+    await this.opened(name)
+  }
+
+  /** Notes that these ids were asked about or sent in the checkpoint's name. The same problems. */
+  async touch(name: CheckpointName, ids: readonly Id[]): Promise<void> {
+    const { folder, touchLock } = await this.opened(name)
+    if (ids.length === 0) return
+    const path = folder.touchedPath(name.number)
+    if (await touchLock.runExclusive(() => appendTouched(path, ids))) return
+    await this.opened(name)
+    throw notFound(name)
+  }
+
+  /**
+   * Appends items at the list's end, or confirms what stands there; Problem `items-conflict` otherwise.
+   * Survives kill -9; durable with the commit. Tells which of these are not whole.
+   */
+  async addItems(name: CheckpointName, { first, items }: ItemsRequest): Promise<ItemsAnswer> {
+    return await this.exclusively(name, async (opened) => {
+      if (opened.state.kind !== 'chunks') {
+        throw new Problem('invalid-request', 'only a checkpoint of kind chunks has items')
+      }
+      const path = opened.folder.itemsPath(name.number)
+      const overlap = Math.min(items.length, opened.items - first)
+      if (overlap < 0)
+        throw itemsConflict(`the list has ${opened.items} items, ${first} does not continue it`, opened)
+      const standing = overlap === 0 ? [] : await readItems(path, first, overlap)
+      if (!standing.every((item, position) => isSameItem(item, items[position]))) {
+        throw itemsConflict(`other items stand from ${first} on`, opened)
+      }
+      const fresh = items.slice(overlap)
+      if (fresh.length > 0) {
+        await appendItems(path, opened.items, fresh)
+        opened.items += fresh.length
+        opened.itemBytes += fresh.reduce((sum, item) => sum + item.size, 0)
+      }
+      const missing = await this.closure.incomplete(items.map(wantedItem))
+      return { total: opened.items, missing }
+    })
+  }
+
+  /** A page of the list of a `chunks` checkpoint, open or committed. Problem `checkpoint-not-found`. */
+  async items(name: CheckpointName, first: number, limit: number): Promise<ItemsPage> {
+    const opened = this.sources.get(name.source)?.open.get(name.number)
+    const state = opened === undefined ? await this.committed(name) : openState(opened)
+    if (state.kind !== 'chunks') throw new Problem('not-found', 'only a checkpoint of kind chunks has items')
+    const total = state.items ?? 0
+    const folder = (this.sources.get(name.source) as Source).folder
+    const count = Math.max(0, Math.min(limit, total - first))
+    const items = count === 0 ? [] : await readItems(folder.itemsPath(name.number), first, count)
+    const next = first + items.length
+    return { first, total, items, ...(next < total && items.length > 0 ? { next } : {}) }
+  }
+
+  /**
+   * Verifies that everything is here that the checkpoint reaches, makes it durable, and publishes. On
+   * return it survives a power cut. The same request again gets the same answer. Problems: `missing-chunks`
+   * (the checkpoint stays open), `invalid-object`, `items-conflict`, `checkpoint-committed`.
+   */
+  async commit(name: CheckpointName, request: CommitRequest): Promise<CheckpointState> {
+    const opened = this.sources.get(name.source)?.open.get(name.number)
+    if (opened === undefined) return sameCommit(await this.committed(name), request)
+    return await opened.lock.runExclusive(async () => {
+      const source = this.sources.get(name.source) as Source
+      if (!source.open.has(name.number)) return sameCommit(await this.committed(name), request)
+      checkCommitRequest(opened, request)
+      await this.makeWhole(opened, request)
+      const path = opened.folder.itemsPath(name.number)
+      if (opened.state.kind === 'chunks') await syncItems(path)
+      const state = committedState(opened, request)
+      await opened.folder.commit(state)
+      source.open.delete(name.number)
+      return state
+    })
+  }
+
+  /** On return everything that the commit reaches is present and durable. Problem `missing-chunks`. */
+  private async makeWhole(opened: OpenCheckpoint, request: CommitRequest): Promise<void> {
+    for (let walks = 0; walks < maxWalks; walks++) {
+      const { losses } = this.reader
+      const missing = await this.walk(() => this.closure.missing(this.reached(opened, request)))
+      if (missing.length > 0) throw missingChunks(missing)
+      await this.reader.flush()
+      // What the walk found may have been lost since, by the flush or by a reader that met damage.
+      if (this.reader.losses === losses) return
+    }
+    throw new Problem('unavailable', 'stored chunks keep getting lost; look at the receiver’s disk')
+  }
+
+  private async *reached(opened: OpenCheckpoint, request: CommitRequest): AsyncGenerator<Wanted[]> {
+    if (request.root !== undefined) yield [wantedRoot(request.root)]
+    if (opened.state.kind !== 'chunks') return
+    for await (const page of itemPages(opened.folder.itemsPath(opened.state.number), opened.items)) {
+      yield page.map(wantedItem)
+    }
+  }
+
+  private async walk<T>(use: () => Promise<T>): Promise<T> {
+    return await this.walks.runExclusive(use)
+  }
+
+  /** Removes a checkpoint, open or committed; durable on return. Problem `checkpoint-not-found`. */
+  async delete(name: CheckpointName): Promise<void> {
+    const source = this.sources.get(name.source)
+    if (source === undefined) throw notFound(name)
+    const opened = source.open.get(name.number)
+    const remove = async (): Promise<void> => {
+      const removed = await source.folder.remove(name.number)
+      source.open.delete(name.number)
+      if (!removed) throw notFound(name)
+    }
+    if (opened === undefined) await source.lock.runExclusive(remove)
+    else await opened.lock.runExclusive(() => opened.touchLock.runExclusive(remove))
+  }
+}
+
+function newOpen(
+  state: CheckpointState,
+  folder: CheckpointFolder,
+  items: number,
+  itemBytes: number,
+): OpenCheckpoint {
+  return { state, folder, items, itemBytes, lock: new Mutex(), touchLock: new Mutex() }
+}
+
+function openState({ state, items, itemBytes }: OpenCheckpoint): CheckpointState {
+  return state.kind === 'chunks' ? { ...state, items, itemBytes } : state
+}
+
+function wantedRoot(root: Id): Wanted {
+  return { id: root, as: 'directory', within: root }
+}
+
+function wantedItem({ id, size, chunked }: Part): Wanted {
+  return { id, size, as: chunked === true ? 'file' : 'chunk', within: id }
+}
+
+function isSameItem(a: Part, b: Part | undefined): boolean {
+  return b !== undefined && a.id === b.id && a.size === b.size && a.chunked === b.chunked
+}
+
+function checkCommitRequest(opened: OpenCheckpoint, { root, items }: CommitRequest): void {
+  if (opened.state.kind === 'dir') {
+    if (root === undefined) throw new Problem('invalid-request', 'to commit a dir checkpoint, name its root')
+    if (items !== undefined) throw new Problem('invalid-request', 'a dir checkpoint has no items')
+    return
+  }
+  if (items === undefined) {
+    throw new Problem('invalid-request', 'to commit a chunks checkpoint, say how many items it has')
+  }
+  if (items !== opened.items) throw itemsConflict(`the list has ${opened.items} items, not ${items}`, opened)
+}
+
+function committedState(opened: OpenCheckpoint, request: CommitRequest): CheckpointState {
+  const { root, attributes, totals } = request
+  return {
+    ...openState(opened),
+    state: 'committed',
+    committedAt: new Date().toISOString(),
+    ...(root === undefined ? {} : { root }),
+    ...(attributes === undefined ? {} : { attributes }),
+    ...(totals === undefined ? {} : { totals }),
+  }
+}
+
+/** The state, when the request is the one that it was committed by. */
+function sameCommit(state: CheckpointState, request: CommitRequest): CheckpointState {
+  const { root, attributes, items, totals } = state
+  const asked = [request.root, request.attributes, request.items, request.totals]
+  if (isDeepStrictEqual(asked, [root, attributes, items, totals])) return state
+  throw new Problem(
+    'checkpoint-committed',
+    `checkpoint ${state.source}/${state.number} was committed by a different request`,
+  )
+}
+
+function missingChunks(missing: readonly MissingChunk[]): Problem {
+  return new Problem('missing-chunks', `send what is missing (${missing.length} listed) and commit again`, {
+    extensions: { missing },
+  })
+}
+
+function itemsConflict(detail: string, { items }: OpenCheckpoint): Problem {
+  return new Problem('items-conflict', detail, { extensions: { total: items } })
+}
+
+function notFound({ source, number }: CheckpointName): Problem {
+  return new Problem('checkpoint-not-found', `there is no checkpoint ${source}/${number}`)
+}

@@ -1,0 +1,46 @@
+/**
+ * Answers that are sent before the request's body was read: the connection cannot be used again, since
+ * what follows on it is a body that nobody reads. Closing it at once would make the kernel throw the
+ * answer away (a reset overtakes it), so the close lingers: the answer goes out, the sending half is
+ * closed, a bounded part of the body is thrown away, and then the connection ends.
+ * RFC 9112, section 9.6.
+ */
+import type { Socket } from 'node:net'
+import type { Middleware } from 'koa'
+import type { RequestState } from './context.ts'
+import { hasBody } from './context.ts'
+
+const lingerMs = 2000
+/** What a client may have had under way when the answer was sent. */
+const maxDiscardBytes = 2 * 1024 * 1024
+/** So little may be read to its end, to keep the connection. */
+const maxDrainBytes = 64 * 1024
+
+/** Closes the connection behind an answer that did not wait for the body. */
+export function lingerAfterEarlyAnswers(): Middleware<RequestState> {
+  return async (ctx, next) => {
+    await next()
+    const { req, res } = ctx
+    if (req.complete || !hasBody(req)) return
+    const length = Number(req.headers['content-length'] ?? Number.POSITIVE_INFINITY)
+    const clientWaits = ctx.state.expectsContinue || req.headers.expect !== undefined
+    if (length <= maxDrainBytes && !clientWaits && !req.destroyed) return
+    if (res.headersSent) return
+    ctx.set('Connection', 'close')
+    const { socket } = req
+    // Node ends a `Connection: close` exchange through this method.
+    socket.destroySoon = () => linger(socket)
+  }
+}
+
+function linger(socket: Socket): void {
+  const before = socket.bytesRead
+  const timer = setTimeout(() => socket.destroy(), lingerMs)
+  socket.once('close', () => clearTimeout(timer))
+  socket.once('end', () => socket.destroy())
+  socket.end()
+  socket.on('data', () => {
+    if (socket.bytesRead - before > maxDiscardBytes) socket.pause()
+  })
+  socket.resume()
+}

@@ -1,0 +1,12 @@
+import { Problem } from '../../protocol/problem.ts'
+import type { Context } from './context.ts'
+
+/** Query parameter `name` as a whole number, or `fallback` when it is not there. */
+export function countParameter(ctx: Context, name: string, fallback: number): number {
+  const text = ctx.URL.searchParams.get(name)
+  if (text === null) return fallback
+  if (!/^(0|[1-9][0-9]{0,14})$/.test(text)) {
+    throw new Problem('invalid-request', `${name} must be a whole number, not "${text.slice(0, 40)}"`)
+  }
+  return Number(text)
+}

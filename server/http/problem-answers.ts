@@ -1,0 +1,45 @@
+import type { Middleware } from 'koa'
+import { encodeProblem, Problem, problemMediaType } from '../../protocol/problem.ts'
+import type { RequestState } from './context.ts'
+
+/** Headers that say something about the problem, not about the answer that did not come to be. */
+const kept = new Set([
+  'accept-patch',
+  'chunkdav-version',
+  'connection',
+  'content-range',
+  'retry-after',
+  'x-content-type-options',
+  'x-request-id',
+])
+
+/** The one exit for errors: a Problem becomes its document, anything else is the receiver's own fault. */
+export function problemAnswers(): Middleware<RequestState> {
+  return async (ctx, next) => {
+    let problem: Problem
+    try {
+      await next()
+      return
+    } catch (error) {
+      problem = asProblem(error)
+      const document = encodeProblem(problem)
+      if (document.status >= 500 && problem.code !== 'unavailable') {
+        ctx.state.log.error({ err: error, path: ctx.path }, 'request failed')
+      }
+      for (const name of ctx.res.getHeaderNames()) if (!kept.has(name)) ctx.remove(name)
+      if (problem.code === 'unavailable') ctx.set('Retry-After', '1')
+      // RFC 9110, section 15.5.6.
+      if (document.status === 405) ctx.set('Allow', ctx.state.allow)
+      ctx.status = document.status
+      ctx.type = problemMediaType
+      ctx.body = JSON.stringify(document)
+    }
+  }
+}
+
+function asProblem(error: unknown): Problem {
+  if (error instanceof Problem && error.status !== undefined) return error
+  return new Problem('internal-error', 'the receiver failed; its log tells more under the request id', {
+    cause: error,
+  })
+}

@@ -1,0 +1,145 @@
+/**
+ * The one place where request bodies are read. In order: the encoding and the length are judged, memory
+ * is reserved, only then a waiting client is told to continue, and the bytes are read.
+ */
+import getRawBody from 'raw-body'
+import { Problem } from '../../protocol/problem.ts'
+import { decompress } from '../../protocol/zstd.ts'
+import type { Context } from './context.ts'
+import { hasBody } from './context.ts'
+import type { MemoryBudget } from './memory-budget.ts'
+
+/** A client that sends nothing for so long has lost its connection, and holds memory that others wait for. */
+const idleMs = 30_000
+
+export type BodyEncoding = 'identity' | 'zstd'
+
+export interface BodyRules {
+  /** Bytes as they travel. */
+  readonly maxBytes: number
+  /** What decoding takes in memory besides; reserved together with the body. */
+  readonly decodedBytes?: number
+  /** Whether `Content-Encoding: zstd` is understood. */
+  readonly zstd?: boolean
+}
+
+export interface RequestBody {
+  readonly bytes: Buffer
+  readonly encoding: BodyEncoding
+}
+
+/** The body's encoding; Problem `unsupported-encoding` when it is not understood here. */
+export function bodyEncoding(ctx: Context, zstd: boolean): BodyEncoding {
+  const encoding = ctx.get('Content-Encoding').trim().toLowerCase()
+  if (encoding === '' || encoding === 'identity') return 'identity'
+  if (encoding === 'zstd' && zstd) return 'zstd'
+  throw new Problem(
+    'unsupported-encoding',
+    `Content-Encoding "${encoding.slice(0, 40)}" is not understood here`,
+  )
+}
+
+function declaredLength(ctx: Context, maxBytes: number): number | undefined {
+  const text = ctx.get('Content-Length')
+  if (text === '') return hasBody(ctx.req) ? undefined : 0
+  const length = Number(text)
+  if (length > maxBytes) throw tooLarge(maxBytes)
+  return length
+}
+
+function tooLarge(maxBytes: number, cause?: unknown): Problem {
+  return new Problem('body-too-large', `the body is larger than ${maxBytes} bytes`, { cause })
+}
+
+/**
+ * Reads the body and hands it to `use`, under a reservation that ends when `use` does. Problems
+ * `unsupported-encoding`, `body-too-large`, `incomplete-body`, `unavailable`.
+ */
+export async function withBody<T>(
+  ctx: Context,
+  budget: MemoryBudget,
+  rules: BodyRules,
+  use: (body: RequestBody) => Promise<T>,
+): Promise<T> {
+  const encoding = bodyEncoding(ctx, rules.zstd === true)
+  const length = declaredLength(ctx, rules.maxBytes)
+  const decodedBytes = rules.decodedBytes ?? 0
+  const reservation = await budget.reserve((length ?? rules.maxBytes) + decodedBytes)
+  try {
+    const bytes = await readBytes(ctx, rules.maxBytes, length)
+    return await use({ bytes, encoding })
+  } finally {
+    reservation.release()
+  }
+}
+
+async function readBytes(ctx: Context, maxBytes: number, length: number | undefined): Promise<Buffer> {
+  const request = ctx.req
+  if (request.destroyed && !request.complete) throw incomplete()
+  letContinue(ctx)
+  const idle = setTimeout(() => request.destroy(incomplete()), idleMs)
+  const count = (chunk: Buffer): void => {
+    ctx.state.bytesIn += chunk.length
+    idle.refresh()
+  }
+  request.on('data', count)
+  try {
+    return await getRawBody(request, { limit: maxBytes, length: length ?? null })
+  } catch (cause) {
+    const { type } = cause as { type?: string }
+    if (type === 'entity.too.large') throw tooLarge(maxBytes, cause)
+    throw incomplete(cause)
+  } finally {
+    clearTimeout(idle)
+    request.off('data', count)
+  }
+}
+
+function incomplete(cause?: unknown): Problem {
+  return new Problem('incomplete-body', 'the body ended before it was whole', { cause })
+}
+
+/** Tells a client that waits for it to send the body. Once. */
+function letContinue(ctx: Context): void {
+  if (!ctx.state.expectsContinue) return
+  ctx.state.expectsContinue = false
+  ctx.res.writeContinue()
+}
+
+/** Reads the body and keeps nothing of it, so that the connection can be used again. Bounded. */
+export async function drainBody(ctx: Context, maxBytes: number): Promise<void> {
+  const length = declaredLength(ctx, maxBytes) ?? maxBytes
+  const request = ctx.req
+  let seen = 0
+  const idle = setTimeout(() => request.destroy(incomplete()), idleMs)
+  try {
+    for await (const chunk of request) {
+      seen += (chunk as Buffer).length
+      ctx.state.bytesIn += (chunk as Buffer).length
+      idle.refresh()
+      if (seen > length) throw tooLarge(maxBytes)
+    }
+  } catch (cause) {
+    if (cause instanceof Problem) throw cause
+    throw incomplete(cause)
+  } finally {
+    clearTimeout(idle)
+  }
+}
+
+/** The body's plain bytes, at most `maxBytes` of them. */
+export async function plainBytes(body: RequestBody, maxBytes: number): Promise<Buffer> {
+  if (body.encoding === 'zstd') return await decompress(body.bytes, { maxBytes })
+  if (body.bytes.length > maxBytes) throw tooLarge(maxBytes)
+  return body.bytes
+}
+
+/** The body as text, for JSON and XML. */
+export function withText<T>(
+  ctx: Context,
+  budget: MemoryBudget,
+  maxBytes: number,
+  use: (text: string) => Promise<T>,
+): Promise<T> {
+  return withBody(ctx, budget, { maxBytes }, ({ bytes }) => use(bytes.toString('utf8')))
+}

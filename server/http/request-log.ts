@@ -1,0 +1,46 @@
+import { randomUUID } from 'node:crypto'
+import type { Middleware } from 'koa'
+import type { Logger } from 'pino'
+import type { RequestState } from './context.ts'
+
+const saneRequestId = /^[A-Za-z0-9._:+/=-]{1,128}$/
+
+/** Takes the client's request id when it is sane, else makes one; every answer carries it. */
+export function requestIds(log: Logger): Middleware<RequestState> {
+  return async (ctx, next) => {
+    const given = ctx.get('X-Request-Id')
+    const requestId = saneRequestId.test(given) ? given : randomUUID()
+    ctx.state.requestId = requestId
+    ctx.state.log = log.child({ requestId })
+    ctx.state.bytesIn = 0
+    ctx.state.expectsContinue = false
+    ctx.state.allow = ''
+    ctx.set('X-Request-Id', requestId)
+    ctx.set('X-Content-Type-Options', 'nosniff')
+    await next()
+  }
+}
+
+/** One line per request, when its answer has left or its connection is gone. No headers, no query string. */
+export function requestLog(): Middleware<RequestState> {
+  return async (ctx, next) => {
+    const started = performance.now()
+    const { socket } = ctx.req
+    const writtenBefore = socket.bytesWritten
+    const { method, path } = ctx
+    ctx.res.once('close', () => {
+      const line = {
+        method,
+        path,
+        status: ctx.res.statusCode,
+        ms: Math.round((performance.now() - started) * 10) / 10,
+        bytesIn: ctx.state.bytesIn,
+        bytesOut: socket.bytesWritten - writtenBefore,
+      }
+      if (!ctx.res.writableFinished) ctx.state.log.warn(line, 'request cut off')
+      else if (line.status >= 500) ctx.state.log.error(line, 'request')
+      else ctx.state.log.info(line, 'request')
+    })
+    await next()
+  }
+}

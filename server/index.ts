@@ -1,0 +1,12 @@
+/** The receiver as a library, for tests and for programs that embed it. */
+export { lockDataDir } from './data-lock.ts'
+export { MemoryBudget } from './http/memory-budget.ts'
+export { openReceiver, type Receiver, type ReceiverOptions } from './receiver.ts'
+export type {
+  ChunkStore,
+  ChunkStoreCapabilities,
+  ChunkStoreUsage,
+  PutOutcome,
+  VerifiedBlock,
+} from './store/chunk-store.ts'
+export type { OpenStore, Vault, Vaults } from './vaults.ts'

@@ -1,0 +1,155 @@
+/** The commands that run on the receiver's machine: `chunkdav serve` and `chunkdav reindex`. */
+import { homedir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { destination, type Logger, pino } from 'pino'
+import { isProblem, Problem } from '../protocol/problem.ts'
+import { lockDataDir } from './data-lock.ts'
+import { openReceiver, type Receiver } from './receiver.ts'
+
+interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+interface ServeOptions {
+  readonly data: string
+  readonly listen: Address
+  readonly auth: boolean
+  readonly logLevel: string
+}
+
+const exitCodes = { failed: 1, usage: 2 } as const
+
+/**
+ * Runs one command. `argv` are the words behind the program's name. Resolves when the command is done,
+ * with `process.exitCode` set; `serve` is done when it was told to stop.
+ */
+export async function main(argv: string[]): Promise<void> {
+  try {
+    await program().parseAsync(argv, { from: 'user' })
+  } catch (error) {
+    process.exitCode = report(error)
+  }
+}
+
+function program(): Command {
+  const program = new Command('chunkdav').exitOverride()
+  const data = (): Option =>
+    new Option('--data <dir>', 'the data directory').default(defaultDataDir(), '$XDG_DATA_HOME/chunkdav')
+  program
+    .command('serve')
+    .description('run a receiver')
+    .exitOverride()
+    .addOption(data())
+    .option('--listen <host:port>', 'where to listen', parseAddress, { host: '127.0.0.1', port: 8420 })
+    .option('--no-auth', 'let everybody in who can reach the address')
+    .addOption(
+      new Option('--log-level <level>', 'what to log')
+        .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+        .default('info'),
+    )
+    .action(serve)
+  program
+    .command('reindex')
+    .description('rebuild the content index of every vault from its packs')
+    .exitOverride()
+    .addOption(data())
+    .action(reindex)
+  return program
+}
+
+function defaultDataDir(): string {
+  const { XDG_DATA_HOME } = process.env
+  const base =
+    XDG_DATA_HOME === undefined || XDG_DATA_HOME === '' ? join(homedir(), '.local/share') : XDG_DATA_HOME
+  return join(base, 'chunkdav')
+}
+
+/** `host:port`, `[v6]:port`, `:port` or `port`. */
+function parseAddress(text: string): Address {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]:|([^:[\]]*):)?([0-9]{1,5})$/.exec(text)
+  const port = Number(match?.[3])
+  if (match === null || port > 65535)
+    throw new InvalidArgumentError('expected HOST:PORT, such as 127.0.0.1:8420')
+  return { host: match[1] ?? (match[2] === undefined || match[2] === '' ? '127.0.0.1' : match[2]), port }
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127(?:\.[0-9]{1,3}){3}$/.test(host)
+}
+
+async function serve({ data, listen, auth, logLevel }: ServeOptions): Promise<void> {
+  if (auth && !isLoopback(listen.host)) {
+    throw new Problem(
+      'usage',
+      `${listen.host} can be reached by others, and this receiver asks nobody who they are; listen on 127.0.0.1, or add --no-auth if that is what you want`,
+    )
+  }
+  const log = pino({ level: logLevel }, destination({ dest: 2, sync: true }))
+  const dataDir = resolve(data)
+  const receiver = await openReceiver({ dataDir, ...listen, log })
+  process.stdout.write(
+    [
+      `chunkdav listens on ${receiver.url}`,
+      `data is in ${dataDir}`,
+      'back up a directory with',
+      `  chunkdav backup DIR ${reachableUrl(receiver)}/home`,
+      '',
+    ].join('\n'),
+  )
+  await untilStopped(receiver, log)
+}
+
+/** Where a client on this machine reaches it. */
+function reachableUrl({ host, port, url }: Receiver): string {
+  return host === '0.0.0.0' || host === '::' ? `http://127.0.0.1:${port}` : url
+}
+
+/** The first signal stops the receiver, the second ends the process at once. */
+async function untilStopped(receiver: Receiver, log: Logger): Promise<void> {
+  const signals = ['SIGTERM', 'SIGINT'] as const
+  await new Promise<void>((resolve) => {
+    let stopping = false
+    for (const signal of signals) {
+      process.on(signal, () => {
+        if (stopping) process.exit(exitCodes.failed)
+        stopping = true
+        log.info({ signal }, 'stopping: open requests finish')
+        resolve()
+      })
+    }
+  })
+  await receiver.close()
+  log.info('stopped')
+}
+
+async function reindex({ data }: { data: string }): Promise<void> {
+  const dataDir = resolve(data)
+  const lock = await lockDataDir(dataDir)
+  try {
+    const { reindexAll } = await import('./upkeep/reindex.ts')
+    await reindexAll(dataDir)
+  } finally {
+    await lock.release()
+  }
+}
+
+/** One clear line, and the exit code. */
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage
+  process.stderr.write(`chunkdav: ${explain(error)}\n`)
+  return isProblem(error, 'usage') ? exitCodes.usage : exitCodes.failed
+}
+
+function explain(error: unknown): string {
+  if (isProblem(error)) return error.message
+  const { code, path, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number }
+  if (code === 'EADDRINUSE') return `${address}:${port} is in use already; choose another with --listen`
+  if (code === 'EADDRNOTAVAIL') return `this machine has no address ${address}`
+  if (code === 'EACCES' && port !== undefined) return `this user may not listen on port ${port}`
+  if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM')
+    return `${path} cannot be written by this user`
+  if (code === 'ENOTDIR' || code === 'EEXIST') return `${path} is no directory`
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,161 @@
+/**
+ * A running receiver: the data directory, the vaults, the HTTP server.
+ *
+ * Stopping goes in this order: no new connections; idle ones are closed; open requests finish, each
+ * closing its connection; after `drainMs` what is left is cut; then the vaults are flushed and closed,
+ * and the data directory is released. So nobody writes into a store that is closing.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { type Logger, pino } from 'pino'
+import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
+import { createApp } from './app.ts'
+import { type DataLock, lockDataDir } from './data-lock.ts'
+import { MemoryBudget } from './http/memory-budget.ts'
+import { packageVersion } from './package-file.ts'
+import { MemoryChunkStore } from './store/memory-chunk-store.ts'
+import { type OpenStore, Vaults } from './vaults.ts'
+
+const MiB = 1024 * 1024
+
+export interface ReceiverOptions {
+  readonly dataDir: string
+  readonly host?: string
+  /** 0 lets the system choose. */
+  readonly port?: number
+  readonly log?: Logger
+  readonly limits?: Limits
+  /** Request bodies in memory at once; the same again for answers. */
+  readonly memoryBytes?: number
+  /** How long open requests may take to finish when the receiver stops. */
+  readonly drainMs?: number
+  /** Another kind of store. */
+  readonly openStore?: OpenStore
+}
+
+export interface Receiver {
+  readonly host: string
+  readonly port: number
+  /** `http://host:port`, no slash at its end. */
+  readonly url: string
+  readonly dataDir: string
+  readonly server: Server
+  readonly uploads: MemoryBudget
+  readonly downloads: MemoryBudget
+  readonly vaults: Vaults
+  /** Stops as described above. Idempotent. */
+  close(): Promise<void>
+}
+
+/**
+ * Opens the data directory and listens. Problem `in-use` when another process is at work on the
+ * directory; system errors (EADDRINUSE, EACCES, …) as they are.
+ */
+export async function openReceiver(options: ReceiverOptions): Promise<Receiver> {
+  const lock = await lockDataDir(options.dataDir)
+  try {
+    return await listenOn(lock, options)
+  } catch (error) {
+    await lock.release()
+    throw error
+  }
+}
+
+async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Receiver> {
+  const log = options.log ?? pino({ level: 'silent' })
+  const memoryBytes = options.memoryBytes ?? 128 * MiB
+  const uploads = new MemoryBudget(memoryBytes)
+  const downloads = new MemoryBudget(memoryBytes)
+  const vaults = await Vaults.open(options.dataDir, options.openStore ?? (() => MemoryChunkStore.open()))
+  let isStopping = false
+  const app = createApp({
+    parts: {
+      vaults,
+      limits: options.limits ?? defaultLimits,
+      version: await packageVersion(),
+      uploads,
+      downloads,
+    },
+    log,
+    isStopping: () => isStopping,
+  })
+  const requests = new OpenRequests(app.callback())
+  const server = serverFor(requests.handle)
+  await listen(server, options.port ?? 8420, options.host ?? '127.0.0.1')
+  const { address, family, port } = server.address() as AddressInfo
+  const host = family === 'IPv6' ? `[${address}]` : address
+
+  let closing: Promise<void> | undefined
+  const close = async (): Promise<void> => {
+    isStopping = true
+    await closeServer(server, options.drainMs ?? 30_000)
+    await requests.settled()
+    try {
+      await vaults.close()
+    } finally {
+      await lock.release()
+    }
+  }
+  return {
+    host: address,
+    port,
+    url: `http://${host}:${port}`,
+    dataDir: options.dataDir,
+    server,
+    uploads,
+    downloads,
+    vaults,
+    close: () => {
+      closing ??= close()
+      return closing
+    },
+  }
+}
+
+type Handle = (request: IncomingMessage, response: ServerResponse) => unknown
+
+/** Counts requests whose handler is still at work, whether or not their connection is still there. */
+class OpenRequests {
+  readonly handle: Handle
+  private readonly open = new Set<Promise<unknown>>()
+
+  constructor(handle: Handle) {
+    this.handle = (request, response) => {
+      const done = Promise.resolve(handle(request, response)).finally(() => this.open.delete(done))
+      this.open.add(done)
+    }
+  }
+
+  async settled(): Promise<void> {
+    while (this.open.size > 0) await Promise.allSettled(this.open)
+  }
+}
+
+function serverFor(handle: Handle): Server {
+  // A body may take as long as it takes, as long as it moves: request-body.ts watches that.
+  const server = createServer({ requestTimeout: 0, headersTimeout: 30_000, keepAliveTimeout: 65_000 })
+  server.on('request', handle)
+  // Both would be answered by Node itself otherwise.
+  server.on('checkContinue', handle)
+  server.on('checkExpectation', handle)
+  return server
+}
+
+async function listen(server: Server, port: number, host: string): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, host, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+}
+
+async function closeServer(server: Server, drainMs: number): Promise<void> {
+  const cut = setTimeout(() => server.closeAllConnections(), drainMs)
+  await new Promise<void>((resolve) => {
+    server.close(() => resolve())
+    server.closeIdleConnections()
+  })
+  clearTimeout(cut)
+}

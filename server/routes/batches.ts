@@ -1,0 +1,92 @@
+import type Router from '@koa/router'
+import {
+  assembleBlock,
+  type Block,
+  batchMediaType,
+  decodeBlock,
+  sliceRow,
+  splitBatch,
+} from '../../protocol/block.ts'
+import type { Id } from '../../protocol/id.ts'
+import { Problem } from '../../protocol/problem.ts'
+import { FetchRequest, type MissingAnswer, MissingRequest, parseJson } from '../../protocol/schema.ts'
+import type { Context, RequestState } from '../http/context.ts'
+import { streamPieces } from '../http/held-answer.ts'
+import { bodyEncoding, withBody, withText } from '../http/request-body.ts'
+import type { ChunkStore } from '../store/chunk-store.ts'
+import { receiveBatch } from '../store/receive.ts'
+import { type Parts, touchFor, vaultOf } from './parts.ts'
+import { resource } from './resource.ts'
+
+/** Blocks that are decoded at the same time while a batch is taken. */
+const decodedAtOnce = 2
+
+/** `/{vault}/chunks/`, `…/missing` and `…/fetch`: many chunks in one request. */
+export function batchRoutes(router: Router<RequestState>, parts: Parts): void {
+  const before = async (ctx: Context): Promise<void> => void (await vaultOf(parts, ctx))
+  resource(router, '/:vault/chunks/', { POST: (ctx) => postBatch(parts, ctx) }, { before })
+  resource(router, '/:vault/chunks/missing', { POST: (ctx) => postMissing(parts, ctx) }, { before })
+  resource(router, '/:vault/chunks/fetch', { POST: (ctx) => postFetch(parts, ctx) }, { before })
+}
+
+async function postBatch(parts: Parts, ctx: Context): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  if (ctx.is(batchMediaType) === false) {
+    throw new Problem('unsupported-media-type', `a batch is ${batchMediaType}`)
+  }
+  const touch = await touchFor(ctx, vault)
+  bodyEncoding(ctx, false)
+  const { maxBatchBytes, maxBlockBytes } = parts.limits
+  const rules = { maxBytes: maxBatchBytes, decodedBytes: decodedAtOnce * maxBlockBytes }
+  ctx.body = await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
+    const answer = await receiveBatch(vault.store, bytes)
+    const ids = splitBatch(bytes).flatMap((block) => block.header.rows.map((row) => row.id))
+    await touch(ids.filter((_, position) => answer.outcomes[position] !== 'refused'))
+    return answer
+  })
+}
+
+async function postMissing(parts: Parts, ctx: Context): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  const touch = await touchFor(ctx, vault)
+  const { maxJsonBytes, maxMissingIds } = parts.limits
+  ctx.body = await withText(ctx, parts.uploads, maxJsonBytes, async (text) => {
+    const { ids } = parseJson(MissingRequest, text)
+    if (ids.length > maxMissingIds) {
+      throw new Problem('body-too-large', `one request asks about at most ${maxMissingIds} ids`)
+    }
+    const asked = [...new Set(ids)]
+    const sizes = await vault.store.stat(asked)
+    await touch(asked.filter((_, position) => sizes[position] !== undefined))
+    const missing = asked.filter((_, position) => sizes[position] === undefined)
+    return { missing } satisfies MissingAnswer
+  })
+}
+
+async function postFetch(parts: Parts, ctx: Context): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  const touch = await touchFor(ctx, vault)
+  const { ids } = await withText(ctx, parts.uploads, parts.limits.maxJsonBytes, async (text) => {
+    return parseJson(FetchRequest, text)
+  })
+  const sizes = await vault.store.stat(ids)
+  await touch(ids.filter((_, position) => sizes[position] !== undefined))
+  ctx.status = 200
+  ctx.type = batchMediaType
+  const blocks = fetched(vault.store, ids)
+  ctx.body = await streamPieces(ctx, parts.downloads, parts.limits.maxBlockBytes, blocks)
+}
+
+async function* fetched(store: ChunkStore, ids: readonly Id[]): AsyncGenerator<Buffer> {
+  const asked = new Set(ids)
+  for await (const block of store.blocks(ids)) yield (await narrowed(block, asked)).bytes
+}
+
+/** The block, or a new one of only what was asked for, where that is less than a quarter of it. */
+async function narrowed(block: Block, asked: ReadonlySet<Id>): Promise<Block> {
+  const rows = block.header.rows.filter(({ id }) => asked.has(id))
+  const bytes = rows.reduce((sum, row) => sum + row.length, 0)
+  if (bytes * 4 >= block.header.plainBytes) return block
+  const plain = await decodeBlock(block)
+  return assembleBlock(rows, 'identity', Buffer.concat(rows.map((row) => sliceRow(plain, row))))
+}

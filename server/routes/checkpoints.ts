@@ -1,0 +1,107 @@
+import type Router from '@koa/router'
+import { parseId } from '../../protocol/id.ts'
+import { Problem } from '../../protocol/problem.ts'
+import {
+  type CheckpointList,
+  CommitRequest,
+  ItemsRequest,
+  OpenRequest,
+  parseJson,
+  type SourceList,
+} from '../../protocol/schema.ts'
+import { type CheckpointName, parseCheckpointNumber, parseSourceName, paths } from '../../protocol/url.ts'
+import type { Checkpoints } from '../catalog/checkpoints.ts'
+import { type Context, type Handler, param, type RequestState } from '../http/context.ts'
+import { countParameter } from '../http/parameters.ts'
+import { withText } from '../http/request-body.ts'
+import { type Parts, vaultOf } from './parts.ts'
+import { resource } from './resource.ts'
+
+type Use = (ctx: Context, checkpoints: Checkpoints, parts: Parts) => Promise<void>
+
+/** `/{vault}/checkpoints/…`. */
+export function checkpointRoutes(router: Router<RequestState>, parts: Parts): void {
+  const before = async (ctx: Context): Promise<void> => void (await vaultOf(parts, ctx))
+  const on =
+    (use: Use): Handler =>
+    async (ctx) => {
+      const vault = await vaultOf(parts, ctx)
+      await use(ctx, vault.catalog.checkpoints, parts)
+    }
+  const source = '/:vault/checkpoints/:source/'
+  resource(router, '/:vault/checkpoints/', { GET: on(listSources) }, { before })
+  resource(router, source, { GET: on(list), POST: on(begin) }, { before })
+  resource(router, `${source}:number`, { GET: on(state), DELETE: on(remove) }, { before })
+  resource(router, `${source}:number/items`, { GET: on(items), POST: on(addItems) }, { before })
+  resource(router, `${source}:number/commit`, { POST: on(commit) }, { before })
+}
+
+function sourceOf(ctx: Context): string {
+  return parseSourceName(param(ctx, 'source'))
+}
+
+function nameOf(ctx: Context): CheckpointName {
+  const source = sourceOf(ctx)
+  const number = parseCheckpointNumber(param(ctx, 'number'))
+  if (number === undefined) {
+    throw new Problem(
+      'checkpoint-not-found',
+      `"${param(ctx, 'number').slice(0, 40)}" is no checkpoint number`,
+    )
+  }
+  return { source, number }
+}
+
+const listSources: Use = async (ctx, checkpoints) => {
+  ctx.body = { sources: await checkpoints.listSources() } satisfies SourceList
+}
+
+const list: Use = async (ctx, checkpoints) => {
+  ctx.body = { checkpoints: await checkpoints.list(sourceOf(ctx)) } satisfies CheckpointList
+}
+
+const begin: Use = async (ctx, checkpoints, parts) => {
+  const source = sourceOf(ctx)
+  const opened = await withText(ctx, parts.uploads, parts.limits.maxJsonBytes, async (text) => {
+    return await checkpoints.begin(source, parseJson(OpenRequest, text))
+  })
+  ctx.status = 201
+  ctx.set('Location', paths.checkpoint(param(ctx, 'vault'), opened))
+  ctx.body = opened
+}
+
+const state: Use = async (ctx, checkpoints) => {
+  const root = ctx.URL.searchParams.get('root')
+  ctx.body = await checkpoints.state(nameOf(ctx), root === null ? undefined : parseId(root))
+}
+
+const remove: Use = async (ctx, checkpoints) => {
+  await checkpoints.delete(nameOf(ctx))
+  ctx.status = 204
+}
+
+const addItems: Use = async (ctx, checkpoints, parts) => {
+  const name = nameOf(ctx)
+  const { maxJsonBytes, maxPageItems } = parts.limits
+  ctx.body = await withText(ctx, parts.uploads, maxJsonBytes, async (text) => {
+    const request = parseJson(ItemsRequest, text)
+    if (request.items.length > maxPageItems) {
+      throw new Problem('body-too-large', `one request adds at most ${maxPageItems} items`)
+    }
+    return await checkpoints.addItems(name, request)
+  })
+}
+
+const items: Use = async (ctx, checkpoints, parts) => {
+  const { maxPageItems } = parts.limits
+  const limit = Math.min(maxPageItems, countParameter(ctx, 'limit', maxPageItems))
+  ctx.body = await checkpoints.items(nameOf(ctx), countParameter(ctx, 'first', 0), limit)
+}
+
+const commit: Use = async (ctx, checkpoints, parts) => {
+  const name = nameOf(ctx)
+  const request = await withText(ctx, parts.uploads, parts.limits.maxJsonBytes, async (text) => {
+    return parseJson(CommitRequest, text)
+  })
+  ctx.body = await checkpoints.commit(name, request)
+}

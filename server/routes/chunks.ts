@@ -1,0 +1,142 @@
+import type Router from '@koa/router'
+import Negotiator from 'negotiator'
+import { payloadOf } from '../../protocol/block.ts'
+import { type Id, parseId } from '../../protocol/id.ts'
+import { Problem } from '../../protocol/problem.ts'
+import type { PutAnswer } from '../../protocol/schema.ts'
+import { baseHeader, mediaTypes } from '../../protocol/url.ts'
+import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
+import type { Context, RequestState } from '../http/context.ts'
+import { holdUntilSent } from '../http/held-answer.ts'
+import { bodyEncoding, drainBody, withBody } from '../http/request-body.ts'
+import type { ChunkStore } from '../store/chunk-store.ts'
+import { maxEncodedBytes, receiveChunk, receiveDelta } from '../store/receive.ts'
+import { idOf, type Parts, touchFor, vaultOf } from './parts.ts'
+import { resource } from './resource.ts'
+
+/** `/{vault}/chunks/{id}`: one chunk. */
+export function chunkRoutes(router: Router<RequestState>, parts: Parts): void {
+  resource(
+    router,
+    '/:vault/chunks/:id',
+    {
+      GET: (ctx) => getChunk(parts, ctx),
+      PUT: (ctx) => putChunk(parts, ctx),
+      PATCH: (ctx) => patchChunk(parts, ctx),
+    },
+    { acceptPatch: mediaTypes.delta, before: async (ctx) => void (await vaultOf(parts, ctx)) },
+  )
+}
+
+async function putChunk(parts: Parts, ctx: Context): Promise<void> {
+  const { store, ...vault } = await vaultOf(parts, ctx)
+  const id = idOf(ctx)
+  const touch = await touchFor(ctx, { store, ...vault })
+  const zstd = bodyEncoding(ctx, true) === 'zstd'
+  const maxBytes = zstd ? maxEncodedBytes(parts.limits.maxChunkBytes) : parts.limits.maxChunkBytes
+  if (await isPresent(store, id)) {
+    await touch([id])
+    // Who waits for 100 Continue is spared the body; from others it is taken, so that the connection goes on.
+    if (!ctx.state.expectsContinue) await drainBody(ctx, maxBytes)
+    return answerPut(ctx, id, 'known')
+  }
+  const rules = { maxBytes, zstd: true, decodedBytes: zstd ? parts.limits.maxChunkBytes : 0 }
+  const outcome = await withBody(ctx, parts.uploads, rules, async ({ bytes, encoding }) => {
+    return await receiveChunk(store, id, bytes, { maxBytes: parts.limits.maxChunkBytes, encoding })
+  })
+  await touch([id])
+  answerPut(ctx, id, outcome)
+}
+
+async function patchChunk(parts: Parts, ctx: Context): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  const id = idOf(ctx)
+  if (ctx.is(mediaTypes.delta) === false) {
+    throw new Problem('unsupported-media-type', `a chunk is patched by ${mediaTypes.delta}`)
+  }
+  bodyEncoding(ctx, false)
+  const base = parseId(ctx.get(baseHeader))
+  const touch = await touchFor(ctx, vault)
+  const { maxChunkBytes } = parts.limits
+  if (await isPresent(vault.store, id)) {
+    await touch([id])
+    if (!ctx.state.expectsContinue) await drainBody(ctx, maxEncodedBytes(maxChunkBytes))
+    return answerPut(ctx, id, 'known')
+  }
+  if (!(await isPresent(vault.store, base))) {
+    throw new Problem('base-not-found', `${base} is not here`, { extensions: { base } })
+  }
+  const rules = { maxBytes: maxEncodedBytes(maxChunkBytes), decodedBytes: 2 * maxChunkBytes }
+  const outcome = await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
+    return await receiveDelta(vault.store, id, base, bytes, { maxBytes: maxChunkBytes })
+  })
+  await touch([id])
+  answerPut(ctx, id, outcome)
+}
+
+async function isPresent(store: ChunkStore, id: Id): Promise<boolean> {
+  const [length] = await store.stat([id])
+  return length !== undefined
+}
+
+function answerPut(ctx: Context, id: Id, outcome: PutAnswer['outcome']): void {
+  ctx.status = outcome === 'stored' ? 201 : 200
+  ctx.set('ETag', `"${id}"`)
+  ctx.body = { id, outcome } satisfies PutAnswer
+}
+
+async function getChunk(parts: Parts, ctx: Context): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  const id = idOf(ctx)
+  const touch = await touchFor(ctx, vault)
+  const [size] = await vault.store.stat([id])
+  if (size === undefined) throw chunkNotFound(id)
+  await touch([id])
+  const tag = `"${id}"`
+  ctx.set('Cache-Control', 'public, max-age=31536000, immutable')
+  ctx.set('Vary', 'Accept-Encoding')
+  ctx.set('ETag', tag)
+  if (isNotModified(ctx, [tag, `"${id}-zstd"`])) return
+  ctx.set('Accept-Ranges', 'bytes')
+  ctx.type = mediaTypes.chunk
+  if (ctx.method === 'HEAD') {
+    ctx.status = 200
+    ctx.length = size
+    return
+  }
+  const range = requestedRange(ctx, size, tag)
+  const reservation = await parts.downloads.reserve(size)
+  holdUntilSent(ctx, reservation)
+  const zstd = range === undefined && acceptsZstd(ctx) ? await storedFrame(vault.store, id) : undefined
+  if (zstd !== undefined) {
+    ctx.set('Content-Encoding', 'zstd')
+    ctx.set('ETag', `"${id}-zstd"`)
+    ctx.body = zstd
+    return
+  }
+  const plain = await vault.store.get(id)
+  if (plain === undefined) throw chunkNotFound(id)
+  if (range === undefined) {
+    ctx.body = plain
+  } else {
+    setPartial(ctx, range, size)
+    ctx.body = plain.subarray(range.start, range.end)
+  }
+}
+
+function acceptsZstd(ctx: Context): boolean {
+  return new Negotiator(ctx.req).encodings(['zstd', 'identity'])[0] === 'zstd'
+}
+
+/** The chunk's zstd frame as it is stored, when it has one to itself. Problem `chunk-corrupt`. */
+async function storedFrame(store: ChunkStore, id: Id): Promise<Buffer | undefined> {
+  for await (const block of store.blocks([id])) {
+    const { encoding, rows } = block.header
+    return encoding === 'zstd' && rows.length === 1 ? payloadOf(block) : undefined
+  }
+  throw new Problem('chunk-corrupt', `${id} is damaged on the receiver's disk`, { extensions: { id } })
+}
+
+function chunkNotFound(id: Id): Problem {
+  return new Problem('chunk-not-found', `chunk ${id} is not here`, { extensions: { id } })
+}

@@ -1,0 +1,39 @@
+/** What the routes have in common. */
+import { type Id, parseId } from '../../protocol/id.ts'
+import type { Limits } from '../../protocol/limits.ts'
+import { checkpointHeader, parseCheckpointName } from '../../protocol/url.ts'
+import { type Context, param } from '../http/context.ts'
+import type { MemoryBudget } from '../http/memory-budget.ts'
+import type { Vault, Vaults } from '../vaults.ts'
+
+/** The collaborators of every route. */
+export interface Parts {
+  readonly vaults: Vaults
+  readonly limits: Limits
+  readonly version: string
+  /** For request bodies. */
+  readonly uploads: MemoryBudget
+  /** For what is read from the store and waits to be sent. Apart, so that slow readers do not stop uploads. */
+  readonly downloads: MemoryBudget
+}
+
+/** The vault that the path names, open. */
+export async function vaultOf(parts: Parts, ctx: Context): Promise<Vault> {
+  return await parts.vaults.get(param(ctx, 'vault'))
+}
+
+export function idOf(ctx: Context): Id {
+  return parseId(param(ctx, 'id'))
+}
+
+/**
+ * Notes ids in the log of the checkpoint that the request names, if it names one. Problems
+ * `checkpoint-not-found` and `checkpoint-committed` come from `touchFor` itself, before any body is read.
+ */
+export async function touchFor(ctx: Context, vault: Vault): Promise<(ids: readonly Id[]) => Promise<void>> {
+  const header = ctx.get(checkpointHeader)
+  if (header === '') return async () => {}
+  const name = parseCheckpointName(header)
+  await vault.catalog.checkpoints.expectOpen(name)
+  return (ids) => vault.catalog.checkpoints.touch(name, ids)
+}

@@ -1,0 +1,44 @@
+import type Router from '@koa/router'
+import { Problem } from '../../protocol/problem.ts'
+import type { Context, Handler, RequestState } from '../http/context.ts'
+
+export type Methods = Partial<
+  Record<'GET' | 'PUT' | 'POST' | 'PATCH' | 'DELETE' | 'PROPFIND' | 'MKCOL', Handler>
+>
+
+export interface ResourceOptions {
+  /** Media types that PATCH understands. */
+  readonly acceptPatch?: string
+  /** Runs first, for every method; a Problem from it ends the request. */
+  readonly before?: (ctx: Context) => Promise<void>
+}
+
+/**
+ * One resource: its path and its methods. HEAD follows GET, OPTIONS tells what there is, and any other
+ * method is Problem `method-not-allowed`.
+ */
+export function resource(
+  router: Router<RequestState>,
+  path: string,
+  methods: Methods,
+  options: ResourceOptions = {},
+): void {
+  const names = Object.keys(methods).flatMap((name) => (name === 'GET' ? ['GET', 'HEAD'] : [name]))
+  const allow = [...names, 'OPTIONS'].join(', ')
+  router.all(path, async (ctx) => {
+    ctx.state.allow = allow
+    await options.before?.(ctx)
+    if (options.acceptPatch !== undefined && (ctx.method === 'OPTIONS' || ctx.method === 'PATCH')) {
+      ctx.set('Accept-Patch', options.acceptPatch)
+    }
+    const name = ctx.method === 'HEAD' ? 'GET' : ctx.method
+    const handler = Object.hasOwn(methods, name) ? methods[name as keyof Methods] : undefined
+    if (handler !== undefined) return await handler(ctx)
+    if (ctx.method !== 'OPTIONS') {
+      throw new Problem('method-not-allowed', `${ctx.method} is not among ${allow}`)
+    }
+    ctx.set('Allow', allow)
+    ctx.set('Chunkdav-Version', '1')
+    ctx.status = 204
+  })
+}

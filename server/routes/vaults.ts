@@ -1,0 +1,49 @@
+import { statfs } from 'node:fs/promises'
+import type Router from '@koa/router'
+import { hashAlgorithms } from '../../protocol/id.ts'
+import { protocolVersion } from '../../protocol/limits.ts'
+import { Problem } from '../../protocol/problem.ts'
+import type { Capabilities, VaultList } from '../../protocol/schema.ts'
+import { mediaTypes } from '../../protocol/url.ts'
+import { type Context, hasBody, param, type RequestState } from '../http/context.ts'
+import { type Parts, vaultOf } from './parts.ts'
+import { resource } from './resource.ts'
+
+/** `/` and `/{vault}/`. */
+export function vaultRoutes(router: Router<RequestState>, parts: Parts): void {
+  resource(router, '/', { GET: (ctx) => listVaults(parts, ctx) })
+  resource(router, '/:vault/', {
+    GET: (ctx) => capabilities(parts, ctx),
+    MKCOL: (ctx) => createVault(parts, ctx),
+  })
+}
+
+async function listVaults(parts: Parts, ctx: Context): Promise<void> {
+  ctx.body = { vaults: await parts.vaults.list() } satisfies VaultList
+}
+
+/** MKCOL: RFC 4918, section 9.3. */
+async function createVault(parts: Parts, ctx: Context): Promise<void> {
+  if (hasBody(ctx.req)) throw new Problem('unsupported-media-type', 'MKCOL takes no body')
+  await parts.vaults.create(param(ctx, 'vault'))
+  ctx.body = null
+  ctx.status = 201
+}
+
+async function capabilities(parts: Parts, ctx: Context): Promise<void> {
+  const { store } = await vaultOf(parts, ctx)
+  const { bavail, bsize } = await statfs(parts.vaults.path)
+  ctx.body = {
+    product: 'chunkdav',
+    version: parts.version,
+    protocol: protocolVersion,
+    compliance: [],
+    hashAlgorithms: [...hashAlgorithms],
+    encodings: ['identity', 'zstd'],
+    deltas: [mediaTypes.delta],
+    limits: { ...parts.limits },
+    freeBytes: bavail * bsize,
+    storedBytes: store.usage.storedBytes,
+    chunks: store.usage.chunks,
+  } satisfies Capabilities
+}
