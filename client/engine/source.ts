@@ -78,8 +78,6 @@ export type FillEvent =
 export interface SourceCapabilities {
   /** `dir`: a tree of files. `chunks`: one stream of bytes, told as a tree of one file. */
   readonly form: 'dir' | 'chunks'
-  /** Stats carry ctime and inode, so that an unchanged file is told by them too. */
-  readonly inodes: boolean
 }
 
 /**

@@ -15,8 +15,6 @@ export interface BegunCheckpoint {
   readonly number: number
   /** An open checkpoint goes on: what was sent in its name is still there. */
   readonly resumed: boolean
-  /** Items that the list of a resumed `chunks` checkpoint has already. */
-  readonly items: number
   /** The last committed checkpoint of this source. */
   readonly base: CheckpointState | undefined
 }
@@ -30,9 +28,12 @@ export type CommitOutcome =
   | { readonly committed: CheckpointState }
   | { readonly missing: readonly MissingChunk[] }
 
-/** Bytes and requests so far. Bytes count request bodies as they travel. */
+/** Bytes and requests so far. */
 export interface TargetCounters {
+  /** Request bodies as they travelled. */
   readonly bytesSent: number
+  /** Blocks that the receiver kept, as they are stored. */
+  readonly bytesStored: number
   readonly requests: number
 }
 
@@ -44,7 +45,10 @@ export interface Target {
   readonly capabilities: TargetCapabilities
   readonly counters: TargetCounters
 
-  /** Resumes checkpoint `resume` when it is still open, else opens a new one. Creates the vault when there is none. */
+  /**
+   * Resumes checkpoint `resume` when it is still open and has no items yet, else opens a new one and
+   * drops the old. Creates the vault when there is none.
+   */
   begin(resume: number | undefined, about: Readonly<Record<string, string>>): Promise<BegunCheckpoint>
 
   /**

@@ -16,7 +16,7 @@ import { ReadingThreads } from './reading-threads.ts'
 const standardInput = 0
 
 export class ChunkSource implements Source {
-  readonly capabilities: SourceCapabilities = { form: 'chunks', inodes: false }
+  readonly capabilities: SourceCapabilities = { form: 'chunks' }
   readonly about: Readonly<Record<string, string>>
   readonly #input: string | number
   readonly #name: Buffer

@@ -1,0 +1,236 @@
+/** `chunkdav backup SRC… URL` */
+import { createHash } from 'node:crypto'
+import { readFile, stat } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { setInterval } from 'node:timers'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import prettyBytes from 'pretty-bytes'
+import { Problem } from '../../protocol/problem.ts'
+import { parseSourceName } from '../../protocol/url.ts'
+import { CheckpointDatabase } from '../engine/checkpoint-database.ts'
+import { type BackupSummary, Engine } from '../engine/engine.ts'
+import type { Source } from '../engine/source.ts'
+import type { Target } from '../engine/target.ts'
+import { createProgress, duration } from '../progress.ts'
+import { ReceiverClient } from '../receiver-client.ts'
+import { ChunkSource } from '../sources/chunk-source.ts'
+import { LocalDirSource } from '../sources/local-dir-source.ts'
+import { ChunkTarget } from '../targets/chunk-target.ts'
+import { DirTarget } from '../targets/dir-target.ts'
+import { parseVaultUrl, type VaultLocation } from '../vault-url.ts'
+import type { CommandContext } from './context.ts'
+
+interface BackupOptions {
+  readonly source?: string
+  readonly as: 'dir' | 'chunks'
+  readonly scanFirst: boolean
+  readonly verifyContent: boolean
+  readonly exclude: string[]
+  readonly excludeFrom: string[]
+  readonly excludeCaches: boolean
+  readonly oneFileSystem: boolean
+  readonly uploads: number
+  readonly compression: number
+  readonly name?: string
+  readonly json: boolean
+}
+
+const examples = `
+Examples:
+  chunkdav backup ~/documents http://127.0.0.1:8420/home
+  chunkdav backup /etc /srv http://127.0.0.1:8420/servers --source web1 --exclude '*.log'
+  pg_dump shop | chunkdav backup - http://127.0.0.1:8420/dumps --source shop --name shop.sql
+  chunkdav backup /dev/vg0/data http://127.0.0.1:8420/images --as chunks
+
+URL is http://HOST:PORT/VAULT; the vault is made at its first backup. A backup that was interrupted goes on
+where it was when it is run again. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but some files
+could not be read (each is listed).`
+
+/** Adds `backup` to the program. */
+export function registerBackup(program: Command, context: CommandContext): void {
+  program
+    .command('backup')
+    .description('Back up files, directories, a block device, or standard input')
+    .argument('<path...>', 'what to back up (- is standard input), then the URL of the vault')
+    .option('--source <name>', 'what the backup is filed under (default: host name and path)')
+    .addOption(
+      new Option('--as <form>', 'how it is kept: a tree of directories, or a list of chunks')
+        .choices(['dir', 'chunks'])
+        .default('dir'),
+    )
+    .option('--scan-first', 'count everything before the first byte is read', false)
+    .option('--verify-content', 'read every file, even those whose size and times are unchanged', false)
+    .option('--exclude <pattern>', 'leave out what matches, as in .gitignore (repeatable)', collect, [])
+    .option('--exclude-from <file>', 'patterns from a file, one a line (repeatable)', collect, [])
+    .option('--exclude-caches', 'leave out what is in directories that hold a CACHEDIR.TAG', false)
+    .option('--one-file-system', 'do not cross into other file systems', false)
+    .option('--uploads <n>', 'requests in flight', wholeNumber(1, 64), 4)
+    .option('--compression <level>', 'zstd level 1 to 19, or 0 for none', wholeNumber(0, 19), 1)
+    .option('--name <name>', 'what a stream is called inside the backup (default: stdin, or the file name)')
+    .option('--json', 'one JSON object a line; the last one is the summary', false)
+    .addHelpText('after', examples)
+    .action((paths: string[], options: BackupOptions) => backup(paths, options, context))
+}
+
+function collect(value: string, before: string[]): string[] {
+  return [...before, value]
+}
+
+function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const number = Number(text)
+    if (Number.isInteger(number) && number >= least && number <= most) return number
+    throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`)
+  }
+}
+
+async function backup(args: string[], options: BackupOptions, context: CommandContext): Promise<void> {
+  const url = args.at(-1) as string
+  const paths = args.slice(0, -1)
+  if (paths.length === 0)
+    throw new Problem('usage', 'name what to back up, then the URL of the vault; see chunkdav backup --help')
+  const location = parseVaultUrl(url)
+  const name = parseSourceName(options.source ?? defaultSource(context, paths))
+  await using source = disposable(await openSource(paths, options, context))
+  await using target = disposable(openTarget(location, name, options))
+  const folder = join(context.stateFolder, databaseName(location, name, options.as))
+  await using database = disposable(await CheckpointDatabase.open(folder))
+  const summary = await runEngine(source.value, target.value, database.value, options, context)
+  tell(summary, url, options, context)
+  if (summary.problems.length > 0) context.exitWith(3)
+}
+
+function disposable<T extends { close(): Promise<void> }>(value: T): AsyncDisposable & { readonly value: T } {
+  return { value, [Symbol.asyncDispose]: () => value.close() }
+}
+
+async function openSource(
+  paths: readonly string[],
+  options: BackupOptions,
+  context: CommandContext,
+): Promise<Source> {
+  const [path] = paths as [string]
+  if (paths.includes('-') && paths.length > 1)
+    throw new Problem('usage', 'standard input must be the only thing to back up')
+  if (paths.length === 1 && (path === '-' || (await isStream(resolve(context.workingFolder, path))))) {
+    return ChunkSource.open(
+      path === '-' ? path : resolve(context.workingFolder, path),
+      options.name === undefined ? {} : { name: options.name },
+    )
+  }
+  const patterns = [...options.exclude]
+  for (const file of options.excludeFrom)
+    patterns.push(...(await patternsFrom(resolve(context.workingFolder, file))))
+  const { excludeCaches: caches, oneFileSystem } = options
+  const absolute = paths.map((each) => resolve(context.workingFolder, each))
+  return LocalDirSource.open(absolute, { patterns, caches, oneFileSystem })
+}
+
+/** Anything but a directory is backed up as one stream. What is not there is the source's to complain about. */
+async function isStream(path: string): Promise<boolean> {
+  try {
+    return !(await stat(path)).isDirectory()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error
+    return false
+  }
+}
+
+async function patternsFrom(file: string): Promise<string[]> {
+  try {
+    return (await readFile(file, 'utf8')).split(/\r?\n/)
+  } catch (cause) {
+    throw new Problem('usage', `cannot read the patterns in ${file}: ${(cause as Error).message}`, { cause })
+  }
+}
+
+function openTarget(location: VaultLocation, source: string, options: BackupOptions): Target {
+  const client = new ReceiverClient(location, { connections: options.uploads + 2 })
+  const uploads = { lanes: options.uploads, compressionLevel: options.compression }
+  return options.as === 'dir'
+    ? new DirTarget(client, source, uploads)
+    : new ChunkTarget(client, source, uploads)
+}
+
+/** Host name and first path, in the letters that a source's name may have: `laptop-home-alice`. */
+function defaultSource(context: CommandContext, paths: readonly string[]): string {
+  const path = paths[0] === '-' ? 'stdin' : resolve(context.workingFolder, paths[0] ?? '')
+  const words = `${context.hostName}-${path}`.normalize('NFKD').replace(/[^A-Za-z0-9._]+/g, '-')
+  return (
+    words
+      .replace(/\.{2,}/g, '.')
+      .replace(/^[^A-Za-z0-9]+|-+$/g, '')
+      .slice(0, 128) || 'backup'
+  )
+}
+
+function databaseName({ origin, vault }: VaultLocation, source: string, form: string): string {
+  return createHash('sha256')
+    .update(JSON.stringify([origin, vault, source, form]))
+    .digest('hex')
+    .slice(0, 32)
+}
+
+async function runEngine(
+  source: Source,
+  target: Target,
+  database: CheckpointDatabase,
+  options: BackupOptions,
+  context: CommandContext,
+): Promise<BackupSummary> {
+  const json = options.json ? context.emit : undefined
+  const progress = createProgress({ stream: context.stderr, isTTY: context.stderrIsTerminal, json })
+  const engine = new Engine(source, target, database, {
+    scanFirst: options.scanFirst,
+    verifyContent: options.verifyContent,
+    signal: context.signal,
+    onProblem: (problem) => {
+      if (options.json) context.emit({ type: 'problem', ...problem })
+      else context.warn(`${problem.path}: ${problem.detail}`)
+    },
+  })
+  const timer = setInterval(() => {
+    const { settled, seen, scanned } = engine.progress
+    const totals = scanned ? { filesTotal: seen.files, bytesTotal: seen.bytes } : {}
+    progress.update({ filesDone: settled.files, bytesDone: settled.bytes, ...totals })
+  }, 200)
+  try {
+    return await engine.run()
+  } finally {
+    clearInterval(timer)
+    progress.stop()
+  }
+}
+
+function tell(summary: BackupSummary, url: string, { json }: BackupOptions, context: CommandContext): void {
+  const { checkpoint, problems, durationMs, ...counts } = summary
+  const { source, number } = checkpoint
+  if (json) {
+    const durationSeconds = Math.round(durationMs) / 1000
+    context.emit({
+      type: 'summary',
+      ...counts,
+      source,
+      checkpoint: number,
+      problems: problems.length,
+      durationSeconds,
+    })
+    return
+  }
+  const count = (value: number): string => value.toLocaleString('en')
+  context.say(`Checkpoint ${number} of ${source} is committed${summary.resumed ? ' (gone on with)' : ''}.`)
+  context.say(
+    `  files  ${count(summary.filesNew)} new, ${count(summary.filesChanged)} changed, ${count(summary.filesUnmodified)} unmodified; ` +
+      `${count(summary.directories)} directories, ${prettyBytes(summary.bytes)} in all`,
+  )
+  context.say(
+    `  data   ${prettyBytes(summary.bytesRead)} read, ${prettyBytes(summary.bytesSent)} sent, ` +
+      `${prettyBytes(summary.bytesStored)} stored; ${count(summary.chunksReused)} chunks were there already`,
+  )
+  context.say(`  time   ${duration(durationMs / 1000)}`)
+  if (problems.length > 0)
+    context.warn(
+      `${count(problems.length)} files could not be backed up as they should; they are listed above`,
+    )
+  context.say(`Restore it with: chunkdav restore ${url} --source ${source} --to DIR`)
+}

@@ -1,0 +1,262 @@
+/**
+ * The engine: runs one backup from a source to a target. It knows only their interfaces.
+ *
+ * Two threads of work run at once: the source's (source-thread.ts) scans and decides what must be read,
+ * the target's (target-thread.ts) has it read and sends it. A bounded queue joins them, and a database
+ * on the client's disk remembers what the receiver has acknowledged, so that any run, however it ended,
+ * is gone on from.
+ *
+ *     source.scan → source thread → queue → target thread → source.fill → target.put
+ *                        ↓                        ↓
+ *                   database and tree  ←  acknowledged files   → objects → target.put → commit
+ *
+ * What the target turns out to lack at the commit is read and sent again: at most `maxRounds` times.
+ */
+import { Problem } from '../../protocol/problem.ts'
+import type { CheckpointState, CommitRequest, MissingChunk, Part } from '../../protocol/schema.ts'
+import { BoundedQueue } from './bounded-queue.ts'
+import { ByteBudget } from './byte-budget.ts'
+import type { CheckpointDatabase } from './checkpoint-database.ts'
+import { attributesOf } from './entries.ts'
+import { hydrate } from './hydrate.ts'
+import { type Counts, type FileProblem, Run, type Seen } from './run.ts'
+import type { Source, SourceStat } from './source.ts'
+import { type FileTask, runSource } from './source-thread.ts'
+import type { Target, TargetCounters } from './target.ts'
+import { runTarget } from './target-thread.ts'
+import { type PutObjects, Tree } from './tree.ts'
+
+export interface EngineOptions {
+  /** Let the source finish first, so that the totals are known before anything is sent. */
+  readonly scanFirst?: boolean
+  /** Read every file, whatever its stat says. */
+  readonly verifyContent?: boolean
+  /** Groups of files that are read and sent at once. */
+  readonly fillers?: number
+  /** Content bytes that may be under way between reading and acknowledgement. */
+  readonly maxBytesInFlight?: number
+  readonly signal?: AbortSignal
+  readonly onProblem?: (problem: FileProblem) => void
+}
+
+export interface Progress {
+  readonly settled: Readonly<Seen>
+  readonly seen: Readonly<Seen>
+  /** The source has told all: `seen` is the total. */
+  readonly scanned: boolean
+}
+
+export interface BackupSummary extends Readonly<Counts>, TargetCounters {
+  /** Files and bytes of the checkpoint, unread ones included. */
+  readonly files: number
+  readonly bytes: number
+  readonly checkpoint: CheckpointState
+  /** An unfinished checkpoint was gone on with. */
+  readonly resumed: boolean
+  readonly problems: readonly FileProblem[]
+  readonly durationMs: number
+}
+
+const queuedFiles = 4096
+const maxRounds = 3
+/** The receiver lists no more than this many missing ids at once: so many means that there are more. */
+const listedMissing = 1000
+
+export class Engine {
+  readonly #source: Source
+  readonly #target: Target
+  readonly #database: CheckpointDatabase
+  readonly #options: EngineOptions
+  readonly #run: Run
+  #scanned = false
+  #total: Seen | undefined
+
+  /** Source, target and database stay the caller's, who closes them after `run`. */
+  constructor(source: Source, target: Target, database: CheckpointDatabase, options: EngineOptions = {}) {
+    this.#source = source
+    this.#target = target
+    this.#database = database
+    this.#options = options
+    this.#run = new Run(options.signal, options.onProblem)
+  }
+
+  /** Both threads stop before their next piece of work; requests under way finish. */
+  pause(): void {
+    this.#run.pause()
+  }
+
+  resume(): void {
+    this.#run.resume()
+  }
+
+  /** Ends the run with Problem `cancelled`. The checkpoint stays open and the next run goes on with it. */
+  cancel(): void {
+    this.#run.cancel()
+  }
+
+  get progress(): Progress {
+    const { settled, seen } = this.#run
+    return { settled, seen: this.#total ?? seen, scanned: this.#scanned }
+  }
+
+  /**
+   * Backs up, once per engine. On return the checkpoint is committed and durable; what could not be read
+   * is in `problems`. Rejects with a Problem when there is no checkpoint: everything acknowledged until
+   * then is remembered.
+   */
+  async run(): Promise<BackupSummary> {
+    const started = performance.now()
+    const { resumed } = await this.#begin()
+    if (this.#options.scanFirst) await this.#scanFirst()
+    const committed = await this.#backUpRounds()
+    await this.#database.setState({ committed: committed.number })
+    return {
+      ...this.#run.counts,
+      files: this.#run.seen.files,
+      bytes: this.#run.seen.bytes,
+      ...this.#target.counters,
+      checkpoint: committed,
+      resumed,
+      problems: this.#run.problems,
+      durationMs: performance.now() - started,
+    }
+  }
+
+  /** Begins or resumes a checkpoint, and sees to it that the database tells of this receiver's past. */
+  async #begin(): Promise<{ resumed: boolean }> {
+    const state = await this.#database.state()
+    const { number, resumed, base } = await this.#target.begin(state.open, this.#source.about)
+    const known =
+      resumed || (base !== undefined && base.number >= (state.committed ?? Number.POSITIVE_INFINITY))
+    if (!known) {
+      await this.#database.clear()
+      if (base !== undefined) await hydrate(this.#database, this.#target, base, this.#run.signal)
+    }
+    await this.#database.setState({ ...(base === undefined ? {} : { committed: base.number }), open: number })
+    return { resumed }
+  }
+
+  /** Counts what there is, before anything is read. What the second scan finds holds. */
+  async #scanFirst(): Promise<void> {
+    const total: Seen = { files: 0, bytes: 0 }
+    this.#total = total
+    for await (const events of this.#source.scan(this.#run.signal)) {
+      await this.#run.gate()
+      for (const event of events) {
+        if (event.type !== 'entries') continue
+        for (const { kind, stat } of event.entries) {
+          if (kind !== 'file') continue
+          total.files++
+          total.bytes += stat.size
+        }
+      }
+    }
+    this.#scanned = true
+  }
+
+  async #backUpRounds(): Promise<CheckpointState> {
+    const distrusted = new Set<string>()
+    for (let round = 1; ; round++) {
+      const outcome = await this.#backUp(distrusted)
+      if ('committed' in outcome) return outcome.committed
+      if (round === maxRounds) {
+        throw new Problem(
+          'missing-chunks',
+          `the receiver still lacks ${outcome.missing.length} chunks after they were sent again`,
+          { extensions: { missing: outcome.missing } },
+        )
+      }
+      await this.#distrust(distrusted, outcome.missing)
+    }
+  }
+
+  /** Makes the next round read again what is missing; everything, when there is more than can be listed. */
+  async #distrust(distrusted: Set<string>, missing: readonly MissingChunk[]): Promise<void> {
+    for (const { id, within } of missing) {
+      distrusted.add(id)
+      if (within !== undefined) distrusted.add(within)
+    }
+    if (missing.length >= listedMissing) await this.#forget()
+    this.#run.startOver()
+  }
+
+  async #forget(): Promise<void> {
+    const state = await this.#database.state()
+    await this.#database.clear()
+    await this.#database.setState(state)
+  }
+
+  async #backUp(distrusted: ReadonlySet<string>) {
+    const run = this.#run
+    const { fillers = 3, maxBytesInFlight = 32 * 1024 * 1024, verifyContent = false } = this.#options
+    const budget = new ByteBudget(maxBytesInFlight)
+    const queue = new BoundedQueue<FileTask>(queuedFiles)
+    const withLists = this.#target.capabilities.form === 'chunks'
+    const onFailure = (error: unknown): void => run.fail(error)
+    const tree = new Tree(this.#database, this.#putObjects(budget), { withLists, distrusted, onFailure })
+    const onAbort = (): void => queue.fail(run.signal.reason)
+    run.signal.addEventListener('abort', onAbort, { once: true })
+    if (run.signal.aborted) onAbort()
+    const aborted = new Promise<never>((_, reject) => {
+      run.signal.addEventListener('abort', () => reject(run.signal.reason), { once: true })
+    })
+    aborted.catch(() => undefined)
+    const scanning = runSource(run, this.#source, tree, this.#database, (task) => queue.push(task), {
+      verifyContent,
+      distrusted,
+    }).then(() => {
+      this.#scanned = true
+      queue.end()
+    })
+    const filling = runTarget(run, this.#source, this.#target, tree, queue, { fillers, budget })
+    for (const thread of [scanning, filling]) thread.catch(onFailure)
+    const threads = [scanning, filling]
+    try {
+      await Promise.all([...threads, Promise.race([tree.finished, aborted])])
+    } catch (error) {
+      await Promise.allSettled(threads)
+      throw run.signal.aborted ? run.signal.reason : error
+    }
+    return this.#commit(tree)
+  }
+
+  /** Directory and list objects go the way of all chunks, within the same budget. */
+  #putObjects(budget: ByteBudget): PutObjects {
+    return async (objects) => {
+      const release = await budget.take(objects.reduce((sum, { bytes }) => sum + bytes.length, 0))
+      try {
+        await this.#target.put(objects)
+      } finally {
+        release()
+      }
+    }
+  }
+
+  async #commit(tree: Tree) {
+    const { entry, list, number } = await tree.root()
+    const { counts, seen } = this.#run
+    const totals = { files: seen.files, directories: counts.directories, bytes: seen.bytes }
+    const { id, mode, uid, gid, mtimeNs } = entry
+    const attributes = attributesOf({ mode, uid, gid, mtimeNs } as SourceStat)
+    let request: CommitRequest = { root: id, attributes, totals }
+    if (this.#target.capabilities.form === 'chunks') {
+      const stream = this.#source.capabilities.form === 'chunks'
+      const items = [stream ? await this.#streamPart(number) : (list as Part)]
+      await this.#target.addItems(0, items)
+      request = stream ? { items: items.length, totals } : { ...request, items: items.length }
+    }
+    return this.#target.commit(request)
+  }
+
+  /** The one file of a stream, as an item. */
+  async #streamPart(root: number): Promise<Part> {
+    for await (const { record } of this.#database.records(root)) {
+      if (record.entry?.kind !== 'file') continue
+      const { id, size, chunked } = record.entry
+      return { id, size, ...(chunked ? { chunked } : {}) }
+    }
+    throw this.#run.problems.length > 0
+      ? new Problem('source-unreadable', this.#run.problems[0]?.detail ?? '')
+      : new Problem('internal-error', 'the stream was not settled')
+  }
+}

@@ -1,0 +1,217 @@
+/**
+ * The target's half of a run: takes files from the queue, has the source fill them, and sends what comes.
+ *
+ * Several fillers are at work at once. Each takes a group of small files, or one large one, and follows
+ * its events; what is read is put under a byte budget, which is the bound on memory. A file is settled
+ * when the receiver has acknowledged all of it; only then is it remembered.
+ */
+import type { PlainChunk } from '../../protocol/block.ts'
+import type { Id } from '../../protocol/id.ts'
+import type { Part } from '../../protocol/schema.ts'
+import type { BoundedQueue } from './bounded-queue.ts'
+import type { ByteBudget } from './byte-budget.ts'
+import { FileListBuilder } from './list-builder.ts'
+import type { Run } from './run.ts'
+import type { FillEvent, Source, SourceStat } from './source.ts'
+import { type FileTask, settleFile } from './source-thread.ts'
+import type { Target } from './target.ts'
+import type { Tree } from './tree.ts'
+
+/** A group of files for one reading thread. */
+const groupBytes = 4 * 1024 * 1024
+const groupFiles = 512
+/** A file this young when it was read may be written again within the same tick of the kernel's clock. */
+const racyNs = 20_000_000n
+
+/** Runs `fillers` fillers until the queue has ended and everything taken from it is settled. */
+export async function runTarget(
+  run: Run,
+  source: Source,
+  target: Target,
+  tree: Tree,
+  queue: BoundedQueue<FileTask>,
+  options: { fillers: number; budget: ByteBudget },
+): Promise<void> {
+  const fillers = Array.from({ length: options.fillers }, async () => {
+    for (;;) {
+      await run.gate()
+      const tasks = await queue.take(fitsGroup())
+      if (tasks === undefined) return
+      await new Filler(run, source, target, tree, options.budget, tasks).run()
+    }
+  })
+  await Promise.all(fillers)
+}
+
+/** Lets a task into a group while the group stays below its bounds. */
+function fitsGroup(): (task: FileTask, taken: readonly FileTask[]) => boolean {
+  let bytes = 0
+  return (task, taken) => {
+    if (taken.length === 1) bytes = taken[0]?.stat.size ?? 0
+    bytes += task.stat.size
+    return bytes <= groupBytes && taken.length < groupFiles
+  }
+}
+
+/** One file of a group, while it is read. */
+interface Filling {
+  /** The first chunk; further ones go into `list`. */
+  first: Part | undefined
+  list: FileListBuilder | undefined
+  /** Resolves when everything put so far is acknowledged. */
+  acknowledged: Promise<unknown>
+}
+
+const empty = (): Filling => ({ first: undefined, list: undefined, acknowledged: Promise.resolve() })
+
+class Filler {
+  readonly #run: Run
+  readonly #source: Source
+  readonly #target: Target
+  readonly #tree: Tree
+  readonly #budget: ByteBudget
+  readonly #tasks: readonly FileTask[]
+  readonly #filling: Filling[]
+
+  constructor(
+    run: Run,
+    source: Source,
+    target: Target,
+    tree: Tree,
+    budget: ByteBudget,
+    tasks: readonly FileTask[],
+  ) {
+    this.#run = run
+    this.#source = source
+    this.#target = target
+    this.#tree = tree
+    this.#budget = budget
+    this.#tasks = tasks
+    this.#filling = tasks.map(empty)
+  }
+
+  async run(): Promise<void> {
+    for await (const events of this.#source.fill(this.#tasks, this.#run.signal)) {
+      await this.#take(events)
+      await this.#run.gate()
+    }
+  }
+
+  async #take(events: readonly FillEvent[]): Promise<void> {
+    const chunks: PlainChunk[] = []
+    const owners = new Set<Filling>()
+    const ended: (FillEvent & { type: 'done' })[] = []
+    for (const event of events) {
+      const filling = this.#filling[event.file] as Filling
+      if (event.type === 'chunk') {
+        chunks.push(event, ...addChunk(filling, event))
+        owners.add(filling)
+      } else if (event.type === 'again') {
+        this.#filling[event.file] = empty()
+      } else if (event.type === 'failed') {
+        await this.#failed(event)
+      } else {
+        const { objects } = finishList(filling, event.digest)
+        chunks.push(...objects)
+        if (objects.length > 0) owners.add(filling)
+        ended.push(event)
+      }
+    }
+    if (chunks.length > 0) {
+      const acknowledged = await this.#put(chunks)
+      for (const filling of owners) {
+        filling.acknowledged = Promise.all([filling.acknowledged, acknowledged()])
+        // A rejection ends the run through `#settle`, or through `fail` when the file is read on.
+        filling.acknowledged.catch((error: unknown) => this.#run.fail(error))
+      }
+    }
+    for (const event of ended) void this.#settle(event)
+  }
+
+  /** Returns when the bytes are within the budget; the function's promise resolves when they have arrived. */
+  async #put(chunks: readonly PlainChunk[]): Promise<() => Promise<void>> {
+    const release = await this.#budget.take(chunks.reduce((sum, { bytes }) => sum + bytes.length, 0))
+    const arrived = this.#target
+      .put(chunks)
+      .then(({ sentChunks, reusedChunks }) => {
+        this.#run.counts.chunksSent += sentChunks
+        this.#run.counts.chunksReused += reusedChunks
+      })
+      .finally(release)
+    return () => arrived
+  }
+
+  async #settle(event: FillEvent & { type: 'done' }): Promise<void> {
+    const task = this.#tasks[event.file] as FileTask
+    const filling = this.#filling[event.file] as Filling
+    const { id, chunked } = finishedPart(filling)
+    try {
+      await filling.acknowledged
+      // Without a matching ctime the next run reads it again.
+      const uncertain = event.changed || isRacy(event.stat)
+      const stat = uncertain ? { ...event.stat, ctimeNs: '' } : event.stat
+      const content = { id, chunked: chunked === true, stat }
+      const { counts, links } = this.#run
+      counts.filesRead++
+      counts.bytesRead += event.bytesRead
+      for (const settled of [task, ...links.settle(task, content)]) {
+        await settleFile(this.#run, this.#tree, settled, content)
+        if (event.changed)
+          this.#run.report(
+            settled.path,
+            'source-changed',
+            'it changed while it was read; what was read is a mixture',
+          )
+      }
+    } catch (error) {
+      this.#run.fail(error)
+    }
+  }
+
+  async #failed({ file, problem }: FillEvent & { type: 'failed' }): Promise<void> {
+    const task = this.#tasks[file] as FileTask
+    this.#run.report(task.path, problem.code, problem.message)
+    await this.#tree.forget(task.directory, task.name, task.before)
+    this.#run.settled.files++
+    this.#run.settled.bytes += task.stat.size
+    const heir = this.#run.links.fail(task)
+    if (heir !== undefined) {
+      await new Filler(this.#run, this.#source, this.#target, this.#tree, this.#budget, [heir]).run()
+    }
+    this.#tree.settle(task.directory)
+  }
+}
+
+/** Adds a chunk to a file; returns the list objects that are final now. */
+function addChunk(filling: Filling, chunk: PlainChunk): PlainChunk[] {
+  const part = { id: chunk.id, size: chunk.bytes.length }
+  if (filling.first === undefined) {
+    filling.first = part
+    return []
+  }
+  const objects: PlainChunk[] = []
+  if (filling.list === undefined) {
+    filling.list = new FileListBuilder()
+    objects.push(...filling.list.add(filling.first))
+  }
+  objects.push(...filling.list.add(part))
+  return objects
+}
+
+/** Ends a file: afterwards `first` is the reference to all of it. */
+function finishList(filling: Filling, digest: Id): { objects: readonly PlainChunk[] } {
+  if (filling.list === undefined) return { objects: [] }
+  const { objects, reference } = filling.list.finish(digest)
+  filling.first = reference
+  filling.list = undefined
+  return { objects }
+}
+
+function finishedPart(filling: Filling): Part {
+  if (filling.first === undefined) throw new TypeError('a file ended without a chunk')
+  return filling.first
+}
+
+function isRacy({ ctimeNs }: SourceStat): boolean {
+  return BigInt(ctimeNs) > BigInt(Date.now()) * 1_000_000n - racyNs
+}

@@ -1,0 +1,122 @@
+/** What the two targets of a chunkdav receiver have in common; they differ in the form of the checkpoint. */
+import { decodeBlock, type PlainChunk, sliceRow } from '../../protocol/block.ts'
+import { hashInSlices } from '../../protocol/hash.ts'
+import type { Id } from '../../protocol/id.ts'
+import { limits } from '../../protocol/limits.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import type { CheckpointState, CommitRequest, MissingChunk, Part } from '../../protocol/schema.ts'
+import type {
+  BegunCheckpoint,
+  CommitOutcome,
+  PutCount,
+  Target,
+  TargetCapabilities,
+  TargetCounters,
+} from '../engine/target.ts'
+import type { ReceiverClient } from '../receiver-client.ts'
+import { Uploader, type UploaderOptions } from './uploader.ts'
+
+export abstract class ReceiverTarget implements Target {
+  abstract readonly capabilities: TargetCapabilities
+  protected readonly client: ReceiverClient
+  readonly #source: string
+  readonly #options: UploaderOptions
+  readonly #cancel = new AbortController()
+  #begun: { number: number; uploader: Uploader } | undefined
+
+  /** The client stays the caller's until `close`, which closes it. */
+  protected constructor(client: ReceiverClient, source: string, options: UploaderOptions) {
+    this.client = client
+    this.#source = source
+    this.#options = options
+  }
+
+  get counters(): TargetCounters {
+    const { bytesSent, requests } = this.client.counters
+    return { bytesSent, requests, bytesStored: this.#begun?.uploader.bytesStored ?? 0 }
+  }
+
+  /** The open checkpoint; TypeError before `begin`. */
+  protected get checkpoint(): { source: string; number: number } {
+    if (this.#begun === undefined) throw new TypeError('begin comes first')
+    return { source: this.#source, number: this.#begun.number }
+  }
+
+  async begin(resume: number | undefined, about: Readonly<Record<string, string>>): Promise<BegunCheckpoint> {
+    await this.#ensureVault()
+    const known = await this.#known()
+    const base = known.findLast((checkpoint) => checkpoint.state === 'committed')
+    const { form: kind } = this.capabilities
+    const old = known.find((checkpoint) => checkpoint.number === resume && checkpoint.state === 'open')
+    const resumed = old !== undefined && old.kind === kind && (old.items ?? 0) === 0
+    if (old !== undefined && !resumed) {
+      await this.client.removeCheckpoint({ source: this.#source, number: old.number })
+    }
+    const { number } = resumed ? old : await this.client.openCheckpoint(this.#source, { kind, about })
+    const uploader = new Uploader(this.client, { source: this.#source, number }, this.#options)
+    this.#begun = { number, uploader }
+    return { number, resumed, base }
+  }
+
+  async #ensureVault(): Promise<void> {
+    try {
+      await this.client.capabilities()
+    } catch (error) {
+      if (!isProblem(error, 'vault-not-found')) throw error
+      await this.client.createVault()
+      await this.client.capabilities()
+    }
+  }
+
+  async #known(): Promise<CheckpointState[]> {
+    try {
+      return await this.client.listCheckpoints(this.#source)
+    } catch (error) {
+      if (isProblem(error, 'checkpoint-not-found') || isProblem(error, 'not-found')) return []
+      throw error
+    }
+  }
+
+  put(chunks: readonly PlainChunk[]): Promise<PutCount> {
+    if (this.#begun === undefined) throw new TypeError('begin comes first')
+    return this.#begun.uploader.put(chunks)
+  }
+
+  abstract addItems(first: number, items: readonly Part[]): Promise<void>
+
+  async *read(ids: readonly Id[], signal: AbortSignal = this.#cancel.signal): AsyncIterable<PlainChunk> {
+    // A block may hold chunks that come later in `ids`: they wait here, at most one group of them.
+    for (let first = 0; first < ids.length; first += limits.maxFetchIds) {
+      const group = ids.slice(first, first + limits.maxFetchIds)
+      const arrived = new Map<Id, Buffer>()
+      const wanted = new Set(group)
+      for await (const block of this.client.fetch(wanted, { signal })) {
+        const plain = await decodeBlock(block)
+        for (const row of block.header.rows) {
+          if (wanted.has(row.id)) arrived.set(row.id, await hashed(row.id, sliceRow(plain, row)))
+        }
+      }
+      for (const id of group)
+        yield { id, bytes: arrived.get(id) ?? (await this.client.getChunk(id, { signal })) }
+    }
+  }
+
+  async commit(request: CommitRequest): Promise<CommitOutcome> {
+    try {
+      return { committed: await this.client.commitCheckpoint(this.checkpoint, request) }
+    } catch (error) {
+      if (!isProblem(error, 'missing-chunks')) throw error
+      return { missing: (error.extensions.missing ?? []) as MissingChunk[] }
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#cancel.abort()
+    await this.client.close()
+  }
+}
+
+async function hashed(id: Id, bytes: Buffer): Promise<Buffer> {
+  if ((await hashInSlices(bytes, id)) === id) return bytes
+  throw new Problem('digest-mismatch', `the receiver sent other bytes for ${id}`, { extensions: { id } })
+}

@@ -1,0 +1,188 @@
+/**
+ * The way of chunks to the receiver: ask what it lacks, pack that into blocks, compress, send a batch.
+ *
+ * Chunks of concurrent `put` calls gather in a waiting line; a shipment takes from its front. A shipment
+ * leaves when one is full and a lane is free, or when no lane is busy, so that the line is never waited
+ * for in vain and requests grow with the load. Shipments overlap: one asks while another compresses and
+ * a third is on the wire.
+ *
+ * Each id is under way once: whoever puts it meanwhile waits for the same shipment.
+ */
+import { type Block, encodeBlock, type PlainChunk } from '../../protocol/block.ts'
+import type { Id } from '../../protocol/id.ts'
+import { limits } from '../../protocol/limits.ts'
+import { Problem } from '../../protocol/problem.ts'
+import type { CheckpointName } from '../../protocol/url.ts'
+import { compress } from '../../protocol/zstd.ts'
+import type { PutCount } from '../engine/target.ts'
+import type { ReceiverClient } from '../receiver-client.ts'
+
+export interface UploaderOptions {
+  /** Shipments under way at once. */
+  readonly lanes?: number
+  /** zstd level; 0 sends everything plain. */
+  readonly compressionLevel?: number
+}
+
+/** A shipment is full at this many plain bytes, or this many chunks. */
+const shipmentBytes = 6 * 1024 * 1024
+const shipmentChunks = 2048
+/** Small chunks share a block up to here: larger gains little, and costs who reads one chunk of it. */
+const blockBytes = 1024 * 1024
+/** How much of a large block is tried before all of it is compressed. */
+const probeBytes = 16 * 1024
+
+interface Waiting {
+  readonly chunk: PlainChunk
+  readonly settle: (sent: boolean) => void
+  readonly fail: (error: unknown) => void
+}
+
+export class Uploader {
+  readonly #client: ReceiverClient
+  readonly #checkpoint: CheckpointName
+  readonly #lanes: number
+  readonly #level: number
+  #line: Waiting[] = []
+  #lineBytes = 0
+  #busy = 0
+  #scheduled = false
+  /** Bytes of the blocks that the receiver kept. */
+  bytesStored = 0
+  readonly #underWay = new Map<Id, Promise<boolean>>()
+
+  constructor(client: ReceiverClient, checkpoint: CheckpointName, options: UploaderOptions = {}) {
+    this.#client = client
+    this.#checkpoint = checkpoint
+    this.#lanes = options.lanes ?? 4
+    this.#level = options.compressionLevel ?? 1
+  }
+
+  /** Resolves when the receiver has all of these. The bytes are borrowed until then. */
+  async put(chunks: readonly PlainChunk[]): Promise<PutCount> {
+    const sent = await Promise.all(chunks.map((chunk) => this.#enqueue(chunk)))
+    const sentChunks = sent.filter(Boolean).length
+    return { sentChunks, reusedChunks: chunks.length - sentChunks }
+  }
+
+  #enqueue(chunk: PlainChunk): Promise<boolean> {
+    const twin = this.#underWay.get(chunk.id)
+    if (twin !== undefined) return twin.then(() => false)
+    const arrival = new Promise<boolean>((resolve, reject) => {
+      this.#line.push({ chunk, settle: resolve, fail: reject })
+      this.#lineBytes += chunk.bytes.length
+    }).finally(() => this.#underWay.delete(chunk.id))
+    this.#underWay.set(chunk.id, arrival)
+    this.#schedule()
+    return arrival
+  }
+
+  /** One turn of the event loop later, so that everything that is at hand now goes along. */
+  #schedule(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      this.#dispatch()
+    })
+  }
+
+  #dispatch(): void {
+    while (this.#line.length > 0 && this.#busy < this.#lanes) {
+      const full = this.#lineBytes >= shipmentBytes || this.#line.length >= shipmentChunks
+      if (!full && this.#busy > 0) return
+      this.#busy++
+      void this.#ship(this.#take()).finally(() => {
+        this.#busy--
+        this.#schedule()
+      })
+    }
+  }
+
+  #take(): Waiting[] {
+    let bytes = 0
+    let count = 0
+    for (const { chunk } of this.#line) {
+      if (count > 0 && (bytes + chunk.bytes.length > shipmentBytes || count >= shipmentChunks)) break
+      bytes += chunk.bytes.length
+      count++
+    }
+    this.#lineBytes -= bytes
+    return this.#line.splice(0, count)
+  }
+
+  /** Carries one shipment to its end and settles everybody in it; never rejects. */
+  async #ship(shipment: Waiting[]): Promise<void> {
+    try {
+      const ids = shipment.map(({ chunk }) => chunk.id)
+      const lacking = new Set(await this.#client.missing(ids, { checkpoint: this.#checkpoint }))
+      const wanted = shipment.filter(({ chunk }) => lacking.has(chunk.id))
+      for (const waiting of shipment) if (!lacking.has(waiting.chunk.id)) waiting.settle(false)
+      if (wanted.length > 0) await this.#send(wanted)
+    } catch (error) {
+      for (const waiting of shipment) waiting.fail(error)
+    }
+  }
+
+  async #send(wanted: Waiting[]): Promise<void> {
+    const groups = packIntoBlocks(wanted)
+    const blocks = await Promise.all(groups.map((group) => this.#encode(group)))
+    const answer = await this.#client.putBatch(blocks, { checkpoint: this.#checkpoint })
+    let at = 0
+    for (const [i, group] of groups.entries()) {
+      const outcomes = answer.outcomes.slice(at, at + group.length)
+      if (outcomes.includes('stored')) this.bytesStored += blocks[i]?.bytes.length ?? 0
+      for (const [j, waiting] of group.entries()) {
+        if (outcomes[j] !== 'refused') waiting.settle(outcomes[j] === 'stored')
+        else waiting.fail(refusal(waiting.chunk.id, answer.problems))
+      }
+      at += group.length
+    }
+  }
+
+  async #encode(group: readonly Waiting[]): Promise<Block> {
+    const [only] = group as [Waiting]
+    const plain = group.length === 1 ? only.chunk.bytes : Buffer.concat(group.map(({ chunk }) => chunk.bytes))
+    const rows = group.map(({ chunk }) => ({ id: chunk.id, length: chunk.bytes.length }))
+    const worthwhile = this.#level !== 0 && (await this.#looksCompressible(plain))
+    return encodeBlock(rows, plain, { encoding: worthwhile ? 'zstd' : 'identity', level: this.#level })
+  }
+
+  /** Tries a stretch from the middle of large blocks, so that media and archives cost next to nothing. */
+  async #looksCompressible(plain: Buffer): Promise<boolean> {
+    if (plain.length < 8 * probeBytes) return true
+    const middle = (plain.length >>> 1) & ~4095
+    const probe = await compress(plain.subarray(middle, middle + probeBytes), { level: 1 })
+    if (probe.length < probeBytes * 0.95) return true
+    const head = await compress(plain.subarray(0, probeBytes), { level: 1 })
+    return head.length < probeBytes * 0.95
+  }
+}
+
+/** In order: large chunks alone, small ones together up to a block's size. */
+function packIntoBlocks(wanted: readonly Waiting[]): Waiting[][] {
+  const groups: Waiting[][] = []
+  let open: Waiting[] = []
+  let bytes = 0
+  for (const waiting of wanted) {
+    const { length } = waiting.chunk.bytes
+    if (length >= blockBytes / 2) {
+      groups.push([waiting])
+      continue
+    }
+    if (open.length > 0 && (bytes + length > blockBytes || open.length >= limits.maxBlockChunks)) {
+      groups.push(open)
+      open = []
+      bytes = 0
+    }
+    open.push(waiting)
+    bytes += length
+  }
+  if (open.length > 0) groups.push(open)
+  return groups
+}
+
+function refusal(id: Id, problems: readonly { id: Id; detail: string }[]): Problem {
+  const why = problems.find((problem) => problem.id === id)?.detail ?? 'no reason given'
+  return new Problem('digest-mismatch', `the receiver refused chunk ${id}: ${why}`, { extensions: { id } })
+}
