@@ -10,7 +10,9 @@ import { requestIds, requestLog } from './http/request-log.ts'
 import { batchRoutes } from './routes/batches.ts'
 import { checkpointRoutes } from './routes/checkpoints.ts'
 import { chunkRoutes } from './routes/chunks.ts'
+import { objectRoutes } from './routes/objects.ts'
 import type { Parts } from './routes/parts.ts'
+import { pathRoutes } from './routes/paths.ts'
 import { receiverRoutes } from './routes/receiver.ts'
 import { vaultRoutes } from './routes/vaults.ts'
 
@@ -48,6 +50,8 @@ function routes(parts: Parts): Router<RequestState> {
   receiverRoutes(router, parts)
   batchRoutes(router, parts)
   chunkRoutes(router, parts)
+  objectRoutes(router, parts)
+  pathRoutes(router, parts)
   checkpointRoutes(router, parts)
   vaultRoutes(router, parts)
   return router

@@ -1,4 +1,5 @@
 /** The commands that run on the receiver's machine: `chunkdav serve` and `chunkdav reindex`. */
+import { access } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
@@ -6,6 +7,7 @@ import { destination, type Logger, pino } from 'pino'
 import { isProblem, Problem } from '../protocol/problem.ts'
 import { lockDataDir } from './data-lock.ts'
 import { openReceiver, type Receiver } from './receiver.ts'
+import { reindexAll } from './upkeep/reindex.ts'
 
 interface Address {
   readonly host: string
@@ -126,10 +128,16 @@ async function untilStopped(receiver: Receiver, log: Logger): Promise<void> {
 
 async function reindex({ data }: { data: string }): Promise<void> {
   const dataDir = resolve(data)
+  await access(join(dataDir, 'vaults'))
   const lock = await lockDataDir(dataDir)
   try {
-    const { reindexAll } = await import('./upkeep/reindex.ts')
-    await reindexAll(dataDir)
+    for await (const { vault, report } of reindexAll(dataDir)) {
+      const { packs, blocks, chunks, damaged } = report
+      process.stdout.write(`${vault}: ${chunks} chunks in ${blocks} blocks of ${packs} packs\n`)
+      for (const stretch of damaged) {
+        process.stdout.write(`${vault}: damaged, left out: ${JSON.stringify(stretch)}\n`)
+      }
+    }
   } finally {
     await lock.release()
   }
@@ -150,6 +158,7 @@ function explain(error: unknown): string {
   if (code === 'EACCES' && port !== undefined) return `this user may not listen on port ${port}`
   if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM')
     return `${path} cannot be written by this user`
+  if (code === 'ENOENT') return `there is nothing at ${path}`
   if (code === 'ENOTDIR' || code === 'EEXIST') return `${path} is no directory`
   return error instanceof Error ? error.message : String(error)
 }

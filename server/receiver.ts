@@ -13,7 +13,7 @@ import { createApp } from './app.ts'
 import { type DataLock, lockDataDir } from './data-lock.ts'
 import { MemoryBudget } from './http/memory-budget.ts'
 import { packageVersion } from './package-file.ts'
-import { MemoryChunkStore } from './store/memory-chunk-store.ts'
+import { PackChunkStore } from './store/pack-chunk-store.ts'
 import { type OpenStore, Vaults } from './vaults.ts'
 
 const MiB = 1024 * 1024
@@ -66,7 +66,10 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   const memoryBytes = options.memoryBytes ?? 128 * MiB
   const uploads = new MemoryBudget(memoryBytes)
   const downloads = new MemoryBudget(memoryBytes)
-  const vaults = await Vaults.open(options.dataDir, options.openStore ?? (() => MemoryChunkStore.open()))
+  const vaults = await Vaults.open(
+    options.dataDir,
+    options.openStore ?? ((path) => PackChunkStore.open(path)),
+  )
   let isStopping = false
   const app = createApp({
     parts: {

@@ -56,6 +56,7 @@ async function* holding(
       try {
         const piece = await iterator.next()
         if (piece.done === true) return
+        reservation.shrinkTo(piece.value.length)
         socket.setTimeout(stallMs, stalled)
         yield piece.value
       } finally {

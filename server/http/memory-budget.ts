@@ -7,8 +7,11 @@ import { Problem } from '../../protocol/problem.ts'
  */
 const unitBytes = 64 * 1024
 
-/** What a caller holds of the budget. `release` is idempotent. */
+/** What a caller holds of the budget. */
 export interface Reservation {
+  /** Gives back what is held beyond `bytes`. */
+  shrinkTo(bytes: number): void
+  /** Gives everything back. Idempotent. */
   release(): void
 }
 
@@ -45,27 +48,29 @@ export class MemoryBudget {
 
   /** Waits until `bytes` are free and holds them. More than the whole budget counts as the whole. */
   async reserve(bytes: number): Promise<Reservation> {
-    const weight = Math.min(this.units, Math.max(1, Math.ceil(bytes / unitBytes)))
+    let held = this.weightOf(bytes)
     if (this.waitingNow >= this.maxWaiting) {
       throw new Problem('unavailable', 'too many requests wait for memory; try again in a second')
     }
     this.waitingNow++
-    let release: () => void
     try {
-      ;[, release] = await this.semaphore.acquire(weight)
+      await this.semaphore.acquire(held)
     } finally {
       this.waitingNow--
     }
-    this.heldUnits += weight
+    this.heldUnits += held
     this.peakUnits = Math.max(this.peakUnits, this.heldUnits)
-    let held = true
-    return {
-      release: () => {
-        if (!held) return
-        held = false
-        this.heldUnits -= weight
-        release()
-      },
+    const keep = (weight: number): void => {
+      if (weight >= held) return
+      const excess = held - weight
+      held = weight
+      this.heldUnits -= excess
+      this.semaphore.release(excess)
     }
+    return { shrinkTo: (less) => keep(this.weightOf(less)), release: () => keep(0) }
+  }
+
+  private weightOf(bytes: number): number {
+    return Math.min(this.units, Math.max(1, Math.ceil(bytes / unitBytes)))
   }
 }

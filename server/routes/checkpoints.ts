@@ -3,6 +3,7 @@ import { parseId } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import {
   type CheckpointList,
+  type CheckpointState,
   CommitRequest,
   ItemsRequest,
   OpenRequest,
@@ -12,9 +13,11 @@ import {
 import { type CheckpointName, parseCheckpointNumber, parseSourceName, paths } from '../../protocol/url.ts'
 import type { Checkpoints } from '../catalog/checkpoints.ts'
 import { type Context, type Handler, param, type RequestState } from '../http/context.ts'
+import { collection, type DavResource, multistatus, ownNamespace } from '../http/dav-xml.ts'
 import { countParameter } from '../http/parameters.ts'
 import { withText } from '../http/request-body.ts'
 import { type Parts, vaultOf } from './parts.ts'
+import { answerMultistatus, readPropfind } from './propfind.ts'
 import { resource } from './resource.ts'
 
 type Use = (ctx: Context, checkpoints: Checkpoints, parts: Parts) => Promise<void>
@@ -30,7 +33,7 @@ export function checkpointRoutes(router: Router<RequestState>, parts: Parts): vo
     }
   const source = '/:vault/checkpoints/:source/'
   resource(router, '/:vault/checkpoints/', { GET: on(listSources) }, { before })
-  resource(router, source, { GET: on(list), POST: on(begin) }, { before })
+  resource(router, source, { GET: on(list), POST: on(begin), PROPFIND: on(propfind) }, { before })
   resource(router, `${source}:number`, { GET: on(state), DELETE: on(remove) }, { before })
   resource(router, `${source}:number/items`, { GET: on(items), POST: on(addItems) }, { before })
   resource(router, `${source}:number/commit`, { POST: on(commit) }, { before })
@@ -58,6 +61,33 @@ const listSources: Use = async (ctx, checkpoints) => {
 
 const list: Use = async (ctx, checkpoints) => {
   ctx.body = { checkpoints: await checkpoints.list(sourceOf(ctx)) } satisfies CheckpointList
+}
+
+/** The same as the JSON list, for WebDAV clients; kind and state in a namespace of our own. */
+const propfind: Use = async (ctx, checkpoints, parts) => {
+  const source = sourceOf(ctx)
+  const asked = await readPropfind(ctx, parts.uploads)
+  if (asked === undefined) return
+  const base = paths.source(param(ctx, 'vault'), source)
+  const resources = [collection(base, Buffer.from(source))]
+  if (asked.depth === 1) {
+    for (const state of await checkpoints.list(source)) resources.push(checkpointResource(base, state))
+  }
+  answerMultistatus(ctx, multistatus(resources, asked))
+}
+
+function checkpointResource(base: string, state: CheckpointState): DavResource {
+  const { number, kind, openedAt, committedAt } = state
+  return {
+    href: `${base}${number}`,
+    properties: new Map([
+      ['DAV: resourcetype', ''],
+      ['DAV: displayname', String(number)],
+      ['DAV: getlastmodified', new Date(committedAt ?? openedAt).toUTCString()],
+      [`${ownNamespace} kind`, kind],
+      [`${ownNamespace} state`, state.state],
+    ]),
+  }
 }
 
 const begin: Use = async (ctx, checkpoints, parts) => {
@@ -95,6 +125,7 @@ const addItems: Use = async (ctx, checkpoints, parts) => {
 const items: Use = async (ctx, checkpoints, parts) => {
   const { maxPageItems } = parts.limits
   const limit = Math.min(maxPageItems, countParameter(ctx, 'limit', maxPageItems))
+  if (limit === 0) throw new Problem('invalid-request', 'limit must be at least 1')
   ctx.body = await checkpoints.items(nameOf(ctx), countParameter(ctx, 'first', 0), limit)
 }
 

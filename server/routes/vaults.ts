@@ -4,14 +4,19 @@ import { hashAlgorithms } from '../../protocol/id.ts'
 import { protocolVersion } from '../../protocol/limits.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { Capabilities, VaultList } from '../../protocol/schema.ts'
-import { mediaTypes } from '../../protocol/url.ts'
+import { mediaTypes, paths } from '../../protocol/url.ts'
 import { type Context, hasBody, param, type RequestState } from '../http/context.ts'
+import { collection, multistatus } from '../http/dav-xml.ts'
 import { type Parts, vaultOf } from './parts.ts'
+import { answerMultistatus, readPropfind } from './propfind.ts'
 import { resource } from './resource.ts'
 
 /** `/` and `/{vault}/`. */
 export function vaultRoutes(router: Router<RequestState>, parts: Parts): void {
-  resource(router, '/', { GET: (ctx) => listVaults(parts, ctx) })
+  resource(router, '/', {
+    GET: (ctx) => listVaults(parts, ctx),
+    PROPFIND: (ctx) => propfindVaults(parts, ctx),
+  })
   resource(router, '/:vault/', {
     GET: (ctx) => capabilities(parts, ctx),
     MKCOL: (ctx) => createVault(parts, ctx),
@@ -20,6 +25,14 @@ export function vaultRoutes(router: Router<RequestState>, parts: Parts): void {
 
 async function listVaults(parts: Parts, ctx: Context): Promise<void> {
   ctx.body = { vaults: await parts.vaults.list() } satisfies VaultList
+}
+
+async function propfindVaults(parts: Parts, ctx: Context): Promise<void> {
+  const asked = await readPropfind(ctx, parts.uploads)
+  if (asked === undefined) return
+  const names = asked.depth === 1 ? await parts.vaults.list() : []
+  const vaults = names.map((name) => collection(paths.vault(name), Buffer.from(name)))
+  answerMultistatus(ctx, multistatus([collection('/', Buffer.from('chunkdav')), ...vaults], asked))
 }
 
 /** MKCOL: RFC 4918, section 9.3. */

@@ -1,0 +1,176 @@
+import type Router from '@koa/router'
+import Negotiator from 'negotiator'
+import { type Id, parseId } from '../../protocol/id.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import type { DirectoryObject, FileObject, ObjectAnswer, Part } from '../../protocol/schema.ts'
+import { baseHeader, mediaTypes } from '../../protocol/url.ts'
+import { referencesFrom } from '../catalog/closure.ts'
+import { readContent } from '../catalog/content.ts'
+import { applyObjectPatch, parsePatch } from '../catalog/object-patch.ts'
+import { decodeObject, type ObjectKind, readObjectBytes } from '../catalog/objects.ts'
+import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
+import type { Context, RequestState } from '../http/context.ts'
+import { holdUntilSent, streamPieces } from '../http/held-answer.ts'
+import { bodyEncoding, drainBody, plainBytes, withBody, withText } from '../http/request-body.ts'
+import { maxEncodedBytes, receiveChunk } from '../store/receive.ts'
+import type { Vault } from '../vaults.ts'
+import { idOf, type Parts, touchFor, vaultOf } from './parts.ts'
+import { resource } from './resource.ts'
+
+type StoredObject = FileObject | DirectoryObject
+
+/** `/{vault}/files/{id}`: a file object. PUT and PATCH of `/{vault}/dirs/{id}` work alike and are here too. */
+export function objectRoutes(router: Router<RequestState>, parts: Parts): void {
+  resource(
+    router,
+    '/:vault/files/:id',
+    {
+      GET: (ctx) => getFile(parts, ctx),
+      PUT: (ctx) => putObject(parts, ctx, 'file'),
+      PATCH: (ctx) => patchObject(parts, ctx, 'file'),
+    },
+    { acceptPatch: mediaTypes.jsonPatch, before: async (ctx) => void (await vaultOf(parts, ctx)) },
+  )
+}
+
+/** Takes an object. What is here already is answered at once, with what is missing below it. */
+export async function putObject(parts: Parts, ctx: Context, kind: ObjectKind): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  const id = idOf(ctx)
+  const touch = await touchFor(ctx, vault)
+  const zstd = bodyEncoding(ctx, true) === 'zstd'
+  const { maxObjectBytes } = parts.limits
+  const maxBytes = zstd ? maxEncodedBytes(maxObjectBytes) : maxObjectBytes
+  const known = await storedObject(vault, kind, id)
+  if (known !== undefined) {
+    await touch([id])
+    if (!ctx.state.expectsContinue) await drainBody(ctx, maxBytes)
+    return await answerObject(ctx, vault, kind, id, known, 'known')
+  }
+  await withBody(ctx, parts.uploads, { maxBytes, zstd, decodedBytes: 2 * maxObjectBytes }, async (body) => {
+    const bytes = await plainBytes(body, maxObjectBytes)
+    await storeObject(ctx, vault, kind, id, bytes)
+  })
+  await touch([id])
+}
+
+/** The object, when it is here; undefined when it is absent, damaged, or no object of that kind. */
+async function storedObject(vault: Vault, kind: ObjectKind, id: Id): Promise<StoredObject | undefined> {
+  try {
+    return decodeObject(kind, await readObjectBytes(vault.catalog.reader, kind, id))
+  } catch (error) {
+    if (isProblem(error, 'not-found') || isProblem(error, 'chunk-corrupt')) return undefined
+    throw error
+  }
+}
+
+async function storeObject(
+  ctx: Context,
+  vault: Vault,
+  kind: ObjectKind,
+  id: Id,
+  bytes: Buffer,
+): Promise<void> {
+  const object = decodeObject(kind, bytes)
+  const outcome = await receiveChunk(vault.store, id, bytes, { maxBytes: bytes.length, encoding: 'identity' })
+  await answerObject(ctx, vault, kind, id, object, outcome)
+}
+
+async function answerObject(
+  ctx: Context,
+  vault: Vault,
+  kind: ObjectKind,
+  id: Id,
+  object: StoredObject,
+  outcome: ObjectAnswer['outcome'],
+): Promise<void> {
+  const { closure, reader } = vault.catalog
+  const wanted = { id, as: kind, within: id }
+  const since = reader.losses
+  let missing: Id[] = []
+  if (!closure.recall(wanted)) {
+    missing = await closure.incomplete(referencesFrom(wanted, object))
+    if (missing.length === 0) closure.remember(wanted, object.type === 'file' ? object.size : 0, since)
+  }
+  ctx.status = outcome === 'stored' ? 201 : 200
+  ctx.body = { id, outcome, whole: missing.length === 0, missing } satisfies ObjectAnswer
+}
+
+/** Makes an object from another: RFC 6902. */
+export async function patchObject(parts: Parts, ctx: Context, kind: ObjectKind): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  const id = idOf(ctx)
+  if (ctx.is(mediaTypes.jsonPatch) === false) {
+    throw new Problem('unsupported-media-type', `an object is patched by ${mediaTypes.jsonPatch}`)
+  }
+  const base = parseId(ctx.get(baseHeader))
+  const touch = await touchFor(ctx, vault)
+  const object = await storedObject(vault, kind, base)
+  if (object === undefined) {
+    throw new Problem('base-not-found', `there is no ${kind} object ${base}`, { extensions: { base } })
+  }
+  await withText(ctx, parts.uploads, parts.limits.maxJsonBytes, async (text) => {
+    const patched = await applyObjectPatch(object, parsePatch(text), parts.limits.maxObjectBytes)
+    await storeObject(ctx, vault, kind, id, Buffer.from(JSON.stringify(patched), 'utf8'))
+  })
+  await touch([id])
+}
+
+async function getFile(parts: Parts, ctx: Context): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  const id = idOf(ctx)
+  const touch = await touchFor(ctx, vault)
+  const accepted = new Negotiator(ctx.req).mediaTypes([
+    mediaTypes.file,
+    'application/json',
+    mediaTypes.chunk,
+  ])[0]
+  if (accepted === undefined) {
+    throw new Problem('not-acceptable', `a file is ${mediaTypes.file} or ${mediaTypes.chunk}`)
+  }
+  const bytes = await readObjectBytes(vault.catalog.reader, 'file', id)
+  await touch([id])
+  ctx.set('Vary', 'Accept')
+  if (accepted !== mediaTypes.chunk) return await sendObject(parts, ctx, id, mediaTypes.file, bytes)
+  const { size } = decodeObject('file', bytes) as FileObject
+  await sendContent(parts, ctx, vault, { id, size, chunked: true })
+}
+
+/** An object's JSON, as it was stored. */
+export async function sendObject(
+  parts: Parts,
+  ctx: Context,
+  id: Id,
+  type: string,
+  bytes: Buffer,
+): Promise<void> {
+  setImmutable(ctx, id)
+  if (isNotModified(ctx, [`"${id}"`])) return
+  holdUntilSent(ctx, await parts.downloads.reserve(bytes.length))
+  ctx.body = bytes
+  ctx.type = type
+}
+
+/** A file's content, or the range of it that is asked for, as fast as the client takes it. */
+export async function sendContent(parts: Parts, ctx: Context, vault: Vault, part: Part): Promise<void> {
+  setImmutable(ctx, part.id)
+  if (isNotModified(ctx, [`"${part.id}"`])) return
+  ctx.set('Accept-Ranges', 'bytes')
+  ctx.type = mediaTypes.chunk
+  const range = requestedRange(ctx, part.size, `"${part.id}"`)
+  const { start, end } = range ?? { start: 0, end: part.size }
+  if (ctx.method === 'HEAD') {
+    ctx.status = 200
+  } else {
+    const pieces = readContent(vault.catalog.reader, part, { start, end })
+    const stream = await streamPieces(ctx, parts.downloads, parts.limits.maxChunkBytes, pieces)
+    if (range !== undefined) setPartial(ctx, range, part.size)
+    ctx.body = stream
+  }
+  ctx.length = end - start
+}
+
+function setImmutable(ctx: Context, id: Id): void {
+  ctx.set('Cache-Control', 'public, max-age=31536000, immutable')
+  ctx.set('ETag', `"${id}"`)
+}

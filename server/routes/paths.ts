@@ -1,0 +1,160 @@
+import type Router from '@koa/router'
+import type { Id } from '../../protocol/id.ts'
+import { nameBytes } from '../../protocol/objects.ts'
+import { Problem } from '../../protocol/problem.ts'
+import type { DirectoryEntry, Entry, FileEntry } from '../../protocol/schema.ts'
+import { mediaTypes } from '../../protocol/url.ts'
+import { entriesOf, resolvePath } from '../catalog/directory.ts'
+import { readObjectBytes } from '../catalog/objects.ts'
+import type { Context, RequestState } from '../http/context.ts'
+import {
+  collection,
+  type DavResource,
+  encodeSegment,
+  multistatusEnd,
+  multistatusStart,
+  responseXml,
+} from '../http/dav-xml.ts'
+import { streamPieces } from '../http/held-answer.ts'
+import type { Vault } from '../vaults.ts'
+import { patchObject, putObject, sendContent, sendObject } from './objects.ts'
+import { idOf, type Parts, touchFor, vaultOf } from './parts.ts'
+import { type Propfind, readPropfind } from './propfind.ts'
+import { resource } from './resource.ts'
+
+/** What WebDAV can show: it knows no symlinks and no devices. */
+type ShownEntry = FileEntry | DirectoryEntry
+
+/** Text of a multistatus that is sent at once. */
+const pieceChars = 64 * 1024
+
+/** `/{vault}/dirs/{id}` and the paths below it. */
+export function pathRoutes(router: Router<RequestState>, parts: Parts): void {
+  const before = async (ctx: Context): Promise<void> => void (await vaultOf(parts, ctx))
+  const reading = {
+    GET: (ctx: Context) => getPath(parts, ctx),
+    PROPFIND: (ctx: Context) => propfindPath(parts, ctx),
+  }
+  resource(
+    router,
+    '/:vault/dirs/:id',
+    {
+      ...reading,
+      PUT: (ctx) => putObject(parts, ctx, 'directory'),
+      PATCH: (ctx) => patchObject(parts, ctx, 'directory'),
+    },
+    { acceptPatch: mediaTypes.jsonPatch, before },
+  )
+  resource(router, '/:vault/dirs/:id/{*path}', reading, { before })
+}
+
+/** The names behind the directory's id, as bytes. A slash at the end adds none. Problem `invalid-request`. */
+export function namesOf(path: string): Buffer[] {
+  const segments = path.split('/').slice(4)
+  if (segments.at(-1) === '') segments.pop()
+  return segments.map(decodeSegment)
+}
+
+function decodeSegment(segment: string): Buffer {
+  if (/%(?![0-9A-Fa-f]{2})/.test(segment)) {
+    throw new Problem('invalid-request', `"${segment.slice(0, 80)}" is not percent-encoded well`)
+  }
+  // Node hands bytes that came without encoding over as latin1.
+  const bytes = segment.replace(/%([0-9A-Fa-f]{2})/g, (_, hex) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  )
+  return Buffer.from(bytes, 'latin1')
+}
+
+async function getPath(parts: Parts, ctx: Context): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  const root = idOf(ctx)
+  const names = namesOf(ctx.path)
+  const touch = await touchFor(ctx, vault)
+  const { reader } = vault.catalog
+  const entry = await resolvePath(reader, root, names)
+  await touch([root])
+  if (entry === undefined || entry.kind === 'directory') {
+    const id = entry?.id ?? root
+    const bytes = await readObjectBytes(reader, 'directory', id)
+    return await sendObject(parts, ctx, id, mediaTypes.directory, bytes)
+  }
+  if (entry.kind !== 'file') throw new Problem('not-found', `a ${entry.kind} has no content`)
+  await sendContent(parts, ctx, vault, entry)
+}
+
+async function propfindPath(parts: Parts, ctx: Context): Promise<void> {
+  const vault = await vaultOf(parts, ctx)
+  const root = idOf(ctx)
+  const names = namesOf(ctx.path)
+  const asked = await readPropfind(ctx, parts.uploads)
+  if (asked === undefined) return
+  const entry = await resolvePath(vault.catalog.reader, root, names)
+  if (entry !== undefined && !isShown(entry)) throw new Problem('not-found', `a ${entry.kind} is not shown`)
+  const base = ['', vault.name, 'dirs', root, ...names.map(encodeSegment)].join('/')
+  const pieces = listing(vault, { base, root, entry }, asked)
+  const stream = await streamPieces(ctx, parts.downloads, parts.limits.maxObjectBytes, pieces)
+  ctx.status = 207
+  ctx.type = 'application/xml; charset=utf-8'
+  ctx.body = stream
+}
+
+interface Listed {
+  /** Path of what is listed, without a slash at its end. */
+  readonly base: string
+  readonly root: Id
+  /** Undefined for the root itself. */
+  readonly entry: ShownEntry | undefined
+}
+
+/** The multistatus in pieces: a directory of any length is never in memory whole. */
+async function* listing(
+  vault: Vault,
+  { base, root, entry }: Listed,
+  asked: Propfind,
+): AsyncGenerator<Buffer> {
+  const { reader } = vault.catalog
+  const id = entry === undefined ? root : entry.id
+  if (entry === undefined) await readObjectBytes(reader, 'directory', root)
+  const self = entry === undefined ? rootResource(base, root) : entryResource(base, entry)
+  let text = multistatusStart + responseXml(self, asked)
+  if (asked.depth === 1 && entry?.kind !== 'file') {
+    for await (const member of entriesOf(reader, id)) {
+      if (!isShown(member)) continue
+      text += responseXml(entryResource(`${base}/${encodeSegment(nameBytes(member))}`, member), asked)
+      if (text.length < pieceChars) continue
+      yield Buffer.from(text, 'utf8')
+      text = ''
+    }
+  }
+  yield Buffer.from(text + multistatusEnd, 'utf8')
+}
+
+function isShown(entry: Entry): entry is ShownEntry {
+  return entry.kind === 'file' || entry.kind === 'directory'
+}
+
+function rootResource(base: string, root: Id): DavResource {
+  const { href, properties } = collection(`${base}/`, Buffer.from(root))
+  return { href, properties: new Map([...properties, ['DAV: getetag', `"${root}"`]]) }
+}
+
+function entryResource(base: string, entry: ShownEntry): DavResource {
+  const isDirectory = entry.kind === 'directory'
+  return {
+    href: isDirectory ? `${base}/` : base,
+    properties: new Map([
+      ['DAV: resourcetype', isDirectory ? '<D:collection/>' : ''],
+      ['DAV: displayname', nameBytes(entry).toString('utf8')],
+      ...(isDirectory ? [] : ([['DAV: getcontentlength', String(entry.size)]] as const)),
+      ['DAV: getlastmodified', httpDate(entry.mtimeNs)],
+      ['DAV: getetag', `"${entry.id}"`],
+    ]),
+  }
+}
+
+/** RFC 9110, section 5.6.7. Times that a Date cannot hold are shown as its ends. */
+function httpDate(mtimeNs: string): string {
+  const ms = Math.min(8.64e15, Math.max(-8.64e15, Number(BigInt(mtimeNs) / 1_000_000n)))
+  return new Date(ms).toUTCString()
+}
