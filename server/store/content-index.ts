@@ -1,0 +1,349 @@
+/**
+ * The content index of one vault: from a chunk's id to the record that holds it.
+ *
+ * Rows of synced records are in LevelDB; rows of records that are written but not synced are in memory
+ * only, so that LevelDB never points at bytes that are not on disk. Integers are little-endian.
+ *
+ *     key   33 bytes   the id's binary form (protocol/id.ts); begins with 1 or 2
+ *     value 20 bytes   u32 pack, u32 offset of the record, u32 bytes of the record, u32 chunk length,
+ *                      u32 CRC-32 of the key and the 16 bytes before (LevelDB checks none on a read)
+ *
+ *     key    1 byte    0: the state
+ *     value 24 bytes   u32 format 1, u32 pack, u32 offset, u64 number of rows, u32 CRC-32 of the 20 bytes before
+ *
+ * State and rows change in one batch. The state's pack and offset are the mark: every record before it is
+ * durable, and its chunks have rows unless they were found damaged. What stands behind the mark is found
+ * again by scanning. An index without a sound state is no index: everything is scanned.
+ */
+import { mkdir, rm } from 'node:fs/promises'
+import { crc32 } from 'node:zlib'
+import { Level } from 'level'
+import { type Id, idBytes, idToBytes, readId } from '../../protocol/id.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import type { Location, Position } from './pack-file.ts'
+
+/** Where a chunk is: its record, and its plain length. */
+export interface IndexRow {
+  readonly location: Location
+  readonly length: number
+}
+
+/** A chunk of a record that is not synced yet. */
+export interface NewRow extends IndexRow {
+  readonly id: Id
+  /** LevelDB has no row of this id. */
+  readonly added: boolean
+}
+
+type Rows = Map<Id, NewRow>
+type Store = Level<Buffer, Buffer>
+
+const stateKey = Buffer.of(0)
+const firstIdKey = Buffer.of(1)
+const rowBytes = 20
+const stateBytes = 24
+const format = 1
+/** Rows read or looked up between two turns of the event loop: about a millisecond's work. */
+const rowsAtOnce = 1000
+
+export class ContentIndex {
+  readonly #folder: string
+  #db: Store
+  #mark: Position | undefined
+  #syncedRows = 0
+  #fresh: Rows = new Map()
+  /** Rows that a commit is under way for. */
+  #frozen: Rows = new Map()
+
+  private constructor(folder: string, db: Store) {
+    this.#folder = folder
+    this.#db = db
+  }
+
+  /**
+   * Opens the index, an empty one where there is none. Problem `in-use` when another process has it open,
+   * `store-corrupt` when LevelDB cannot read its own files.
+   */
+  static async open(folder: string): Promise<ContentIndex> {
+    const index = new ContentIndex(folder, await openLevel(folder))
+    await index.#readState()
+    return index
+  }
+
+  /** Removes the index's files, sound or not. Problem `in-use` while a process has it open. */
+  static async remove(folder: string): Promise<void> {
+    try {
+      await (await openLevel(folder)).close()
+    } catch (error) {
+      if (!isProblem(error, 'store-corrupt') && !isProblem(error, 'unavailable')) throw error
+    }
+    await rm(folder, { recursive: true, force: true })
+  }
+
+  /** Everything before it is durable and indexed; undefined when nothing is known yet. */
+  get mark(): Position | undefined {
+    return this.#mark
+  }
+
+  /** Chunks present, synced or not. */
+  get chunks(): number {
+    return this.#syncedRows + addedIn(this.#fresh) + addedIn(this.#frozen)
+  }
+
+  get unsyncedRows(): number {
+    return this.#fresh.size + this.#frozen.size
+  }
+
+  /** The row of each id, in order; undefined where absent. */
+  async find(ids: readonly Id[]): Promise<(IndexRow | undefined)[]> {
+    const rows: (IndexRow | undefined)[] = []
+    for (let first = 0; first < ids.length; first += rowsAtOnce) {
+      rows.push(...(await this.#findSome(ids.slice(first, first + rowsAtOnce))))
+    }
+    return rows
+  }
+
+  async #findSome(ids: readonly Id[]): Promise<(IndexRow | undefined)[]> {
+    // Memory first, then LevelDB: rows move only in that direction, so none is missed on the way.
+    const rows: (IndexRow | undefined)[] = ids.map((id) => this.unsynced(id))
+    const places = [...rows.keys()].filter((place) => rows[place] === undefined)
+    if (places.length === 0) return rows
+    const keys = places.map((place) => idToBytes(ids[place] as Id))
+    const values = await this.#do((db) => db.getMany(keys))
+    for (const [i, place] of places.entries()) {
+      const value = values[i]
+      if (value !== undefined) rows[place] = this.#decodeRow(keys[i] as Buffer, value)
+    }
+    return rows
+  }
+
+  /** The row of an id in memory, if it is there. */
+  unsynced(id: Id): NewRow | undefined {
+    return this.#fresh.get(id) ?? this.#frozen.get(id)
+  }
+
+  /** The ids of all rows in memory. */
+  unsyncedIds(): Id[] {
+    return [...this.#frozen.keys(), ...this.#fresh.keys()]
+  }
+
+  /** Keeps a row in memory; it takes the place of an older row of the same id. */
+  add(row: NewRow): void {
+    const before = this.#fresh.get(row.id)
+    this.#fresh.set(row.id, before === undefined ? row : { ...row, added: before.added })
+  }
+
+  /** Sets apart the rows that the next `commit` makes durable; later ones wait for the commit after it. */
+  freeze(): void {
+    for (const [id, row] of this.#fresh) this.#frozen.set(id, row)
+    this.#fresh = new Map()
+  }
+
+  /**
+   * Writes the frozen rows and the mark, durably, in one batch. The records must be synced by then.
+   * After it rejected, LevelDB's log may end in half a batch: call `reopen` and scan from the mark.
+   */
+  async commit(mark: Position): Promise<void> {
+    const rows = this.#syncedRows + addedIn(this.#frozen)
+    const batch = [...this.#frozen.values()].map((row) => {
+      const key = idToBytes(row.id)
+      return { type: 'put' as const, key, value: encodeRow(key, row) }
+    })
+    const state = { type: 'put' as const, key: stateKey, value: encodeState(mark, rows) }
+    await this.#do((db) => db.batch([...batch, state], { sync: true }))
+    this.#syncedRows = rows
+    this.#mark = mark
+    this.#frozen = new Map()
+  }
+
+  /**
+   * Forgets every row that points at a place that `doomed` names, durably; returns how many there were.
+   * With `ids` only those are looked at, otherwise the whole index is read. Not while a commit is under way.
+   */
+  async removeRows(doomed: (location: Location) => boolean, ids?: readonly Id[]): Promise<number> {
+    let removed = 0
+    for (const [id, row] of [...this.#fresh]) {
+      if (!doomed(row.location)) continue
+      this.#fresh.delete(id)
+      // A synced row of the same id comes to light again and is looked at below.
+      removed++
+    }
+    const keys: Buffer[] = []
+    const candidates = ids === undefined ? this.#synced() : this.#syncedOf(ids)
+    for await (const { key, row } of candidates) if (doomed(row.location)) keys.push(key)
+    if (keys.length === 0) return removed
+    const rows = this.#syncedRows - keys.length
+    const batch = keys.map((key) => ({ type: 'del' as const, key }))
+    const mark = this.#mark ?? { pack: 0, offset: 0 }
+    const state = { type: 'put' as const, key: stateKey, value: encodeState(mark, rows) }
+    await this.#do((db) => db.batch([...batch, state], { sync: true }))
+    this.#syncedRows = rows
+    return removed + keys.length
+  }
+
+  /** Every id and its length, in no particular order; at least those present at the call. */
+  async *list(): AsyncGenerator<{ id: Id; length: number }> {
+    const unsynced = new Map(this.#frozen)
+    for (const [id, row] of this.#fresh) unsynced.set(id, row)
+    const synced = this.#synced()
+    for (const [id, { length }] of unsynced) yield { id, length }
+    for await (const { key, row } of synced) {
+      const id = readId(key)
+      if (id !== undefined && !unsynced.has(id)) yield { id, length: row.length }
+    }
+  }
+
+  /** Forgets the rows in memory, in preparation of a scan from the mark. */
+  dropUnsynced(): void {
+    this.#fresh = new Map()
+    this.#frozen = new Map()
+  }
+
+  /** Closes and opens LevelDB; the mark and the rows are then what is durable. */
+  async reopen(): Promise<void> {
+    await this.#db.close()
+    this.#db = await openLevel(this.#folder)
+    await this.#readState()
+  }
+
+  /** Starts over with no row and no mark. */
+  async clear(): Promise<void> {
+    await this.#db.close()
+    await ContentIndex.remove(this.#folder)
+    this.#db = await openLevel(this.#folder)
+    await this.#readState()
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    await this.#db.close()
+  }
+
+  async #readState(): Promise<void> {
+    const value = await this.#do((db) => db.get(stateKey))
+    const state = value === undefined ? undefined : decodeState(value)
+    this.#mark = state?.mark
+    this.#syncedRows = state?.rows ?? 0
+  }
+
+  async *#syncedOf(ids: readonly Id[]): AsyncGenerator<{ key: Buffer; row: IndexRow }> {
+    for (const id of new Set(ids)) {
+      const key = idToBytes(id)
+      const value = await this.#do((db) => db.get(key))
+      if (value !== undefined) yield { key, row: this.#decodeRow(key, value) }
+    }
+  }
+
+  async *#synced(): AsyncGenerator<{ key: Buffer; row: IndexRow }> {
+    const iterator = this.#db.iterator({ gte: firstIdKey })
+    try {
+      for (;;) {
+        const entries = await this.#do(() => iterator.nextv(rowsAtOnce))
+        if (entries.length === 0) return
+        for (const [key, value] of entries) yield { key, row: this.#decodeRow(key, value) }
+      }
+    } finally {
+      await iterator.close()
+    }
+  }
+
+  #decodeRow(key: Buffer, value: Buffer): IndexRow {
+    if (value.length === rowBytes && value.readUInt32LE(16) === rowCrc(key, value)) {
+      const location = {
+        pack: value.readUInt32LE(0),
+        offset: value.readUInt32LE(4),
+        bytes: value.readUInt32LE(8),
+      }
+      return { location, length: value.readUInt32LE(12) }
+    }
+    throw corrupt(this.#folder, new Error(`the row ${key.toString('hex')} has a wrong checksum`))
+  }
+
+  async #do<T>(work: (db: Store) => Promise<T>): Promise<T> {
+    try {
+      return await work(this.#db)
+    } catch (cause) {
+      throw indexProblem(cause, this.#folder)
+    }
+  }
+}
+
+function addedIn(rows: Rows): number {
+  let added = 0
+  for (const row of rows.values()) if (row.added) added++
+  return added
+}
+
+function encodeRow(key: Buffer, { location, length }: IndexRow): Buffer {
+  const value = Buffer.allocUnsafe(rowBytes)
+  value.writeUInt32LE(location.pack, 0)
+  value.writeUInt32LE(location.offset, 4)
+  value.writeUInt32LE(location.bytes, 8)
+  value.writeUInt32LE(length, 12)
+  value.writeUInt32LE(rowCrc(key, value), 16)
+  return value
+}
+
+function rowCrc(key: Buffer, value: Buffer): number {
+  return crc32(value.subarray(0, 16), crc32(key.subarray(0, idBytes)))
+}
+
+function encodeState({ pack, offset }: Position, rows: number): Buffer {
+  const value = Buffer.allocUnsafe(stateBytes)
+  value.writeUInt32LE(format, 0)
+  value.writeUInt32LE(pack, 4)
+  value.writeUInt32LE(offset, 8)
+  value.writeBigUInt64LE(BigInt(rows), 12)
+  value.writeUInt32LE(crc32(value.subarray(0, 20)), 20)
+  return value
+}
+
+function decodeState(value: Buffer): { mark: Position; rows: number } | undefined {
+  if (value.length !== stateBytes || value.readUInt32LE(20) !== crc32(value.subarray(0, 20))) return undefined
+  if (value.readUInt32LE(0) !== format) return undefined
+  return {
+    mark: { pack: value.readUInt32LE(4), offset: value.readUInt32LE(8) },
+    rows: Number(value.readBigUInt64LE(12)),
+  }
+}
+
+async function openLevel(folder: string): Promise<Store> {
+  // Ids and locations do not compress.
+  const db: Store = new Level(folder, { keyEncoding: 'buffer', valueEncoding: 'buffer', compression: false })
+  try {
+    await mkdir(folder, { recursive: true })
+    await db.open()
+    return db
+  } catch (cause) {
+    throw indexProblem(cause, folder)
+  }
+}
+
+/** What LevelDB's error means to whoever runs the receiver. */
+function indexProblem(cause: unknown, folder: string): unknown {
+  if (cause instanceof Problem || cause instanceof TypeError) return cause
+  const codes = errorCodes(cause)
+  if (codes.includes('LEVEL_LOCKED')) {
+    return new Problem(
+      'in-use',
+      `${folder} is open in another process; is a receiver running on this data directory? Stop it first`,
+      { cause },
+    )
+  }
+  if (codes.includes('LEVEL_CORRUPTION')) return corrupt(folder, cause)
+  return new Problem('unavailable', `the content index ${folder} failed: ${String(cause)}`, { cause })
+}
+
+function corrupt(folder: string, cause: unknown): Problem {
+  return new Problem(
+    'store-corrupt',
+    `the content index ${folder} is damaged; "chunkdav reindex" rebuilds it from the packs`,
+    { cause },
+  )
+}
+
+function errorCodes(error: unknown): unknown[] {
+  const codes: unknown[] = []
+  for (let at: unknown = error; at instanceof Error; at = at.cause) if ('code' in at) codes.push(at.code)
+  return codes
+}

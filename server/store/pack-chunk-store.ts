@@ -1,0 +1,223 @@
+/**
+ * The chunk store on disk: append-only packs and a LevelDB content index, in one vault's folder.
+ *
+ *     {vaultDir}/packs/00000001.pack …   pack-file.ts has the format
+ *     {vaultDir}/index/                  content-index.ts; may be deleted, the next opening rebuilds it
+ *
+ * This file is the face that readers see; what changes the packs is in pack-log.ts, what happens after a
+ * crash or a failed write in recovery.ts.
+ */
+import { join } from 'node:path'
+import { type Block, sliceRow } from '../../protocol/block.ts'
+import { hashInSlices } from '../../protocol/hash.ts'
+import type { Id } from '../../protocol/id.ts'
+import { Problem } from '../../protocol/problem.ts'
+import type { ChunkStore, ChunkStoreUsage, PutOutcome, VerifiedBlock } from './chunk-store.ts'
+import type { IndexRow } from './content-index.ts'
+import { type FileLayer, nodeFiles } from './file-layer.ts'
+import type { Location } from './pack-file.ts'
+import { packName } from './pack-file.ts'
+import { PackLog } from './pack-log.ts'
+import { type Damage, type DecodedBlock, RecordReader } from './record-reader.ts'
+import type { RecoveryReport } from './recovery.ts'
+
+export interface PackChunkStoreOptions {
+  /** A pack that has this many bytes is not appended to. Default 256 MiB, at most 2 GiB. */
+  readonly packBytes?: number
+  /** Unsynced bytes and chunks that make a flush begin by itself. Default 64 MiB and 50,000. */
+  readonly flushBytes?: number
+  readonly flushRows?: number
+  /** Decoded bytes kept for readers of single chunks. Default 32 MiB. */
+  readonly cacheBytes?: number
+  /** Packs held open for reading. Default 64. */
+  readonly openPacks?: number
+  /** Hash every chunk that the opening scans. For `reindex`. */
+  readonly verify?: boolean
+  /** Told of every failure of the disk, also of those that no caller hears of. For the log. */
+  readonly onFault?: (problem: Problem) => void
+  readonly files?: FileLayer
+}
+
+const MiB = 1024 * 1024
+/** Offsets in the index have 32 bits; a record may begin just below the limit. */
+const maxPackBytes = 2048 * MiB
+/** Ids that `blocks` looks up at once. */
+const idsAtOnce = 1000
+
+export class PackChunkStore implements ChunkStore {
+  readonly capabilities = { durable: true } as const
+  readonly #log: PackLog
+  readonly #reader: RecordReader
+  #closing: Promise<void> | undefined
+  /** Calls under way, and who waits for the last of them. */
+  #calls = 0
+  #idle: (() => void) | undefined
+
+  private constructor(log: PackLog, reader: RecordReader) {
+    this.#log = log
+    this.#reader = reader
+  }
+
+  /**
+   * Opens the store in `vaultDir`, an empty one where there is none, and recovers what a crash left.
+   * Problems: `in-use` when another process has it open; `store-corrupt` when the index is damaged
+   * (`chunkdav reindex` rebuilds it); `unavailable`, `insufficient-storage` when the disk fails.
+   */
+  static async open(vaultDir: string, options: PackChunkStoreOptions = {}): Promise<PackChunkStore> {
+    const { files = nodeFiles, packBytes = 256 * MiB } = options
+    if (!(packBytes > 0 && packBytes <= maxPackBytes)) {
+      throw new TypeError(`packBytes must be positive and at most ${maxPackBytes}`)
+    }
+    const reader = new RecordReader({
+      files,
+      folder: join(vaultDir, 'packs'),
+      cacheBytes: options.cacheBytes ?? 32 * MiB,
+      openPacks: options.openPacks ?? 64,
+    })
+    const log = await PackLog.open({
+      files,
+      vaultDir,
+      packBytes,
+      flushBytes: options.flushBytes ?? 64 * MiB,
+      flushRows: options.flushRows ?? 50_000,
+      verify: options.verify ?? false,
+      onRecovered: () => reader.clear(),
+      onFault: options.onFault ?? (() => {}),
+    })
+    return new PackChunkStore(log, reader)
+  }
+
+  get usage(): ChunkStoreUsage {
+    return this.#log.usage
+  }
+
+  get losses(): number {
+    return this.#log.losses
+  }
+
+  /** What the last recovery scanned: of the opening, or after a failure since. */
+  get recovered(): RecoveryReport | undefined {
+    return this.#log.report
+  }
+
+  stat(ids: readonly Id[]): Promise<(number | undefined)[]> {
+    return this.#call(async () => (await this.#log.index.find(ids)).map((row) => row?.length))
+  }
+
+  put(block: VerifiedBlock): Promise<PutOutcome[]> {
+    return this.#call(() => this.#log.put(block))
+  }
+
+  get(id: Id): Promise<Buffer | undefined> {
+    return this.#call(async () => {
+      const [row] = await this.#log.index.find([id])
+      return row === undefined ? undefined : this.#read(id, row)
+    })
+  }
+
+  async *blocks(ids: readonly Id[]): AsyncGenerator<Block> {
+    const given = new Set<string>()
+    for (let first = 0; first < ids.length; first += idsAtOnce) {
+      const some = ids.slice(first, first + idsAtOnce)
+      for (const row of await this.#call(() => this.#log.index.find(some))) {
+        if (row === undefined) continue
+        const key = `${row.location.pack}:${row.location.offset}`
+        if (given.has(key)) continue
+        given.add(key)
+        const block = await this.#call(() => this.#block(row.location))
+        if (block !== undefined) yield block
+      }
+    }
+  }
+
+  flush(): Promise<void> {
+    return this.#call(() => this.#log.flush())
+  }
+
+  async *list(): AsyncGenerator<{ id: Id; length: number }> {
+    await this.#call(async () => {})
+    const items = this.#log.index.list()
+    try {
+      for (;;) {
+        const next = await this.#call(() => items.next())
+        if (next.done) return
+        yield next.value
+      }
+    } finally {
+      await items.return(undefined)
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    if (this.#calls > 0) await new Promise<void>((resolve) => (this.#idle = resolve))
+    try {
+      await this.#log.close()
+    } finally {
+      await this.#reader.close()
+    }
+  }
+
+  /** Every public method runs in here: not after `close`, not while the log is broken. */
+  async #call<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#closing !== undefined) throw new Problem('unavailable', 'the chunk store is closed')
+    this.#calls++
+    try {
+      await this.#log.ready()
+      return await work()
+    } finally {
+      this.#calls--
+      if (this.#calls === 0) this.#idle?.()
+    }
+  }
+
+  async #block(location: Location): Promise<Block | undefined> {
+    const block = await this.#reader.block(location)
+    if (!('damage' in block)) return block
+    await this.#forget(location, block)
+    return undefined
+  }
+
+  async #read(id: Id, row: IndexRow): Promise<Buffer> {
+    const { location } = row
+    let decoded = await this.#reader.plain(location)
+    if (!('damage' in decoded)) {
+      const bytes = await chunkOf(decoded, id, row)
+      if (bytes !== undefined) return bytes
+      // Was it the disk, or the copy in memory? Only the disk counts.
+      this.#reader.forget(location)
+      decoded = await this.#reader.plain(location)
+    }
+    if (!('damage' in decoded)) {
+      const bytes = await chunkOf(decoded, id, row)
+      if (bytes !== undefined) return bytes
+      decoded = { damage: 'the bytes do not hash to the id', ids: decoded.rows.map((other) => other.id) }
+    }
+    await this.#forget(location, { ...decoded, ...(decoded.ids && { ids: [...decoded.ids, id] }) })
+    const { pack, offset } = location
+    throw new Problem(
+      'chunk-corrupt',
+      `${id} in ${packName(pack)} at byte ${offset} is damaged: ${decoded.damage}. It is forgotten; the next backup that has it sends it again`,
+      { extensions: { id, pack, offset }, cause: decoded.cause },
+    )
+  }
+
+  /** Every row that points into a damaged record goes; without its table the whole index is searched. */
+  async #forget(location: Location, { ids, packIsGone = false }: Damage): Promise<void> {
+    this.#reader.forget(location)
+    const { pack, offset } = location
+    await this.#log.forget((at) => at.pack === pack && (packIsGone || at.offset === offset), ids)
+  }
+}
+
+/** The chunk in a decoded block, or undefined when it is not there or does not hash to its id. */
+async function chunkOf({ plain, rows }: DecodedBlock, id: Id, row: IndexRow): Promise<Buffer | undefined> {
+  const place = rows.find((other) => other.id === id)
+  if (place === undefined || place.length !== row.length) return undefined
+  const bytes = sliceRow(plain, place)
+  return (await hashInSlices(bytes, id)) === id ? bytes : undefined
+}
