@@ -1,0 +1,185 @@
+/**
+ * Restore: from a committed checkpoint to a directory, or a stream to a file.
+ *
+ *     tree-restore.ts     walks the tree, makes directories and links, lists what files need
+ *     ordered-chunks.ts   fetches and verifies ahead, bounded, in order
+ *     file-writer.ts      writes, checks and places the files
+ *
+ * Every chunk is hashed, and every file of more than one chunk as a whole again. What is wrong with one
+ * path is noted and the rest goes on. A run that was killed is taken up by running it again: what stands
+ * rightly is kept, of a large file the chunks that stand rightly.
+ */
+import { lstatSync, mkdirSync, realpathSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { hashId } from '../../protocol/hash.ts'
+import { Problem } from '../../protocol/problem.ts'
+import type { CheckpointState } from '../../protocol/schema.ts'
+import type { ReceiverClient } from '../receiver-client.ts'
+import { cancelledBy } from '../transport-problem.ts'
+import { ChunkReader } from './chunk-reader.ts'
+import { type FileStep, FileWriter } from './file-writer.ts'
+import { IncludeFilter } from './include-filter.ts'
+import { ObjectReader } from './object-reader.ts'
+import { orderedChunks } from './ordered-chunks.ts'
+import { lookAt, openRegular, partName } from './part-file.ts'
+import { type RestoreCounts, RestoreLog, type RestoreProblem } from './restore-log.ts'
+import { RestoredDirectory } from './restored-directory.ts'
+import { streamChunks } from './stream-restore.ts'
+import { fileSteps, TreeRestore } from './tree-restore.ts'
+
+export interface RestoreOptions {
+  readonly client: ReceiverClient
+  /** A committed one. */
+  readonly checkpoint: CheckpointState
+  /**
+   * The directory to restore into; made when it is not there. For a checkpoint that is one stream, the file
+   * to write; when a directory stands there, the file gets the source's name in it.
+   */
+  readonly to: string
+  /** Only what is at or below these paths in the backup. */
+  readonly include?: readonly Buffer[]
+  /** Replaces what stands there and differs. Directories are never replaced. */
+  readonly overwrite?: boolean
+  /** Is told of every piece that is in its place; the object is the same each time and changes. */
+  readonly onProgress?: (counts: Readonly<RestoreCounts>, bytesDone: number) => void
+  /** Is told what goes wrong with a path as it happens. */
+  readonly onProblem?: (problem: RestoreProblem) => void
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface RestoreSummary extends Readonly<RestoreCounts> {
+  readonly source: string
+  readonly checkpoint: number
+  /** The first thousand; the count is `problems`. */
+  readonly problemList: readonly RestoreProblem[]
+  readonly durationMs: number
+}
+
+/**
+ * Restores; resolves also when some paths could not be (see `problems`). Rejects with a Problem when
+ * nothing more can be done: `transport-failed`, `destination-failed`, `cancelled`, … What was restored by
+ * then stays, and running it again goes on from there. Memory is bounded, except for a path per group of hard links.
+ */
+export async function restore(options: RestoreOptions): Promise<RestoreSummary> {
+  const startedAt = performance.now()
+  const { client, checkpoint, signal } = options
+  if (checkpoint.state !== 'committed') throw new TypeError('only a committed checkpoint can be restored')
+  const log = new RestoreLog(options.onProblem)
+  let bytesDone = 0
+  const done = (bytes: number): void => {
+    bytesDone += bytes
+    options.onProgress?.(log.counts, bytesDone)
+  }
+  const objects = new ObjectReader(client, signal)
+  const filter = IncludeFilter.of(options.include ?? [])
+  const { root, steps } =
+    checkpoint.root === undefined
+      ? planStream(options, objects, log)
+      : planTree(options, checkpoint.root, filter, {
+          objects,
+          log,
+          overwrite: options.overwrite ?? false,
+          kept: done,
+        })
+  const writer = new FileWriter(log, done)
+  try {
+    for await (const batch of orderedChunks(steps, new ChunkReader(client), signal)) {
+      if (signal?.aborted) throw cancelledBy(signal)
+      await writer.write(batch)
+    }
+  } finally {
+    writer.close()
+    root.abandon()
+  }
+  if (checkpoint.root !== undefined) {
+    for (const path of filter.unmet)
+      log.failed(path, new Problem('not-found', 'the backup holds nothing there'))
+  }
+  return {
+    ...log.counts,
+    source: checkpoint.source,
+    checkpoint: checkpoint.number,
+    problemList: log.problems,
+    durationMs: performance.now() - startedAt,
+  }
+}
+
+interface Plan {
+  readonly root: RestoredDirectory
+  readonly steps: AsyncIterable<FileStep>
+}
+
+function planTree(
+  { to, checkpoint }: RestoreOptions,
+  id: NonNullable<CheckpointState['root']>,
+  filter: IncludeFilter,
+  settings: ConstructorParameters<typeof TreeRestore>[0],
+): Plan {
+  const { log } = settings
+  const root = RestoredDirectory.root(openDestination(to), checkpoint.attributes, (directory, error) =>
+    log.failed(directory.shownPath, error),
+  )
+  log.counts.directories++
+  return { root, steps: new TreeRestore(settings).steps(root, id, filter) }
+}
+
+/** The destination's real path; made with its parents when it is not there. */
+function openDestination(to: string): Buffer {
+  try {
+    mkdirSync(to, { recursive: true, mode: 0o700 })
+    return realpathSync(to, 'buffer')
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException
+    if (code === undefined) throw cause
+    throw new Problem('destination-failed', `${to} cannot be made or opened as a directory (${code})`, {
+      cause,
+    })
+  }
+}
+
+function planStream(options: RestoreOptions, objects: ObjectReader, log: RestoreLog): Plan {
+  const { checkpoint, include = [] } = options
+  if (include.length > 0)
+    throw new Problem('usage', 'this checkpoint is one stream; --include does not apply')
+  const to = resolve(options.to)
+  const isDirectory = lstatSync(to, { throwIfNoEntry: false })?.isDirectory() ?? false
+  const folder = isDirectory ? to : resolve(to, '..')
+  const name = Buffer.from(isDirectory ? checkpoint.source : to.slice(folder.length).replace(/^\//, ''))
+  const root = RestoredDirectory.root(openDestination(folder), undefined, () => {})
+  return { root, steps: streamSteps(options, objects, log, root, name) }
+}
+
+async function* streamSteps(
+  options: RestoreOptions,
+  objects: ObjectReader,
+  log: RestoreLog,
+  directory: RestoredDirectory,
+  name: Buffer,
+): AsyncIterable<FileStep> {
+  const { checkpoint, client, signal } = options
+  const existing = lookAt(directory.pathOf(name))
+  if (existing !== undefined && (existing.isDirectory() || !options.overwrite)) {
+    const text = existing.isDirectory()
+      ? 'a directory stands there'
+      : 'a file stands there; --overwrite replaces it'
+    log.failed(name, new Problem('destination-exists', text))
+    return
+  }
+  // The checkpoint, not the source's number, names the content: the same number may stand in another vault.
+  const key = hashId(Buffer.from(JSON.stringify([client.location.shown, checkpoint])))
+  directory.begin()
+  yield* fileSteps(
+    {
+      directory,
+      name,
+      key,
+      size: checkpoint.itemBytes ?? 0,
+      sparse: false,
+      digest: undefined,
+      attributes: undefined,
+      resume: true,
+    },
+    streamChunks(client, checkpoint, objects, signal),
+    openRegular(directory.pathOf(partName(name, key))),
+  )
+}

@@ -1,0 +1,323 @@
+/**
+ * The first station of a restore: walks the tree of a checkpoint, makes directories, links and special
+ * files as it goes, and lists what the files need for the stations behind it (ordered-chunks.ts, then
+ * file-writer.ts). It is read only as far ahead as those allow.
+ *
+ * Invariants: a directory's attributes are set when all below it is done. The first of a group of hard
+ * links is restored as a file; the others are linked to it once it stands. What exists at the destination is
+ * compared before it is touched: equal is kept, different is a problem unless `overwrite` says otherwise.
+ */
+import { closeSync, linkSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import { hashInSlices } from '../../protocol/hash.ts'
+import type { Id } from '../../protocol/id.ts'
+import { nameBytes, targetBytes } from '../../protocol/objects.ts'
+import { Problem } from '../../protocol/problem.ts'
+import type { Attributes, Entry, FileEntry, Part } from '../../protocol/schema.ts'
+import { makeDevice, makeFifo } from '../posix.ts'
+import { fsPath, reach } from '../sources/reachable-path.ts'
+import { isRoot, setAttributes } from './attributes.ts'
+import type { FileJob, FileStep } from './file-writer.ts'
+import { HardLinks, type LinkPlace } from './hard-links.ts'
+import type { IncludeFilter } from './include-filter.ts'
+import type { ObjectReader, Soon } from './object-reader.ts'
+import { lookAt, openRegular, partName, readAt } from './part-file.ts'
+import type { RestoreLog } from './restore-log.ts'
+import type { RestoredDirectory } from './restored-directory.ts'
+
+type Node = Exclude<Entry, { kind: 'directory' | 'file' | 'socket' }>
+type Existing = NonNullable<ReturnType<typeof lookAt>>
+
+interface Frame {
+  readonly directory: RestoredDirectory
+  readonly pages: AsyncIterator<readonly Entry[]>
+  readonly filter: IncludeFilter
+  page: readonly Entry[]
+  next: number
+}
+
+export class TreeRestore {
+  readonly #objects: ObjectReader
+  readonly #log: RestoreLog
+  readonly #overwrite: boolean
+  readonly #links: HardLinks
+  readonly #kept: (bytes: number) => void
+
+  /** `kept` is told of content that is at the destination already. */
+  constructor(options: {
+    objects: ObjectReader
+    log: RestoreLog
+    overwrite: boolean
+    kept: (bytes: number) => void
+  }) {
+    this.#objects = options.objects
+    this.#log = options.log
+    this.#overwrite = options.overwrite
+    this.#kept = options.kept
+    this.#links = new HardLinks((place, source) => this.#link(place, source))
+  }
+
+  /** Walks the tree below `id` into `root`, in order of names, directories where they stand. */
+  async *steps(root: RestoredDirectory, id: Id, filter: IncludeFilter): AsyncIterable<FileStep> {
+    const stack: Frame[] = [this.#frame(root, id, filter, undefined)]
+    for (let frame = stack.at(-1); frame !== undefined; frame = stack.at(-1)) {
+      const entry = await this.#nextEntry(frame)
+      if (entry === undefined) {
+        stack.pop()
+        frame.directory.done()
+        continue
+      }
+      const name = nameBytes(entry)
+      const inside = frame.filter.within(name, entry.kind === 'directory')
+      if (inside === undefined) continue
+      if (entry.kind === 'directory') {
+        const directory = this.#enter(frame.directory, name, entry)
+        if (directory !== undefined) stack.push(this.#frame(directory, entry.id, inside, frame))
+      } else {
+        yield* this.#entry(frame, name, entry)
+      }
+    }
+  }
+
+  #frame(directory: RestoredDirectory, id: Id, filter: IncludeFilter, parent: Frame | undefined): Frame {
+    const soon = parent === undefined ? undefined : () => soonWanted(parent)
+    const pages = this.#objects.pages(id, soon)[Symbol.asyncIterator]()
+    return { directory, pages, filter, page: [], next: 0 }
+  }
+
+  /** The next entry, or undefined at the end; what cannot be listed ends the directory, and is noted. */
+  async #nextEntry(frame: Frame): Promise<Entry | undefined> {
+    try {
+      while (frame.next >= frame.page.length) {
+        const page = await frame.pages.next()
+        if (page.done) return undefined
+        frame.page = page.value
+        frame.next = 0
+      }
+    } catch (error) {
+      this.#log.failed(frame.directory.shownPath, error)
+      return undefined
+    }
+    return frame.page[frame.next++]
+  }
+
+  #enter(parent: RestoredDirectory, name: Buffer, attributes: Attributes): RestoredDirectory | undefined {
+    try {
+      const { mode, uid, gid, mtimeNs } = attributes
+      const directory = parent.enter(name, { mode, uid, gid, mtimeNs })
+      this.#log.counts.directories++
+      return directory
+    } catch (error) {
+      this.#log.failed(parent.shownPathOf(name), error)
+      return undefined
+    }
+  }
+
+  async *#entry(
+    frame: Frame,
+    name: Buffer,
+    entry: Exclude<Entry, { kind: 'directory' }>,
+  ): AsyncIterable<FileStep> {
+    const { directory } = frame
+    if (entry.kind === 'socket' || (isDevice(entry) && !isRoot())) {
+      this.#log.counts.skipped++
+      if (isDevice(entry)) {
+        const error = new Problem('destination-failed', 'only root can make devices; run the restore as root')
+        this.#log.failed(directory.shownPathOf(name), error)
+      }
+      return
+    }
+    const place = { directory, name }
+    if (entry.link !== undefined && !this.#links.claim(entry.link, place)) return
+    const finished = (succeeded: boolean) => {
+      if (entry.link !== undefined) this.#links.settle(entry.link, succeeded)
+    }
+    try {
+      const existing = directory.fresh ? undefined : lookAt(directory.pathOf(name))
+      if (entry.kind === 'file') yield* this.#file(place, entry, existing, finished, () => soonWanted(frame))
+      else {
+        this.#node(place, entry, existing)
+        finished(true)
+      }
+    } catch (error) {
+      this.#log.failed(directory.shownPathOf(name), error)
+      finished(false)
+    }
+  }
+
+  async *#file(
+    { directory, name }: LinkPlace,
+    entry: FileEntry,
+    existing: Existing | undefined,
+    finished: (succeeded: boolean) => void,
+    soon: Soon,
+  ): AsyncIterable<FileStep> {
+    const path = directory.pathOf(name)
+    if (existing !== undefined && (await this.#isEqual(path, entry, existing, soon))) {
+      setAttributes(path, 'file', entry)
+      this.#log.counts.filesKept++
+      this.#log.counts.bytes += entry.size
+      this.#kept(entry.size)
+      finished(true)
+      return
+    }
+    this.#mayReplace(existing)
+    const { mode, uid, gid, mtimeNs, size } = entry
+    const partPath = directory.pathOf(partName(name, entry.id))
+    const part = directory.fresh || !entry.chunked ? undefined : openRegular(partPath)
+    try {
+      const digest = entry.chunked ? await this.#objects.digestOf(entry.id, soon) : undefined
+      directory.begin()
+      yield* fileSteps(
+        {
+          directory,
+          name,
+          key: entry.id,
+          size,
+          sparse: entry.sparse ?? false,
+          digest,
+          attributes: { mode, uid, gid, mtimeNs },
+          resume: part !== undefined,
+          finished,
+        },
+        this.#objects.chunksOf(entry),
+        part,
+      )
+    } finally {
+      if (part !== undefined) closeSync(part)
+    }
+  }
+
+  /** Whether the very same file stands there. Reads it, unless size or time tell already. */
+  async #isEqual(path: Buffer, entry: FileEntry, existing: Existing, soon: Soon): Promise<boolean> {
+    if (!existing.isFile() || Number(existing.size) !== entry.size) return false
+    if (String(existing.mtimeNs) !== entry.mtimeNs) return false
+    const fd = openRegular(path)
+    if (fd === undefined) return false
+    try {
+      let offset = 0
+      for await (const { id, size } of this.#objects.chunksOf(entry, soon)) {
+        if (!(await holdsChunk(fd, offset, { id, size }))) return false
+        offset += size
+      }
+      return true
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  #mayReplace(existing: Existing | undefined): void {
+    if (existing === undefined) return
+    if (existing.isDirectory()) {
+      throw new Problem('destination-exists', 'a directory stands where this must go; remove it first')
+    }
+    if (!this.#overwrite) {
+      throw new Problem('destination-exists', 'something else stands there; --overwrite replaces it')
+    }
+  }
+
+  #node({ directory, name }: LinkPlace, entry: Node, existing: Existing | undefined): void {
+    const path = directory.pathOf(name)
+    if (existing !== undefined && nodeIsEqual(path, entry, existing)) {
+      setAttributes(path, entry.kind, entry)
+    } else {
+      this.#mayReplace(existing)
+      const made = existing === undefined ? path : directory.pathOf(partName(name, entry.kind))
+      if (existing !== undefined) rmSync(made, { force: true })
+      makeNode(made, entry)
+      setAttributes(made, entry.kind, entry)
+      if (existing !== undefined) renameSync(made, path)
+    }
+    if (entry.kind === 'symlink') this.#log.counts.symlinks++
+    else this.#log.counts.specials++
+  }
+
+  /** Makes a further name of a file that stands; `source` is undefined when that one failed. */
+  #link({ directory, name }: LinkPlace, source: Buffer | undefined): void {
+    try {
+      if (source === undefined) {
+        throw new Problem('destination-failed', 'the file that this is a hard link of could not be restored')
+      }
+      const path = directory.pathOf(name)
+      const reached = reach(source.toString('latin1'))
+      try {
+        const existing = directory.fresh ? undefined : lookAt(path)
+        if (existing === undefined) linkSync(fsPath(reached.path), path)
+        else this.#replaceByLink({ directory, name }, existing, fsPath(reached.path))
+      } finally {
+        reached.close()
+      }
+      this.#log.counts.hardLinks++
+    } catch (error) {
+      this.#log.failed(directory.shownPathOf(name), error)
+    }
+  }
+
+  #replaceByLink({ directory, name }: LinkPlace, existing: Existing, source: Buffer): void {
+    const first = lookAt(source)
+    if (existing.ino === first?.ino && existing.dev === first.dev) return
+    this.#mayReplace(existing)
+    const made = directory.pathOf(partName(name, 'link'))
+    rmSync(made, { force: true })
+    linkSync(source, made)
+    renameSync(made, directory.pathOf(name))
+  }
+}
+
+/**
+ * The steps of one file. `part` is what an interrupted run left of it: chunks that stand there rightly
+ * are not fetched. A list of chunks that breaks off becomes a step, so that it fails in its turn.
+ */
+export async function* fileSteps(
+  job: FileJob,
+  chunks: AsyncIterable<{ id: Id; size: number }>,
+  part: number | undefined,
+): AsyncIterable<FileStep> {
+  let offset = 0
+  try {
+    for await (const chunk of chunks) {
+      const there = part !== undefined && (await holdsChunk(part, offset, chunk))
+      yield { job, kind: 'chunk', offset, chunk, fetch: there ? undefined : chunk }
+      offset += chunk.size
+    }
+  } catch (error) {
+    yield { job, kind: 'broken', error }
+    return
+  }
+  yield { job, kind: 'end' }
+}
+
+async function holdsChunk(fd: number, offset: number, chunk: { id: Id; size: number }): Promise<boolean> {
+  const bytes = await readAt(fd, offset, chunk.size)
+  return bytes.length === chunk.size && (await hashInSlices(bytes, chunk.id)) === chunk.id
+}
+
+/** Objects that the walk will want after the current one: directories, and lists of chunks. */
+function* soonWanted({ page, next, filter }: Frame): Iterable<Id> {
+  for (let index = next; index < page.length; index++) {
+    const entry = page[index] as Entry
+    if (entry.kind !== 'directory' && !(entry.kind === 'file' && entry.chunked)) continue
+    if (filter.within(nameBytes(entry), entry.kind === 'directory') !== undefined) yield (entry as Part).id
+  }
+}
+
+function isDevice(entry: Entry): boolean {
+  return entry.kind === 'character-device' || entry.kind === 'block-device'
+}
+
+function nodeIsEqual(path: Buffer, entry: Node, existing: Existing): boolean {
+  switch (entry.kind) {
+    case 'symlink':
+      return existing.isSymbolicLink() && readlinkSync(path, 'buffer').equals(targetBytes(entry))
+    case 'fifo':
+      return existing.isFIFO()
+    default:
+      // Another device number cannot be told from here: it is made anew, or refused.
+      return false
+  }
+}
+
+function makeNode(path: Buffer, entry: Node): void {
+  if (entry.kind === 'symlink') symlinkSync(targetBytes(entry), path)
+  else if (entry.kind === 'fifo') makeFifo(path, 0o600)
+  else if ('major' in entry) makeDevice(path, 0o600, entry.kind, entry.major, entry.minor)
+}
