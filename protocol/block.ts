@@ -11,7 +11,7 @@
  *          5     3  zero
  *          8     4  n, the number of chunks, 1..4096
  *         12     4  plain length: the sum of the chunks' lengths, at most 16 MiB
- *         16     4  payload length; equals the plain length under identity
+ *         16     4  payload length, at most 32 MiB; equals the plain length under identity
  *         20     4  CRC-32 of the payload (the polynomial of IEEE 802.3, as in gzip)
  *         24     4  CRC-32 of bytes 0..23 and the table
  *         28  37·n  the table: per chunk its id (33 bytes) and its length (4 bytes)
@@ -163,6 +163,7 @@ export function parseHeader(bytes: Buffer, offset = 0): BlockHeader | undefined 
   const payloadBytes = header.readUInt32LE(16)
   if (plainBytes > limits.maxBlockBytes) return undefined
   if (encoding === 'identity' && payloadBytes !== plainBytes) return undefined
+  if (payloadBytes > limits.maxBatchBytes) return undefined
   const rows = parseRows(header, count, plainBytes)
   if (rows === undefined) return undefined
   const payloadCrc = header.readUInt32LE(20)

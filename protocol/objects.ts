@@ -2,7 +2,7 @@
  * File and directory objects: chunks whose bytes are JSON.
  *
  * The encoding that this project writes is canonical, so that equal content has equal ids: UTF-8, no
- * white space, keys in the order of schema.ts, absent fields left out. Readers accept any JSON that
+ * white space, keys in the order of schema.ts, absent fields left out. Readers accept any UTF-8 JSON that
  * fits the schema and the rules below; an object's id is the hash of its bytes as they are.
  *
  * Rules beyond the schema:
@@ -106,6 +106,8 @@ export function endsPart(key: Buffer | string, position: number): boolean {
 // -- decoding ---------------------------------------------------------------------------------------
 
 function parseBytes(bytes: Buffer): unknown {
+  // Decoding would put U+FFFD in place of what is not UTF-8: another name than the one that was sent.
+  if (!isUtf8(bytes)) throw invalid('the object is not UTF-8')
   try {
     return JSON.parse(bytes.toString('utf8'))
   } catch (cause) {

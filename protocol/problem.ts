@@ -120,14 +120,15 @@ export function encodeProblem(problem: Problem): ProblemDocument {
 }
 
 /**
- * The problem that a document tells of. A type that this version does not know becomes the code that
- * its status suggests, so that an older client still tells a refusal from a fault of the receiver.
+ * The problem that a document tells of. A type that this version does not know, or that never travels,
+ * becomes the code that its status suggests, so that an older client still tells a refusal from a fault of the receiver.
  */
 export function decodeProblem(document: unknown, status: number): Problem {
   const body = (typeof document === 'object' && document !== null ? document : {}) as Record<string, unknown>
   const { type, title, status: _status, detail, ...extensions } = body
   const name = typeof type === 'string' && type.startsWith(typePrefix) ? type.slice(typePrefix.length) : ''
-  const code = Object.hasOwn(table, name) ? (name as ProblemCode) : codeForStatus(status)
+  const travels = Object.hasOwn(table, name) && statusOf(name as ProblemCode) !== undefined
+  const code = travels ? (name as ProblemCode) : codeForStatus(status)
   const text = typeof detail === 'string' ? detail : typeof title === 'string' ? title : `status ${status}`
   return new Problem(code, text, { extensions: { ...extensions, status } })
 }

@@ -158,8 +158,9 @@ export type BatchAnswer = Static<typeof BatchAnswer>
 
 const Totals = Type.Object({ files: Count, directories: Count, bytes: Count }, closed)
 export type Totals = Static<typeof Totals>
-const About = Type.Record(Type.String({ maxLength: 64 }), Type.String({ maxLength: 4096 }), {
+const About = Type.Record(Type.String({ pattern: '^.{1,64}$' }), Type.String({ maxLength: 4096 }), {
   maxProperties: 32,
+  additionalProperties: false,
 })
 const CheckpointKind = Type.Union([Type.Literal('dir'), Type.Literal('chunks')])
 export type CheckpointKind = Static<typeof CheckpointKind>

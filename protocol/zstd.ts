@@ -29,6 +29,9 @@ export function compress(
   })
 }
 
+/** RFC 8878, section 3.1.1. A skippable frame has another: it decodes to nothing, without an error. */
+const frameMagic = Buffer.from('28b52ffd', 'hex')
+
 /**
  * The bytes of exactly one zstd frame, which may decode to `maxBytes` at most.
  * Problem `invalid-encoding` when it is no frame, is cut short, or has bytes behind it;
@@ -38,6 +41,9 @@ export function decompress(
   encoded: Uint8Array,
   options: { maxBytes: number; dictionary?: Buffer },
 ): Promise<Buffer> {
+  if (!frameMagic.equals(encoded.subarray(0, frameMagic.length))) {
+    return Promise.reject(new Problem('invalid-encoding', 'the body is no zstd frame'))
+  }
   return new Promise((resolve, reject) => {
     const settings = {
       maxOutputLength: Math.max(1, options.maxBytes),

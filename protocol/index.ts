@@ -1,0 +1,11 @@
+/** What both sides of the protocol agree on: the package's `chunkdav/protocol`. docs/protocol.md explains it. */
+export * from './block.ts'
+export * from './cut.ts'
+export * from './hash.ts'
+export * from './id.ts'
+export * from './limits.ts'
+export * from './objects.ts'
+export * from './problem.ts'
+export * from './schema.ts'
+export * from './url.ts'
+export * from './zstd.ts'
