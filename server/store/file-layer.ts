@@ -33,10 +33,11 @@ export interface FileLayer {
 const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = constants
 const flagsOf = { read: O_RDONLY, write: O_RDWR, create: O_RDWR | O_CREAT | O_EXCL } as const
 
-class NodeFile implements StoreFile {
-  readonly #handle: FileHandle
+/** A file of the operating system; short reads and writes are gone on with. */
+export class NodeFile implements StoreFile {
+  readonly #handle: Pick<FileHandle, 'read' | 'writev' | 'datasync' | 'truncate' | 'stat' | 'close'>
 
-  constructor(handle: FileHandle) {
+  constructor(handle: Pick<FileHandle, 'read' | 'writev' | 'datasync' | 'truncate' | 'stat' | 'close'>) {
     this.#handle = handle
   }
 

@@ -87,7 +87,10 @@ export class MemoryChunkStore implements ChunkStore {
 
   async *list(): AsyncIterable<{ id: Id; length: number }> {
     this.#expectOpen()
-    for (const [id, { row }] of this.#places) yield { id, length: row.length }
+    for (const [id, { row }] of this.#places) {
+      yield { id, length: row.length }
+      this.#expectOpen()
+    }
   }
 
   async close(): Promise<void> {
