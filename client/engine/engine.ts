@@ -33,8 +33,6 @@ export interface EngineOptions {
   readonly verifyContent?: boolean
   /** Groups of files that are read and sent at once. */
   readonly fillers?: number
-  /** Content bytes that may be under way between reading and acknowledgement. */
-  readonly maxBytesInFlight?: number
   readonly signal?: AbortSignal
   readonly onProblem?: (problem: FileProblem) => void
 }
@@ -59,6 +57,8 @@ export interface BackupSummary extends Readonly<Counts>, TargetCounters {
 
 const queuedFiles = 4096
 const maxRounds = 3
+/** Directory objects and lists that may be under way. */
+const objectBytesInFlight = 16 * 1024 * 1024
 /** The receiver lists no more than this many missing ids at once: so many means that there are more. */
 const listedMissing = 1000
 
@@ -188,8 +188,8 @@ export class Engine {
 
   async #backUp(distrusted: ReadonlySet<string>) {
     const run = this.#run
-    const { fillers = 3, maxBytesInFlight = 32 * 1024 * 1024, verifyContent = false } = this.#options
-    const budget = new ByteBudget(maxBytesInFlight)
+    const { fillers = 3, verifyContent = false } = this.#options
+    const budget = new ByteBudget(objectBytesInFlight)
     const queue = new BoundedQueue<FileTask>(queuedFiles)
     const withLists = this.#target.capabilities.form === 'chunks'
     const onFailure = (error: unknown): void => run.fail(error)
@@ -208,7 +208,7 @@ export class Engine {
       this.#scanned = true
       queue.end()
     })
-    const filling = runTarget(run, this.#source, this.#target, tree, queue, { fillers, budget })
+    const filling = runTarget(run, this.#source, this.#target, tree, queue, fillers)
     for (const thread of [scanning, filling]) thread.catch(onFailure)
     const threads = [scanning, filling]
     try {
@@ -220,7 +220,7 @@ export class Engine {
     return this.#commit(tree)
   }
 
-  /** Directory and list objects go the way of all chunks, within the same budget. */
+  /** Directory and list objects go the way of all chunks, within a budget of their own. */
   #putObjects(budget: ByteBudget): PutObjects {
     return async (objects) => {
       const release = await budget.take(objects.reduce((sum, { bytes }) => sum + bytes.length, 0))

@@ -75,6 +75,12 @@ export type FillEvent =
   /** What was told of this file is void: it changed and is read once more. */
   | { readonly type: 'again'; readonly file: number }
 
+/** A batch of events. The chunks' bytes are borrowed until `release`, which must be called, once or more often. */
+export interface Filled {
+  readonly events: readonly FillEvent[]
+  release(): void
+}
+
 export interface SourceCapabilities {
   /** `dir`: a tree of files. `chunks`: one stream of bytes, told as a tree of one file. */
   readonly form: 'dir' | 'chunks'
@@ -96,10 +102,11 @@ export interface Source {
   scan(signal: AbortSignal): AsyncIterable<readonly ScanEvent[]>
 
   /**
-   * Reads these files once each, in order, cutting and hashing off the main thread. Runs ahead of the
-   * consumer by a bounded number of bytes. What cannot be read is a `failed` event.
+   * Reads these files once each, in order, cutting and hashing off the main thread. All calls together
+   * lend out a bounded number of bytes, and stand still until some are released. What cannot be read is
+   * a `failed` event. The consumer must take a call's events without waiting for those of another.
    */
-  fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<readonly FillEvent[]>
+  fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<Filled>
 
   /** Ends the threads. Idempotent. */
   close(): Promise<void>

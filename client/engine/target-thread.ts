@@ -2,23 +2,23 @@
  * The target's half of a run: takes files from the queue, has the source fill them, and sends what comes.
  *
  * Several fillers are at work at once. Each takes a group of small files, or one large one, and follows
- * its events; what is read is put under a byte budget, which is the bound on memory. A file is settled
- * when the receiver has acknowledged all of it; only then is it remembered.
+ * its events. What is read is borrowed from the source until the receiver has acknowledged it: the source
+ * lends a bounded number of bytes, which is the bound on memory. A file is settled when all of it is
+ * acknowledged; only then is it remembered.
  */
 import type { PlainChunk } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import type { Part } from '../../protocol/schema.ts'
 import type { BoundedQueue } from './bounded-queue.ts'
-import type { ByteBudget } from './byte-budget.ts'
 import { FileListBuilder } from './list-builder.ts'
 import type { Run } from './run.ts'
-import type { FillEvent, Source, SourceStat } from './source.ts'
+import type { FillEvent, Filled, Source, SourceStat } from './source.ts'
 import { type FileTask, settleFile } from './source-thread.ts'
 import type { Target } from './target.ts'
 import type { Tree } from './tree.ts'
 
 /** A group of files for one reading thread. */
-const groupBytes = 4 * 1024 * 1024
+const groupBytes = 6 * 1024 * 1024
 const groupFiles = 512
 /** A file this young when it was read may be written again within the same tick of the kernel's clock. */
 const racyNs = 20_000_000n
@@ -30,17 +30,17 @@ export async function runTarget(
   target: Target,
   tree: Tree,
   queue: BoundedQueue<FileTask>,
-  options: { fillers: number; budget: ByteBudget },
+  fillers: number,
 ): Promise<void> {
-  const fillers = Array.from({ length: options.fillers }, async () => {
+  const fill = async (): Promise<void> => {
     for (;;) {
       await run.gate()
       const tasks = await queue.take(fitsGroup())
       if (tasks === undefined) return
-      await new Filler(run, source, target, tree, options.budget, tasks).run()
+      await new Filler(run, source, target, tree, tasks).run()
     }
-  })
-  await Promise.all(fillers)
+  }
+  await Promise.all(Array.from({ length: fillers }, fill))
 }
 
 /** Lets a task into a group while the group stays below its bounds. */
@@ -69,35 +69,31 @@ class Filler {
   readonly #source: Source
   readonly #target: Target
   readonly #tree: Tree
-  readonly #budget: ByteBudget
   readonly #tasks: readonly FileTask[]
   readonly #filling: Filling[]
+  /** Further names of inodes that could not be read under the first: to be read when this group is through. */
+  readonly #heirs: FileTask[] = []
 
-  constructor(
-    run: Run,
-    source: Source,
-    target: Target,
-    tree: Tree,
-    budget: ByteBudget,
-    tasks: readonly FileTask[],
-  ) {
+  constructor(run: Run, source: Source, target: Target, tree: Tree, tasks: readonly FileTask[]) {
     this.#run = run
     this.#source = source
     this.#target = target
     this.#tree = tree
-    this.#budget = budget
     this.#tasks = tasks
     this.#filling = tasks.map(empty)
   }
 
   async run(): Promise<void> {
-    for await (const events of this.#source.fill(this.#tasks, this.#run.signal)) {
-      await this.#take(events)
+    for await (const filled of this.#source.fill(this.#tasks, this.#run.signal)) {
+      await this.#take(filled)
       await this.#run.gate()
+    }
+    if (this.#heirs.length > 0) {
+      await new Filler(this.#run, this.#source, this.#target, this.#tree, this.#heirs).run()
     }
   }
 
-  async #take(events: readonly FillEvent[]): Promise<void> {
+  async #take({ events, release }: Filled): Promise<void> {
     const chunks: PlainChunk[] = []
     const owners = new Set<Filling>()
     const ended: (FillEvent & { type: 'done' })[] = []
@@ -117,28 +113,19 @@ class Filler {
         ended.push(event)
       }
     }
-    if (chunks.length > 0) {
-      const acknowledged = await this.#put(chunks)
-      for (const filling of owners) {
-        filling.acknowledged = Promise.all([filling.acknowledged, acknowledged()])
-        // A rejection ends the run through `#settle`, or through `fail` when the file is read on.
-        filling.acknowledged.catch((error: unknown) => this.#run.fail(error))
-      }
-    }
+    const acknowledged = this.#put(chunks).finally(release)
+    // A rejection ends the run, whoever else waits for it.
+    acknowledged.catch((error: unknown) => this.#run.fail(error))
+    for (const filling of owners) filling.acknowledged = Promise.all([filling.acknowledged, acknowledged])
     for (const event of ended) void this.#settle(event)
   }
 
-  /** Returns when the bytes are within the budget; the function's promise resolves when they have arrived. */
-  async #put(chunks: readonly PlainChunk[]): Promise<() => Promise<void>> {
-    const release = await this.#budget.take(chunks.reduce((sum, { bytes }) => sum + bytes.length, 0))
-    const arrived = this.#target
-      .put(chunks)
-      .then(({ sentChunks, reusedChunks }) => {
-        this.#run.counts.chunksSent += sentChunks
-        this.#run.counts.chunksReused += reusedChunks
-      })
-      .finally(release)
-    return () => arrived
+  /** Resolves when all of it has arrived. */
+  async #put(chunks: readonly PlainChunk[]): Promise<void> {
+    if (chunks.length === 0) return
+    const { sentChunks, reusedChunks } = await this.#target.put(chunks)
+    this.#run.counts.chunksSent += sentChunks
+    this.#run.counts.chunksReused += reusedChunks
   }
 
   async #settle(event: FillEvent & { type: 'done' }): Promise<void> {
@@ -175,9 +162,7 @@ class Filler {
     this.#run.settled.files++
     this.#run.settled.bytes += task.stat.size
     const heir = this.#run.links.fail(task)
-    if (heir !== undefined) {
-      await new Filler(this.#run, this.#source, this.#target, this.#tree, this.#budget, [heir]).run()
-    }
+    if (heir !== undefined) this.#heirs.push(heir)
     this.#tree.settle(task.directory)
   }
 }

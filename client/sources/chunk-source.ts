@@ -5,7 +5,7 @@ import { basename, resolve } from 'node:path'
 import { Problem } from '../../protocol/problem.ts'
 import type {
   FileToRead,
-  FillEvent,
+  Filled,
   ScanEvent,
   Source,
   SourceCapabilities,
@@ -75,19 +75,20 @@ export class ChunkSource implements Source {
     ]
   }
 
-  async *fill(
-    files: readonly FileToRead[],
-    signal: AbortSignal,
-  ): AsyncGenerator<readonly FillEvent[], void, undefined> {
+  async *fill(files: readonly FileToRead[], signal: AbortSignal): AsyncGenerator<Filled, void, undefined> {
     if (files.length !== 1) throw new TypeError('a stream is one file')
     const input =
       typeof this.#input === 'number' ? this.#input : Buffer.from(this.#input, 'utf8').toString('latin1')
-    const job = { files: [input], sizes: [Number.MAX_SAFE_INTEGER], anyKind: true }
-    for await (const events of this.#readers.fill(job, signal)) {
-      yield events.map((event) =>
-        // A device's or a pipe's own stat says nothing about the stream.
-        event.type === 'done' ? { ...event, stat: { ...this.#stat, size: event.bytesRead } } : event,
-      )
+    const job = { files: [input], anyKind: true }
+    for await (const { events, release } of this.#readers.fill(job, signal)) {
+      // A device's or a pipe's own stat says nothing about the stream.
+      const stat = (bytesRead: number): SourceStat => ({ ...this.#stat, size: bytesRead })
+      yield {
+        events: events.map((event) =>
+          event.type === 'done' ? { ...event, stat: stat(event.bytesRead) } : event,
+        ),
+        release,
+      }
     }
   }
 

@@ -1,9 +1,9 @@
 /**
  * Reads files once, cutting and hashing on the way. Runs on a worker thread.
  *
- * Chunks are told as (offset, length) in a buffer that goes to the consumer by transfer. Files that fit
- * beside others share a buffer; a large file fills one buffer after the other, and only the uncut tail,
- * less than a largest chunk, is copied to the front of the next.
+ * Content goes into buffers that both threads share (buffer-pool.ts); chunks are told as (offset, length)
+ * in one. Files that fit beside others share a buffer; a large file fills one buffer after the other, and
+ * only the uncut tail, less than a largest chunk, is copied to the front of the next.
  *
  * A file is what it was at `open`: its stat is taken then and again at the end. If they differ, it is
  * read once more, up to `maxTries` times in all, and told as changed if it never held still.
@@ -14,6 +14,7 @@ import { createHasher, hashId } from '../../protocol/hash.ts'
 import { type Id, idOfDigest } from '../../protocol/id.ts'
 import type { ProblemCode } from '../../protocol/problem.ts'
 import type { SourceStat } from '../engine/source.ts'
+import { bufferAt, giveBuffer, type SharedBuffers, takeBuffer } from './buffer-pool.ts'
 import { kindOf, sourceStat } from './lstat.ts'
 import { fsPath, reach } from './reachable-path.ts'
 import type { Outlet } from './stream-thread.ts'
@@ -21,8 +22,6 @@ import type { Outlet } from './stream-thread.ts'
 export interface FillJob {
   /** Absolute byte strings, or a number: an open file descriptor that is read to its end. */
   readonly files: readonly (string | number)[]
-  /** Sizes that the scan saw: for planning buffers, not trusted. */
-  readonly sizes: readonly number[]
   /** Block devices and pipes may be read too. */
   readonly anyKind: boolean
 }
@@ -33,13 +32,14 @@ export type FillMessageEvent =
   | { type: 'failed'; file: number; code: ProblemCode; detail: string }
   | { type: 'again'; file: number }
 
+/** The buffer is the consumer's from now on, to be given back. */
 export interface FillMessage {
-  readonly buffer: ArrayBuffer
+  readonly buffer: number
   readonly events: FillMessageEvent[]
 }
 
-/** A buffer holds two largest chunks, so that a tail and a fresh stretch fit. */
-const bufferBytes = 2 * cutParameters.maxChunkBytes
+/** Two largest chunks, so that a tail and a fresh stretch fit. */
+export const readBufferBytes = 2 * cutParameters.maxChunkBytes
 /** Up to here a file is one chunk, which needs no looking for cuts. */
 const smallBytes = cutParameters.minChunkBytes
 const maxTries = 3
@@ -53,32 +53,42 @@ class ReadFailure extends Error {
   }
 }
 
+/** The consumer gave the job up: unwinds to `readFiles`. */
+class Cancelled extends Error {}
+
 /** Reads all files of `job` in order and sends what it finds; returns early when the consumer gave up. */
-export function readFiles(job: FillJob, outlet: Outlet<FillMessage>): void {
-  const reader = new FileReader(job, outlet)
-  for (let file = 0; file < job.files.length && !outlet.cancelled; file++) reader.read(file)
-  reader.flush()
+export function readFiles(job: FillJob, outlet: Outlet<FillMessage>, buffers: SharedBuffers): void {
+  const reader = new FileReader(job, outlet, buffers)
+  try {
+    for (let file = 0; file < job.files.length; file++) reader.read(file)
+    reader.send()
+  } catch (error) {
+    if (!(error instanceof Cancelled)) throw error
+  } finally {
+    reader.close()
+  }
 }
 
 class FileReader {
   readonly #job: FillJob
   readonly #outlet: Outlet<FillMessage>
-  #buffer: Buffer
+  readonly #buffers: SharedBuffers
+  /** The buffer at hand; none before the first file and after a send. */
+  #index: number | undefined
+  #buffer: Buffer = Buffer.alloc(0)
   #used = 0
   #events: FillMessageEvent[] = []
 
-  constructor(job: FillJob, outlet: Outlet<FillMessage>) {
+  constructor(job: FillJob, outlet: Outlet<FillMessage>, buffers: SharedBuffers) {
     this.#job = job
     this.#outlet = outlet
-    const planned = job.sizes.reduce((sum, size) => sum + Math.min(size, bufferBytes), 0)
-    this.#buffer = newBuffer(Math.min(bufferBytes, planned + 1))
+    this.#buffers = buffers
   }
 
   read(file: number): void {
     for (let attempt = 1; ; attempt++) {
       try {
-        const unchanged = this.#readOnce(file, attempt === maxTries)
-        if (unchanged || this.#outlet.cancelled) return
+        if (this.#readOnce(file, attempt === maxTries)) return
         this.#events.push({ type: 'again', file })
       } catch (error) {
         if (!(error instanceof ReadFailure)) throw error
@@ -93,7 +103,6 @@ class FileReader {
     const input = openInput(this.#job.files[file] as string | number, this.#job.anyKind)
     try {
       const { digest, bytesRead } = this.#readContent(file, input)
-      if (this.#outlet.cancelled) return true
       const after = sourceStat(asErrno(() => fstatSync(input.fd, { bigint: true })))
       const changed = input.regular && !(sameInode(input.stat, after) && bytesRead === input.stat.size)
       if (changed && !last) return false
@@ -113,7 +122,7 @@ class FileReader {
 
   /** One chunk beside those of other files. Whatever comes behind the expected end is left: it shows in the stat. */
   #readSmall(file: number, input: Input, expected: number): { digest: Id; bytesRead: number } {
-    if (this.#buffer.length - this.#used < expected) this.#replace(bufferBytes)
+    this.#ensureRoom(expected)
     const start = this.#used
     const length = fill(input.fd, this.#buffer, start, start + expected)
     const id = hashId(this.#buffer.subarray(start, start + length))
@@ -123,21 +132,22 @@ class FileReader {
   }
 
   #readLarge(file: number, input: Input): { digest: Id; bytesRead: number } {
-    if (this.#used > 0 || this.#buffer.length < bufferBytes) this.#replace(bufferBytes)
+    this.#ensureRoom(readBufferBytes)
     const content = createHasher()
     let bytesRead = 0
     /** Offset of the first byte in the buffer that is in no chunk yet. */
     let cut = 0
     try {
-      for (let ended = false; !ended; ) {
+      for (;;) {
         const length = fill(input.fd, this.#buffer, this.#used, this.#buffer.length)
-        ended = length < this.#buffer.length - this.#used
+        const ended = length < this.#buffer.length - this.#used
         content.update(this.#buffer.subarray(this.#used, this.#used + length))
         this.#used += length
         bytesRead += length
-        cut = this.#cutAll(file, cut, ended && bytesRead > 0)
-        if (!ended && !this.#carry(cut)) break
-        if (!ended) cut = 0
+        cut = this.#cutAll(file, cut, ended)
+        if (ended) break
+        this.#carry(cut)
+        cut = 0
       }
       if (bytesRead === 0)
         this.#events.push({ type: 'chunk', file, id: hashId(Buffer.alloc(0)), offset: 0, length: 0 })
@@ -161,38 +171,48 @@ class FileReader {
   }
 
   /** Sends what is cut and goes on in a new buffer that begins with the rest. */
-  #carry(cut: number): boolean {
-    const rest = this.#buffer.subarray(cut, this.#used)
-    const next = newBuffer(bufferBytes)
-    rest.copy(next)
-    const sent = this.#send()
-    this.#buffer = next
-    this.#used = rest.length
-    return sent
+  #carry(cut: number): void {
+    const next = this.#take()
+    const buffer = bufferAt(this.#buffers, next)
+    const restBytes = this.#buffer.copy(buffer, 0, cut, this.#used)
+    try {
+      this.send()
+    } catch (error) {
+      giveBuffer(this.#buffers, next)
+      throw error
+    }
+    this.#index = next
+    this.#buffer = buffer
+    this.#used = restBytes
   }
 
-  #replace(bytes: number): void {
-    this.#send()
-    this.#buffer = newBuffer(bytes)
+  /** A buffer in which `bytes` are free: the one at hand, or a new one. */
+  #ensureRoom(bytes: number): void {
+    if (this.#index !== undefined && this.#buffer.length - this.#used >= bytes) return
+    this.send()
+    this.#index ??= this.#take()
+    this.#buffer = bufferAt(this.#buffers, this.#index)
     this.#used = 0
   }
 
-  flush(): void {
-    this.#send()
+  #take(): number {
+    const index = takeBuffer(this.#buffers, () => this.#outlet.cancelled)
+    if (index === undefined) throw new Cancelled()
+    return index
   }
 
-  #send(): boolean {
-    if (this.#events.length === 0) return !this.#outlet.cancelled
-    const buffer = this.#buffer.buffer as ArrayBuffer
-    const events = this.#events
+  /** Hands over what was found so far, and the buffer with it. */
+  send(): void {
+    if (this.#events.length === 0) return
+    this.#index ??= this.#take()
+    if (!this.#outlet.send({ buffer: this.#index, events: this.#events })) throw new Cancelled()
+    this.#index = undefined
     this.#events = []
-    return this.#outlet.send({ buffer, events }, [buffer])
   }
-}
 
-/** A buffer with memory of its own, so that it can be transferred. */
-function newBuffer(bytes: number): Buffer {
-  return Buffer.from(new ArrayBuffer(bytes))
+  close(): void {
+    if (this.#index !== undefined) giveBuffer(this.#buffers, this.#index)
+  }
 }
 
 interface Input {

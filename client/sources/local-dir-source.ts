@@ -5,7 +5,7 @@ import { basename, resolve } from 'node:path'
 import { Problem } from '../../protocol/problem.ts'
 import type {
   FileToRead,
-  FillEvent,
+  Filled,
   ScanEvent,
   ScannedEntry,
   Source,
@@ -66,11 +66,10 @@ export class LocalDirSource implements Source {
     for await (const batch of this.#scanner.run(this.#job, signal)) yield scanEvents(batch)
   }
 
-  fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<readonly FillEvent[]> {
+  fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<Filled> {
     return this.#readers.fill(
       {
         files: files.map((file) => this.#absolute(file.path.toString('latin1'))),
-        sizes: files.map((file) => file.stat.size),
         anyKind: false,
       },
       signal,

@@ -24,8 +24,8 @@ export type ThreadMessage<T> =
 
 /** What the worker's side is given for a job. */
 export interface Outlet<T> {
-  /** Sends an item, its buffers by transfer; sleeps while the consumer lags. False: give the job up. */
-  send(item: T, transfer?: ArrayBuffer[]): boolean
+  /** Sends an item; sleeps while the consumer lags. False, and nothing sent: give the job up. */
+  send(item: T): boolean
   readonly cancelled: boolean
 }
 
@@ -33,7 +33,7 @@ export interface Outlet<T> {
 export function serveJobs<Job, T>(
   port: {
     on(event: 'message', listener: (job: Job) => void): unknown
-    postMessage(message: unknown, transfer?: ArrayBuffer[]): void
+    postMessage(message: unknown): void
   },
   shared: Int32Array,
   ahead: number,
@@ -44,7 +44,7 @@ export function serveJobs<Job, T>(
     get cancelled() {
       return Atomics.load(shared, cancelledSlot) === 1
     },
-    send(item, transfer) {
+    send(item) {
       for (;;) {
         if (outlet.cancelled) return false
         const taken = Atomics.load(shared, takenSlot)
@@ -52,7 +52,7 @@ export function serveJobs<Job, T>(
         Atomics.wait(shared, takenSlot, taken, 1000)
       }
       sent = (sent + 1) | 0
-      port.postMessage({ kind: 'item', item }, transfer ?? [])
+      port.postMessage({ kind: 'item', item })
       return true
     },
   }
@@ -73,16 +73,21 @@ export function serveJobs<Job, T>(
 export class StreamThread<Job, T> {
   readonly #worker: Worker
   readonly #shared: Int32Array
+  readonly #drop: (item: T) => void
   #queue: ThreadMessage<T>[] = []
   #wake: (() => void) | undefined
   #failure: Problem | undefined
   #turn: Promise<void> = Promise.resolve()
   #waiting = 0
 
-  /** `module` is the worker's file without its ending; `ahead` bounds the messages under way. */
-  constructor(module: URL, ahead: number) {
+  /**
+   * `module` is the worker's file; `ahead` bounds the messages under way; `data` goes along to the worker.
+   * `drop` is given the items of a cancelled job that nobody will take.
+   */
+  constructor(module: URL, ahead: number, options: { data?: object; drop?: (item: T) => void } = {}) {
     this.#shared = new Int32Array(new SharedArrayBuffer(8))
-    this.#worker = new Worker(module, { workerData: { shared: this.#shared, ahead } })
+    this.#drop = options.drop ?? (() => {})
+    this.#worker = new Worker(module, { workerData: { ...options.data, shared: this.#shared, ahead } })
     this.#worker.unref()
     this.#worker.on('message', (message: ThreadMessage<T>) => {
       this.#queue.push(message)
@@ -170,8 +175,9 @@ export class StreamThread<Job, T> {
     Atomics.store(this.#shared, cancelledSlot, 1)
     Atomics.notify(this.#shared, takenSlot)
     while (this.#failure === undefined) {
-      const { kind } = await this.#next(undefined)
-      if (kind !== 'item') break
+      const message = await this.#next(undefined)
+      if (message.kind !== 'item') break
+      this.#drop(message.item)
     }
     Atomics.store(this.#shared, cancelledSlot, 0)
   }
