@@ -144,8 +144,8 @@ export function makeDevice(
   }
 }
 
-/** `makedev` of <sys/sysmacros.h> (Linux) and <sys/types.h> (macOS). */
-function deviceNumber(major: number, minor: number): bigint {
+/** What `stat` calls `rdev`: `makedev` of <sys/sysmacros.h> (Linux) and <sys/types.h> (macOS). */
+export function deviceNumber(major: number, minor: number): bigint {
   const [high, low] = [BigInt(major), BigInt(minor)]
   if (isMac) return (high << 24n) | low
   return ((high & 0xfffn) << 8n) | (low & 0xffn) | ((low & ~0xffn) << 12n) | ((high & ~0xfffn) << 32n)

@@ -55,7 +55,8 @@ export class RestoredDirectory {
       const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = constants
       this.#fd = openSync(fields.path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
       this.#descriptors.add(this.#fd)
-      this.path = Buffer.from(`/proc/self/fd/${this.#fd}`)
+      // With the dot it names the directory, not the link to it that stands in /proc.
+      this.path = Buffer.from(`/proc/self/fd/${this.#fd}/.`)
     } else {
       this.path = fields.path
     }

@@ -13,7 +13,7 @@ import type { Id } from '../../protocol/id.ts'
 import { nameBytes, targetBytes } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { Attributes, Entry, FileEntry, Part } from '../../protocol/schema.ts'
-import { makeDevice, makeFifo } from '../posix.ts'
+import { deviceNumber, makeDevice, makeFifo } from '../posix.ts'
 import { fsPath, reach } from '../sources/reachable-path.ts'
 import { isRoot, setAttributes } from './attributes.ts'
 import type { FileJob, FileStep } from './file-writer.ts'
@@ -310,9 +310,13 @@ function nodeIsEqual(path: Buffer, entry: Node, existing: Existing): boolean {
       return existing.isSymbolicLink() && readlinkSync(path, 'buffer').equals(targetBytes(entry))
     case 'fifo':
       return existing.isFIFO()
-    default:
-      // Another device number cannot be told from here: it is made anew, or refused.
+    case 'socket':
       return false
+    case 'character-device':
+    case 'block-device': {
+      const sameKind = entry.kind === 'block-device' ? existing.isBlockDevice() : existing.isCharacterDevice()
+      return sameKind && existing.rdev === deviceNumber(entry.major, entry.minor)
+    }
   }
 }
 

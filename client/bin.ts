@@ -1,0 +1,23 @@
+#!/usr/bin/env node
+/**
+ * The program `chunkdav`: checks that this Node can run it, and picks the part that does the work. What
+ * is written here must run on older versions too, so that they get a clear line instead of a syntax error.
+ */
+const neededMajor = 24
+const serverCommands = ['serve', 'reindex']
+
+if (Number(process.versions.node.split('.')[0]) < neededMajor) {
+  process.stderr.write(
+    `chunkdav: Node.js ${neededMajor} or newer is needed, this is ${process.version}; ` +
+      'get it from https://nodejs.org/en/download, or run: npx -y -p node@24 -p chunkdav chunkdav\n',
+  )
+  process.exitCode = 1
+} else {
+  const words = process.argv.slice(2)
+  const { main } = await (serverCommands.includes(words[0] || '')
+    ? import('../server/main.ts')
+    : import('./cli.ts'))
+  await main(words)
+}
+
+export {}

@@ -1,0 +1,170 @@
+/** The command line of the client: what the process gives the commands, and what it ends with. */
+import { createRequire } from 'node:module'
+import { homedir, hostname, platform } from 'node:os'
+import { join } from 'node:path'
+import { Command, CommanderError } from 'commander'
+import { Problem } from '../protocol/problem.ts'
+import { registerBackup } from './commands/backup.ts'
+import { registerCheckpoints } from './commands/checkpoints.ts'
+import type { CommandContext, ExitCode } from './commands/context.ts'
+import { registerDiff } from './commands/diff.ts'
+import { registerLs } from './commands/ls.ts'
+import { errorEvent, exitCodeOf, lineOf } from './commands/report.ts'
+import { registerRestore } from './commands/restore.ts'
+
+/** What the command line needs of the process. */
+export interface CliProcess {
+  readonly stdout: NodeJS.WritableStream
+  readonly stderr: NodeJS.WritableStream
+  readonly stderrIsTerminal: boolean
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly workingFolder: string
+  readonly signal: AbortSignal
+}
+
+/**
+ * Runs one command. `argv` are the words behind the program's name. Resolves when it is done, with
+ * `process.exitCode` set. The first SIGINT or SIGTERM cancels, the second ends the process at once.
+ */
+export async function main(argv: string[]): Promise<void> {
+  const controller = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(1)
+      const text = 'stopped; run the same command again, it goes on from what is done'
+      controller.abort(new Problem('cancelled', text))
+    })
+  }
+  // Whoever reads our output may have seen enough.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(1)
+    throw error
+  })
+  process.exitCode = await runCli(argv, {
+    stdout: process.stdout,
+    stderr: process.stderr,
+    stderrIsTerminal: process.stderr.isTTY === true,
+    env: process.env,
+    workingFolder: process.cwd(),
+    signal: controller.signal,
+  })
+}
+
+/** Runs one command against `streams` and returns what the process is to end with. Never rejects. */
+export async function runCli(argv: readonly string[], from: CliProcess): Promise<ExitCode> {
+  let exitCode: ExitCode = 0
+  const context = contextOf(from, (code) => {
+    exitCode = code
+  })
+  const json = jsonWanted(argv)
+  try {
+    await buildProgram(context).parseAsync([...argv], { from: 'user' })
+    return exitCode
+  } catch (error) {
+    if (error instanceof CommanderError) return refuse(error, argv, json ? context.emit : undefined, context)
+    context.warn(lineOf(error))
+    if (json) context.emit(errorEvent(error))
+    return exitCodeOf(error)
+  }
+}
+
+/** What commander ends with: help and version are no errors, everything else is wrong usage. */
+function refuse(
+  error: CommanderError,
+  [command = '']: readonly string[],
+  emit: CommandContext['emit'] | undefined,
+  context: CommandContext,
+): ExitCode {
+  if (error.exitCode === 0) return 0
+  // Without a command the help has been printed.
+  if (error.code === 'commander.help') return 2
+  const what = error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
+  const known = commandNames.includes(command) ? ` ${command}` : ''
+  const text = `${what.replace(/\.$/, '')}; see chunkdav${known} --help`
+  context.warn(text)
+  emit?.(errorEvent(new Problem('usage', text, { cause: error })))
+  return 2
+}
+
+function jsonWanted(argv: readonly string[]): boolean {
+  const end = argv.indexOf('--')
+  return argv.slice(0, end < 0 ? argv.length : end).includes('--json')
+}
+
+function contextOf(from: CliProcess, exitWith: (code: ExitCode) => void): CommandContext {
+  const { stdout, stderr, stderrIsTerminal, env, workingFolder, signal } = from
+  const homeFolder = env.HOME || homedir()
+  return {
+    stdout,
+    stderr,
+    stderrIsTerminal,
+    stateFolder: stateFolderOf(env, homeFolder),
+    workingFolder,
+    hostName: hostname(),
+    homeFolder,
+    signal,
+    emit: (event) => void stdout.write(`${JSON.stringify(event)}\n`),
+    say: (line) => void stdout.write(`${line}\n`),
+    // A progress bar may stand on the line: it is drawn anew below.
+    warn: (line) => void stderr.write(`${stderrIsTerminal ? '\r\u001b[K' : ''}chunkdav: ${line}\n`),
+    exitWith,
+  }
+}
+
+/** XDG Base Directory Specification: state that should survive restarts; on macOS Apple's folder for it. */
+function stateFolderOf(env: CliProcess['env'], homeFolder: string): string {
+  if (env.CHUNKDAV_STATE_DIR) return env.CHUNKDAV_STATE_DIR
+  if (env.XDG_STATE_HOME) return join(env.XDG_STATE_HOME, 'chunkdav')
+  if (platform() === 'darwin') return join(homeFolder, 'Library', 'Application Support', 'chunkdav')
+  return join(homeFolder, '.local', 'state', 'chunkdav')
+}
+
+const commandNames = ['backup', 'restore', 'checkpoints', 'ls', 'diff']
+
+const help = `
+Examples:
+  chunkdav serve
+  chunkdav backup ~/documents http://127.0.0.1:8420/home
+  chunkdav checkpoints http://127.0.0.1:8420/home
+  chunkdav restore http://127.0.0.1:8420/home --to ~/restored
+
+Each command has its own --help. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, but some files could not
+be read. CHUNKDAV_STATE_DIR says where the client keeps its databases (default: the system's state folder).`
+
+function buildProgram(context: CommandContext): Command {
+  const program = new Command('chunkdav')
+    .description('A self-hosted backup receiver, and the client that backs up to it')
+    .version(version(), '--version', 'print the version')
+    .helpOption('-h, --help', 'print help')
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => void context.stdout.write(text),
+      writeErr: (text) => void context.stderr.write(text),
+      // Told in one line by `refuse`.
+      outputError: () => {},
+    })
+    .addHelpText('after', help)
+  listServerCommands(program)
+  registerBackup(program, context)
+  registerRestore(program, context)
+  registerCheckpoints(program, context)
+  registerLs(program, context)
+  registerDiff(program, context)
+  return program
+}
+
+/** bin.ts hands these to the server before this file is loaded; here they stand for --help alone. */
+function listServerCommands(program: Command): void {
+  program.command('serve').usage('[options]').description('Run a receiver')
+  program
+    .command('reindex')
+    .description("Rebuild a receiver's content index from its packs")
+    .allowUnknownOption()
+}
+
+/** The package's version; its file is one folder up in a checkout, two in the built package. */
+function version(): string {
+  const require = createRequire(import.meta.url)
+  const path = import.meta.url.endsWith('.ts') ? '../package.json' : '../../package.json'
+  return (require(path) as { version: string }).version
+}

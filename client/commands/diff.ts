@@ -1,0 +1,72 @@
+/** `chunkdav diff URL A B` */
+import type { Command } from 'commander'
+import { type Change, diffTrees } from '../browse.ts'
+import { ObjectReader } from '../restore/object-reader.ts'
+import { selectCheckpoint, selectSource } from '../select-checkpoint.ts'
+import type { CommandContext } from './context.ts'
+import { showPath } from './report.ts'
+import {
+  jsonOption,
+  parseNumberArgument,
+  rootOf,
+  sourceOption,
+  vaultArgument,
+  withVault,
+} from './vault-command.ts'
+
+interface DiffOptions {
+  readonly source?: string
+  readonly json: boolean
+}
+
+const signs = { added: '+', removed: '-', changed: 'M' } as const
+
+const examples = `
+Examples:
+  chunkdav diff http://127.0.0.1:8420/home 11 12
+
+A line says what B has and A has not (+), the other way round (-), or what is different (M).`
+
+/** Adds `diff` to the program. */
+export function registerDiff(program: Command, context: CommandContext): void {
+  program
+    .command('diff')
+    .description('Tell what differs between two backups of a source')
+    .argument(...vaultArgument)
+    .argument('<a>', 'the number of a checkpoint', parseNumberArgument)
+    .argument('<b>', 'the number of another', parseNumberArgument)
+    .option(...sourceOption)
+    .option(...jsonOption, false)
+    .addHelpText('after', examples)
+    .action((url: string, a: number, b: number, options: DiffOptions) => diff(url, a, b, options, context))
+}
+
+async function diff(
+  url: string,
+  a: number,
+  b: number,
+  options: DiffOptions,
+  context: CommandContext,
+): Promise<void> {
+  await withVault(url, async (client) => {
+    const { signal } = context
+    const source = await selectSource(client, options.source, signal)
+    const before = rootOf(await selectCheckpoint(client, source, a, signal))
+    const after = rootOf(await selectCheckpoint(client, source, b, signal))
+    const counts = { added: 0, removed: 0, changed: 0 }
+    for await (const change of diffTrees(new ObjectReader(client, signal), before, after)) {
+      counts[change.change]++
+      if (options.json) context.emit({ type: 'change', ...asJson(change) })
+      else context.say(`${signs[change.change]} ${shown(change)}`)
+    }
+    if (options.json) context.emit({ type: 'summary', source, from: a, to: b, ...counts })
+  })
+}
+
+function shown({ path, before, after }: Change): string {
+  return showPath(path) + ((after ?? before)?.kind === 'directory' ? '/' : '')
+}
+
+function asJson({ change, path, before, after }: Change): Record<string, unknown> {
+  return { change, path: showPath(path), kind: (after ?? before)?.kind }
+}

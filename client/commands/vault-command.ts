@@ -1,0 +1,58 @@
+/** What the commands that read a vault have in common. */
+import { InvalidArgumentError } from 'commander'
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import type { CheckpointState } from '../../protocol/schema.ts'
+import { parseCheckpointNumber } from '../../protocol/url.ts'
+import { ReceiverClient } from '../receiver-client.ts'
+import { parseVaultUrl } from '../vault-url.ts'
+import { parsePath } from './report.ts'
+
+export const vaultArgument = ['<url>', 'the vault: http://HOST:PORT/VAULT'] as const
+export const sourceOption = [
+  '--source <name>',
+  'whose backups (default: the only source in the vault)',
+] as const
+export const jsonOption = ['--json', 'one JSON object a line; the last one is the summary'] as const
+
+/** Runs `action` with a client of the vault at `url`, and closes it. */
+export async function withVault<T>(url: string, action: (client: ReceiverClient) => Promise<T>): Promise<T> {
+  const client = new ReceiverClient(parseVaultUrl(url))
+  try {
+    return await action(client)
+  } catch (cause) {
+    if (!isProblem(cause, 'vault-not-found')) throw cause
+    const text = `there is no vault at ${client.location.shown}; check the URL (a vault is made by its first backup)`
+    throw new Problem('vault-not-found', text, { cause })
+  } finally {
+    await client.close()
+  }
+}
+
+/** A checkpoint's number, or `latest`. */
+export function parseCheckpointOption(text: string): number | 'latest' {
+  if (text === 'latest') return text
+  return parseNumber(text, 'It must be a number such as 3, or latest.')
+}
+
+/** A checkpoint's number. */
+export function parseNumberArgument(text: string): number {
+  return parseNumber(text, 'It must be the number of a checkpoint.')
+}
+
+function parseNumber(text: string, otherwise: string): number {
+  const number = parseCheckpointNumber(text)
+  if (number === undefined) throw new InvalidArgumentError(otherwise)
+  return number
+}
+
+/** Collects a repeatable path option. */
+export function collectPath(text: string, before: Buffer[]): Buffer[] {
+  return [...before, parsePath(text)]
+}
+
+/** The root of a checkpoint that has a tree; Problem `usage` when it is one stream. */
+export function rootOf({ root, source, number }: CheckpointState): NonNullable<CheckpointState['root']> {
+  if (root !== undefined) return root
+  const text = `checkpoint ${number} of ${source} is one stream, without files; restore it with: chunkdav restore … --to FILE`
+  throw new Problem('usage', text)
+}

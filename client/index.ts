@@ -1,0 +1,16 @@
+/** The client as a library: everything that the command line is made of. */
+export { type Change, diffTrees, type FoundEntry, listPath } from './browse.ts'
+export type { TransportCounters, TransportOptions } from './http.ts'
+export {
+  type ByteRange,
+  type CallOptions,
+  type ReadOptions,
+  ReceiverClient,
+  type SendOptions,
+} from './receiver-client.ts'
+export { ObjectReader } from './restore/object-reader.ts'
+export { type RestoreOptions, type RestoreSummary, restore } from './restore/restore.ts'
+export type { RestoreCounts, RestoreProblem } from './restore/restore-log.ts'
+export { restoreStream } from './restore/stream-restore.ts'
+export { selectCheckpoint, selectSource } from './select-checkpoint.ts'
+export { parseVaultUrl, type VaultLocation } from './vault-url.ts'
