@@ -331,7 +331,16 @@ function indexProblem(cause: unknown, folder: string): unknown {
     )
   }
   if (codes.includes('LEVEL_CORRUPTION')) return corrupt(folder, cause)
-  return new Problem('unavailable', `the content index ${folder} failed: ${String(cause)}`, { cause })
+  return new Problem(
+    'unavailable',
+    `the content index ${folder} failed: ${rootOf(cause)}; if the disk is sound, "chunkdav reindex" rebuilds it`,
+    { cause },
+  )
+}
+
+/** The message at the bottom of a chain of causes: LevelDB's own. */
+function rootOf(error: unknown): string {
+  return error instanceof Error && error.cause !== undefined ? rootOf(error.cause) : String(error)
 }
 
 function corrupt(folder: string, cause: unknown): Problem {
