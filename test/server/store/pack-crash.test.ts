@@ -1,0 +1,172 @@
+/**
+ * Whatever is put, flushed, cut off and killed in whatever order: what a flush vouched for is there, what
+ * `stat` shows can be read and is right, and nothing else appears. fast-check prints the seed of a failure.
+ */
+import assert from 'node:assert/strict'
+import { cp } from 'node:fs/promises'
+import fc from 'fast-check'
+import { describe, it } from 'vitest'
+import { hashId } from '../../../protocol/hash.ts'
+import type { Id } from '../../../protocol/id.ts'
+import { isProblem } from '../../../protocol/problem.ts'
+import type { PackChunkStore } from '../../../server/store/pack-chunk-store.ts'
+import { collect, type Sample, sampleBlock } from '../../conformance/chunk-store-suite.ts'
+import { PackSubject } from './pack-subject.ts'
+import { PowerCutFiles } from './power-cut-files.ts'
+
+/** Twenty chunks of different lengths, so that blocks meet each other's chunks often. */
+const pool: Sample[] = Array.from({ length: 20 }, (_, i) => {
+  const bytes = Buffer.alloc(i * 11, i + 1)
+  return { id: hashId(bytes), bytes }
+})
+
+type Step =
+  | { readonly do: 'put'; readonly blocks: readonly (readonly number[])[] }
+  | { readonly do: 'flush' | 'close' | 'kill' | 'fail write' | 'fail sync' | 'lose index' }
+  | { readonly do: 'cut power'; readonly picks: readonly number[] }
+
+const put = fc.record({
+  do: fc.constant('put' as const),
+  blocks: fc.array(fc.array(fc.nat(pool.length - 1), { minLength: 1, maxLength: 5 }), {
+    minLength: 1,
+    maxLength: 4,
+  }),
+})
+const cut = fc.record({
+  do: fc.constant('cut power' as const),
+  picks: fc.array(fc.nat(1000), { minLength: 40 }),
+})
+const plain = fc
+  .constantFrom('flush', 'close', 'kill', 'fail write', 'fail sync', 'lose index')
+  .map((name) => ({ do: name }))
+const steps = fc.array(
+  fc.oneof({ arbitrary: put, weight: 6 }, { arbitrary: cut, weight: 2 }, { arbitrary: plain, weight: 5 }),
+  { maxLength: 25 },
+) as fc.Arbitrary<Step[]>
+
+/** A store, its folder, and what must be true of it. */
+class Run {
+  #files = new PowerCutFiles()
+  #subject: PackSubject
+  #store: PackChunkStore
+  /** Put, and not yet vouched for. */
+  readonly #written = new Set<Id>()
+  readonly #promised = new Set<Id>()
+
+  private constructor(files: PowerCutFiles, subject: PackSubject, store: PackChunkStore) {
+    this.#files = files
+    this.#subject = subject
+    this.#store = store
+  }
+
+  static async begin(): Promise<Run> {
+    const files = new PowerCutFiles()
+    const subject = await PackSubject.create({ packBytes: 1500 })
+    return new Run(files, subject, await subject.open({ files }))
+  }
+
+  async end(): Promise<void> {
+    await this.#store.close().catch(expectStorageProblem)
+    await this.#subject.dispose()
+  }
+
+  async step(step: Step): Promise<void> {
+    if (step.do === 'put') await this.#put(step.blocks)
+    else if (step.do === 'flush') await this.#vouched(this.#store.flush())
+    else if (step.do === 'fail write') this.#files.failNextWrite = true
+    else if (step.do === 'fail sync') this.#files.failNextSync = true
+    else if (step.do === 'cut power') await this.#cutPower(step.picks)
+    else if (step.do === 'kill')
+      await this.#moveTo((copy) => cp(this.#subject.vaultDir, copy.vaultDir, { recursive: true }), true)
+    else await this.#close(step.do === 'lose index')
+    await this.#check()
+  }
+
+  async #put(blocks: readonly (readonly number[])[]): Promise<void> {
+    const puts = blocks.map(async (places) => {
+      const chunks = places.map((place) => pool[place] as Sample)
+      try {
+        await this.#store.put(await sampleBlock(chunks))
+        for (const { id } of chunks) this.#written.add(id)
+      } catch (error) {
+        expectStorageProblem(error)
+      }
+    })
+    await Promise.all(puts)
+  }
+
+  async #vouched(flush: Promise<void>): Promise<void> {
+    const { losses } = this.#store
+    try {
+      await flush
+      for (const id of this.#written) this.#promised.add(id)
+    } catch (error) {
+      expectStorageProblem(error)
+      assert.ok(this.#store.losses > losses, 'a failed flush shows in losses')
+    }
+    this.#written.clear()
+  }
+
+  async #close(loseIndex: boolean): Promise<void> {
+    await this.#vouched(this.#store.close())
+    if (loseIndex) await this.#subject.dropIndex()
+    this.#files = new PowerCutFiles()
+    this.#store = await this.#subject.open({ files: this.#files })
+  }
+
+  async #cutPower(picks: readonly number[]): Promise<void> {
+    let next = 0
+    const pick = (bound: number): number => (picks[next++ % picks.length] as number) % bound
+    await this.#moveTo((copy) => this.#files.cutPower(this.#subject.vaultDir, copy.vaultDir, pick), false)
+  }
+
+  /** Leaves the store as it is, and goes on in a copy of what is left of it. */
+  async #moveTo(leave: (copy: PackSubject) => Promise<void>, keepsWritten: boolean): Promise<void> {
+    const copy = await PackSubject.create({ packBytes: 1500 })
+    await leave(copy)
+    await this.end()
+    this.#subject = copy
+    this.#files = new PowerCutFiles()
+    this.#store = await copy.open({ files: this.#files })
+    // An opening flushes what it found; a killed process's writes are all found.
+    if (keepsWritten) for (const id of this.#written) this.#promised.add(id)
+    this.#written.clear()
+  }
+
+  async #check(): Promise<void> {
+    const lengths = await this.#store.stat(pool.map(({ id }) => id))
+    let present = 0
+    for (const [i, { id, bytes }] of pool.entries()) {
+      if (lengths[i] === undefined) {
+        assert.ok(!this.#promised.has(id), `chunk ${i} was vouched for and is gone`)
+        assert.ok(!this.#written.has(id), `chunk ${i} was written and is gone`)
+        continue
+      }
+      present++
+      assert.equal(lengths[i], bytes.length)
+      assert.ok((await this.#store.get(id))?.equals(bytes), `chunk ${i} reads back`)
+    }
+    assert.equal(this.#store.usage.chunks, present)
+    assert.equal((await collect(this.#store.list())).length, present)
+  }
+}
+
+function expectStorageProblem(error: unknown): void {
+  assert.ok(isProblem(error, 'unavailable') || isProblem(error, 'insufficient-storage'), String(error))
+}
+
+describe('a pack store through crashes', () => {
+  it('keeps its promises', async () => {
+    await fc.assert(
+      fc.asyncProperty(steps, async (sequence) => {
+        const run = await Run.begin()
+        try {
+          for (const step of sequence) await run.step(step)
+        } finally {
+          await run.end()
+        }
+      }),
+      { numRuns: 40 },
+    )
+  })
+})
