@@ -39,27 +39,37 @@ function isPointer(value: unknown): value is string {
 }
 
 /**
- * The object with the patch applied; `object` itself is used up. Problem `patch-conflict` when an
- * operation does not apply, or copies make the object grow beyond `maxBytes`.
+ * The bytes of the object with the patch applied; `object` itself is used up. Problem `patch-conflict` when
+ * an operation does not apply, or makes the object larger than `maxBytes` by copies, or nest too deep.
  */
 export async function applyObjectPatch(
   object: FileObject | DirectoryObject,
   operations: readonly Operation[],
   maxBytes: number,
-): Promise<unknown> {
+): Promise<Buffer> {
   let copiedBytes = 0
   for (const [position, operation] of operations.entries()) {
     if (position % operationsAtOnce === operationsAtOnce - 1) await yieldToEventLoop()
-    if (operation.op === 'copy') {
-      // Copies of copies double each time; without a bound a short patch fills any memory.
-      const { value } = Pointer.fromJSON(operation.from).evaluate(object)
-      copiedBytes += JSON.stringify(value)?.length ?? 0
-      if (copiedBytes > maxBytes) throw conflict(position, 'it copies too much')
+    try {
+      if (operation.op === 'copy') {
+        // Copies of copies double each time; without a bound a short patch fills any memory.
+        const { value } = Pointer.fromJSON(operation.from).evaluate(object)
+        copiedBytes += JSON.stringify(value)?.length ?? 0
+        if (copiedBytes > maxBytes) throw conflict(position, 'it copies too much')
+      }
+      const [error] = applyPatch(object, [operation])
+      if (error) throw conflict(position, error.message, error)
+    } catch (error) {
+      if (error instanceof RangeError) throw conflict(position, 'it nests too deep', error)
+      throw error
     }
-    const [error] = applyPatch(object, [operation])
-    if (error) throw conflict(position, error.message, error)
   }
-  return object
+  try {
+    return Buffer.from(JSON.stringify(object), 'utf8')
+  } catch (error) {
+    if (error instanceof RangeError) throw conflict(operations.length, 'the object nests too deep', error)
+    throw error
+  }
 }
 
 function conflict(position: number, why: string, cause?: unknown): Problem {

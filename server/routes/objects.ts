@@ -111,7 +111,7 @@ export async function patchObject(parts: Parts, ctx: Context, kind: ObjectKind):
   }
   await withText(ctx, parts.uploads, parts.limits.maxJsonBytes, async (text) => {
     const patched = await applyObjectPatch(object, parsePatch(text), parts.limits.maxObjectBytes)
-    await storeObject(ctx, vault, kind, id, Buffer.from(JSON.stringify(patched), 'utf8'))
+    await storeObject(ctx, vault, kind, id, patched)
   })
   await touch([id])
 }

@@ -26,7 +26,7 @@ export async function readPropfind(ctx: Context, budget: MemoryBudget): Promise<
     return undefined
   }
   if (depth !== '0' && depth !== '1') throw new Problem('invalid-request', 'Depth must be 0, 1 or infinity')
-  if (hasBody(ctx.req) && ctx.get('Content-Type') !== '' && !ctx.is('xml', '+xml')) {
+  if (hasBody(ctx.req) && ctx.get('Content-Type') !== '' && !ctx.is('application/xml', 'text/xml')) {
     throw new Problem('unsupported-media-type', 'the body of PROPFIND is XML')
   }
   const body = await withText(ctx, budget, maxPropfindBytes, async (text) => parsePropfind(text))
