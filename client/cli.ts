@@ -158,8 +158,8 @@ function listServerCommands(program: Command): void {
   program.command('serve').usage('[options]').description('Run a receiver')
   program
     .command('reindex')
+    .usage('[options]')
     .description("Rebuild a receiver's content index from its packs")
-    .allowUnknownOption()
 }
 
 /** The package's version; its file is one folder up in a checkout, two in the built package. */

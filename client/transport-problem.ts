@@ -22,14 +22,9 @@ export function transportProblem(error: unknown, origin: string): unknown {
   if (error instanceof TypeError || code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED') {
     return error
   }
-  if (code.startsWith('HPE_')) {
-    return new Problem(
-      'protocol-violation',
-      `what answers at ${origin} does not speak HTTP (${code}); check the URL`,
-      {
-        cause: error,
-      },
-    )
+  if (error.name === 'HTTPParserError') {
+    const text = `what answers at ${origin} does not speak HTTP; check the URL`
+    return new Problem('protocol-violation', text, { cause: error })
   }
   const text =
     advice[code]?.(origin) ??
