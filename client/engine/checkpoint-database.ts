@@ -21,6 +21,7 @@
  */
 import { mkdir, rm } from 'node:fs/promises'
 import { Level } from 'level'
+import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { Entry, Part } from '../../protocol/schema.ts'
 
@@ -33,7 +34,7 @@ export interface EntryRecord {
   /** A directory's number. */
   number?: number
   dirty?: true
-  /** In a database of a `chunks` target: the list of everything at and below a directory. */
+  /** In a database of a `chunks` target: the list of a directory's files' chunks and of its own objects. */
   list?: Part
 }
 
@@ -42,6 +43,8 @@ export interface State {
   open?: number
   /** The last checkpoint that this database saw committed. */
   committed?: number
+  /** In a database of a `chunks` target: the list of the whole tree below this root. */
+  whole?: { root: Id; list: Part }
 }
 
 const stateKey = Buffer.from('state')

@@ -12,6 +12,7 @@
  *
  * What the target turns out to lack at the commit is read and sent again: at most `maxRounds` times.
  */
+import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { CheckpointState, CommitRequest, MissingChunk, Part } from '../../protocol/schema.ts'
 import { BoundedQueue } from './bounded-queue.ts'
@@ -109,7 +110,8 @@ export class Engine {
     const { resumed } = await this.#begin()
     if (this.#options.scanFirst) await this.#scanFirst()
     const committed = await this.#backUpRounds()
-    await this.#database.setState({ committed: committed.number })
+    const { whole } = await this.#database.state()
+    await this.#database.setState({ committed: committed.number, ...(whole && { whole }) })
     return {
       ...this.#run.counts,
       files: this.#run.seen.files,
@@ -132,7 +134,12 @@ export class Engine {
       await this.#database.clear()
       if (base !== undefined) await hydrate(this.#database, this.#target, base, this.#run.signal)
     }
-    await this.#database.setState({ ...(base === undefined ? {} : { committed: base.number }), open: number })
+    const { whole } = known ? state : {}
+    await this.#database.setState({
+      ...(base && { committed: base.number }),
+      ...(whole && { whole }),
+      open: number,
+    })
     return { resumed }
   }
 
@@ -166,23 +173,36 @@ export class Engine {
           { extensions: { missing: outcome.missing } },
         )
       }
-      await this.#distrust(distrusted, outcome.missing)
+      await this.#distrust(distrusted, outcome.missing, round > 1)
     }
   }
 
-  /** Makes the next round read again what is missing; everything, when there is more than can be listed. */
-  async #distrust(distrusted: Set<string>, missing: readonly MissingChunk[]): Promise<void> {
+  /**
+   * Makes the next round read again what is missing: everything, when there is more than can be listed,
+   * or when that has not helped (an item of a list does not tell the file that a chunk belongs to).
+   */
+  async #distrust(
+    distrusted: Set<string>,
+    missing: readonly MissingChunk[],
+    everything: boolean,
+  ): Promise<void> {
     for (const { id, within } of missing) {
       distrusted.add(id)
       if (within !== undefined) distrusted.add(within)
     }
-    if (missing.length >= listedMissing) await this.#forget()
+    if (everything || missing.length >= listedMissing) await this.#forget()
+    else await this.#forgetLists()
     this.#run.startOver()
   }
 
   async #forget(): Promise<void> {
-    const state = await this.#database.state()
+    const { whole: _, ...state } = await this.#database.state()
     await this.#database.clear()
+    await this.#database.setState(state)
+  }
+
+  async #forgetLists(): Promise<void> {
+    const { whole: _, ...state } = await this.#database.state()
     await this.#database.setState(state)
   }
 
@@ -233,7 +253,7 @@ export class Engine {
   }
 
   async #commit(tree: Tree) {
-    const { entry, list, number } = await tree.root()
+    const { entry, number } = await tree.root()
     const { counts, seen } = this.#run
     const totals = { files: seen.files, directories: counts.directories, bytes: seen.bytes }
     const { id, mode, uid, gid, mtimeNs } = entry
@@ -241,11 +261,20 @@ export class Engine {
     let request: CommitRequest = { root: id, attributes, totals }
     if (this.#target.capabilities.form === 'chunks') {
       const stream = this.#source.capabilities.form === 'chunks'
-      const items = [stream ? await this.#streamPart(number) : (list as Part)]
+      const items = [stream ? await this.#streamPart(number) : await this.#wholeList(tree, id)]
       await this.#target.addItems(0, items)
       request = stream ? { items: items.length, totals } : { ...request, items: items.length }
     }
     return this.#target.commit(request)
+  }
+
+  /** All chunks of the tree as one item; the one of the last run while the root is the same. */
+  async #wholeList(tree: Tree, root: Id): Promise<Part> {
+    const state = await this.#database.state()
+    if (state.whole?.root === root) return state.whole.list
+    const list = await tree.wholeList()
+    await this.#database.setState({ ...state, whole: { root, list } })
+    return list
   }
 
   /** The one file of a stream, as an item. */

@@ -13,7 +13,7 @@
 
 import type { Id } from '../../protocol/id.ts'
 import type { EncodedObject } from '../../protocol/objects.ts'
-import type { Entry, Part } from '../../protocol/schema.ts'
+import type { DirectoryEntry, Entry, Part } from '../../protocol/schema.ts'
 import type { CheckpointDatabase, EntryRecord } from './checkpoint-database.ts'
 import { directoryEntry, sameEntry } from './entries.ts'
 import { DirectoryListBuilder, FileListBuilder } from './list-builder.ts'
@@ -49,7 +49,8 @@ export class Tree {
   readonly finished: Promise<void>
 
   /**
-   * `withLists`: also keep, for each directory, the list of all chunks at and below it.
+   * `withLists`: also keep, for each directory, the list of its chunks: its files' content, then its own
+   * objects. What is below its subdirectories is in their lists: lists do not nest as deep as trees do.
    * `distrusted`: ids that the receiver was found to lack; a directory with such an id is built anew.
    */
   constructor(
@@ -184,23 +185,36 @@ export class Tree {
     return objects.flatMap((object) => [object, ...list.add({ id: object.id, size: object.bytes.length })])
   }
 
-  /** The root's entry and, with lists, the list of all there is. After `finished`. */
-  async root(): Promise<{ entry: Entry & { kind: 'directory' }; list: Part | undefined; number: number }> {
+  /** The root's entry and number. After `finished`. */
+  async root(): Promise<{ entry: DirectoryEntry; number: number }> {
     await this.#database.flush()
     const record = await this.#database.get(0, nothing)
     if (record?.entry?.kind !== 'directory' || record.number === undefined) {
       throw new TypeError('the root is not finished')
     }
-    return { entry: record.entry, list: record.list, number: record.number }
+    return { entry: record.entry, number: record.number }
+  }
+
+  /** The list of every chunk of the tree, directory by directory, as one part. After `finished`. */
+  async wholeList(): Promise<Part> {
+    const builder = new FileListBuilder()
+    const root = await this.#database.get(0, nothing)
+    await this.#putObjects(builder.add(root?.list as Part))
+    const numbers = [root?.number as number]
+    for (let number = numbers.pop(); number !== undefined; number = numbers.pop()) {
+      for await (const { record } of this.#database.records(number)) {
+        if (record.number === undefined) continue
+        numbers.push(record.number)
+        await this.#putObjects(builder.add(record.list as Part))
+      }
+    }
+    const { objects, reference } = builder.finish()
+    await this.#putObjects(objects)
+    return reference
   }
 }
 
-function listContent(
-  list: FileListBuilder | undefined,
-  { entry, list: below }: EntryRecord,
-): EncodedObject[] {
-  if (list === undefined) return []
-  if (below !== undefined) return list.add(below)
-  if (entry?.kind !== 'file') return []
+function listContent(list: FileListBuilder | undefined, { entry }: EntryRecord): EncodedObject[] {
+  if (list === undefined || entry?.kind !== 'file') return []
   return list.add({ id: entry.id, size: entry.size, ...(entry.chunked ? { chunked: true as const } : {}) })
 }
