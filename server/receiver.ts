@@ -7,6 +7,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Logger, pino } from 'pino'
 import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
 import { createApp } from './app.ts'
@@ -17,6 +18,8 @@ import { PackChunkStore } from './store/pack-chunk-store.ts'
 import { type OpenStore, Vaults } from './vaults.ts'
 
 const MiB = 1024 * 1024
+/** How long handlers may go on without a connection before the stores are closed under them. */
+const settleMs = 2000
 
 export interface ReceiverOptions {
   readonly dataDir: string
@@ -92,9 +95,11 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   const close = async (): Promise<void> => {
     isStopping = true
     await closeServer(server, options.drainMs ?? 30_000)
-    await requests.settled()
+    // A long walk does not end with its connection, but with the store that it reads.
+    await Promise.race([requests.settled(), sleep(settleMs, undefined, { ref: false })])
     try {
       await vaults.close()
+      await requests.settled()
     } finally {
       await lock.release()
     }
