@@ -40,7 +40,8 @@ function asBuffer(bytes: Uint8Array): Buffer {
 }
 
 function wasmBlake3(): HashImplementation {
-  const wasm = require('blake3') as WasmBlake3
+  // Not 'blake3' itself: its install script may point that at a binary that it downloaded, unverified.
+  const wasm = require('blake3/dist/node') as WasmBlake3
   return {
     name: 'blake3 (WASM)',
     algorithm: 'blake3',

@@ -1,3 +1,4 @@
+import { createRequire } from 'node:module'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { createHasher, hashId, hashImplementations, hashInSlices } from '../../protocol/hash.ts'
@@ -21,6 +22,14 @@ test('the WASM implementation is always there, and Node has SHA-256', () => {
   const names = hashImplementations.map(({ name }) => name)
   expect(names).toContain('blake3 (WASM)')
   expect(names).toContain('sha256 (node:crypto)')
+})
+
+test('WASM is what the package ships, whatever its install script found to download', () => {
+  const loaded = Object.keys(createRequire(import.meta.url).cache).filter((path) =>
+    /node_modules\/blake3\//.test(path),
+  )
+  expect(loaded.some((path) => path.endsWith('/blake3/dist/node/index.js'))).toBe(true)
+  expect(loaded.filter((path) => /blake3\/dist\/(index\.js|node-native|native)/.test(path))).toEqual([])
 })
 
 describe.each([...hashImplementations])('$name', (implementation) => {
