@@ -3,6 +3,7 @@ import { createHasher, type Hasher } from '../../protocol/hash.ts'
 import { algorithmOf, type Id, idOfDigest } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { Attributes } from '../../protocol/schema.ts'
+import { cancelledBy } from '../transport-problem.ts'
 import { setAttributes } from './attributes.ts'
 import type { ReadyBatch, Wanting } from './ordered-chunks.ts'
 import { PartFile, partName } from './part-file.ts'
@@ -60,8 +61,9 @@ export class FileWriter {
   }
 
   /** Takes the steps of a batch. What is wrong with one file is noted; rejects with what ends the restore. */
-  async write({ items, chunks }: ReadyBatch<FileStep>): Promise<void> {
+  async write({ items, chunks }: ReadyBatch<FileStep>, signal?: AbortSignal): Promise<void> {
     for (const step of items) {
+      if (signal?.aborted) throw cancelledBy(signal)
       if (step.job === this.#failed) continue
       try {
         await this.#step(step, chunks)

@@ -22,7 +22,9 @@ export class IncludeFilter {
   static of(paths: readonly Buffer[]): IncludeFilter {
     const wishes = paths.map((path) => ({ path, names: namesOf(path), met: false }))
     const all = wishes.length === 0 || wishes.some((wish) => wish.names.length === 0)
-    return new IncludeFilter(all ? undefined : wishes, 0)
+    // A path below another one asks for nothing more.
+    const outermost = wishes.filter((wish) => !wishes.some((other) => isBelow(wish.names, other.names)))
+    return new IncludeFilter(all ? undefined : outermost, 0)
   }
 
   /** What is wanted of the entry `name`: undefined when nothing is. Something must stand there for a wish to be met. */
@@ -39,6 +41,10 @@ export class IncludeFilter {
   get unmet(): Buffer[] {
     return (this.#wishes ?? []).filter((wish) => !wish.met).map((wish) => wish.path)
   }
+}
+
+function isBelow(names: readonly Buffer[], folder: readonly Buffer[]): boolean {
+  return names.length > folder.length && folder.every((name, index) => names[index]?.equals(name))
 }
 
 /** The names along a path in a backup: `/a//b/` is `a`, `b`. */

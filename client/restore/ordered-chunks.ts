@@ -7,6 +7,7 @@
  * is bounded by (inFlight + 1) batches whatever the list's length.
  */
 import type { Id } from '../../protocol/id.ts'
+import { cancelledBy } from '../transport-problem.ts'
 import type { ChunkOrProblem, ChunkReader } from './chunk-reader.ts'
 
 /** Something that may want a chunk; without `fetch` it only keeps its place in the order. */
@@ -31,7 +32,7 @@ export async function* orderedChunks<W extends Wanting>(
 ): AsyncIterable<ReadyBatch<W>> {
   const stop = new AbortController()
   const either = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal])
-  const batches = batchesOf(list)[Symbol.asyncIterator]()
+  const batches = batchesOf(list, either)[Symbol.asyncIterator]()
   const ready: Promise<ReadyBatch<W>>[] = []
   let ended = false
   try {
@@ -64,10 +65,14 @@ function start<W extends Wanting>(
   return batch
 }
 
-async function* batchesOf<W extends Wanting>(list: AsyncIterable<W>): AsyncGenerator<W[]> {
+async function* batchesOf<W extends Wanting>(
+  list: AsyncIterable<W>,
+  signal: AbortSignal,
+): AsyncGenerator<W[]> {
   let items: W[] = []
   let bytes = 0
   for await (const item of list) {
+    if (signal.aborted) throw cancelledBy(signal)
     items.push(item)
     bytes += item.fetch?.size ?? 0
     if (bytes < batchBytes && items.length < maxBatchItems) continue

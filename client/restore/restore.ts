@@ -15,7 +15,6 @@ import { hashId } from '../../protocol/hash.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { CheckpointState } from '../../protocol/schema.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
-import { cancelledBy } from '../transport-problem.ts'
 import { ChunkReader } from './chunk-reader.ts'
 import { type FileStep, FileWriter } from './file-writer.ts'
 import { IncludeFilter } from './include-filter.ts'
@@ -80,12 +79,12 @@ export async function restore(options: RestoreOptions): Promise<RestoreSummary> 
           log,
           overwrite: options.overwrite ?? false,
           kept: done,
+          signal,
         })
   const writer = new FileWriter(log, done)
   try {
     for await (const batch of orderedChunks(steps, new ChunkReader(client), signal)) {
-      if (signal?.aborted) throw cancelledBy(signal)
-      await writer.write(batch)
+      await writer.write(batch, signal)
     }
   } finally {
     writer.close()

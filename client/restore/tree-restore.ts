@@ -15,6 +15,7 @@ import { Problem } from '../../protocol/problem.ts'
 import type { Attributes, Entry, FileEntry, Part } from '../../protocol/schema.ts'
 import { deviceNumber, makeDevice, makeFifo } from '../posix.ts'
 import { fsPath, reach } from '../sources/reachable-path.ts'
+import { cancelledBy } from '../transport-problem.ts'
 import { isRoot, setAttributes } from './attributes.ts'
 import type { FileJob, FileStep } from './file-writer.ts'
 import { HardLinks, type LinkPlace } from './hard-links.ts'
@@ -41,6 +42,7 @@ export class TreeRestore {
   readonly #overwrite: boolean
   readonly #links: HardLinks
   readonly #kept: (bytes: number) => void
+  readonly #signal: AbortSignal | undefined
 
   /** `kept` is told of content that is at the destination already. */
   constructor(options: {
@@ -48,11 +50,13 @@ export class TreeRestore {
     log: RestoreLog
     overwrite: boolean
     kept: (bytes: number) => void
+    signal?: AbortSignal | undefined
   }) {
     this.#objects = options.objects
     this.#log = options.log
     this.#overwrite = options.overwrite
     this.#kept = options.kept
+    this.#signal = options.signal
     this.#links = new HardLinks((place, source) => this.#link(place, source))
   }
 
@@ -60,6 +64,7 @@ export class TreeRestore {
   async *steps(root: RestoredDirectory, id: Id, filter: IncludeFilter): AsyncIterable<FileStep> {
     const stack: Frame[] = [this.#frame(root, id, filter, undefined)]
     for (let frame = stack.at(-1); frame !== undefined; frame = stack.at(-1)) {
+      this.#checkSignal()
       const entry = await this.#nextEntry(frame)
       if (entry === undefined) {
         stack.pop()
@@ -196,6 +201,7 @@ export class TreeRestore {
     try {
       let offset = 0
       for await (const { id, size } of this.#objects.chunksOf(entry, soon)) {
+        this.#checkSignal()
         if (!(await holdsChunk(fd, offset, { id, size }))) return false
         offset += size
       }
@@ -203,6 +209,10 @@ export class TreeRestore {
     } finally {
       closeSync(fd)
     }
+  }
+
+  #checkSignal(): void {
+    if (this.#signal?.aborted) throw cancelledBy(this.#signal)
   }
 
   #mayReplace(existing: Existing | undefined): void {
