@@ -245,7 +245,7 @@ export class Engine {
     return async (objects) => {
       const release = await budget.take(objects.reduce((sum, { bytes }) => sum + bytes.length, 0))
       try {
-        await this.#target.put(objects)
+        this.#run.countChunks(await this.#target.put(objects))
       } finally {
         release()
       }

@@ -2,6 +2,7 @@
 
 import { Problem, type ProblemCode } from '../../protocol/problem.ts'
 import { HardLinks } from './hard-links.ts'
+import type { PutCount } from './target.ts'
 
 /** Something in the source that could not be backed up as it should. The run goes on. */
 export interface FileProblem {
@@ -93,6 +94,11 @@ export class Run {
     Object.assign(this.seen, { files: 0, bytes: 0 })
     Object.assign(this.settled, { files: 0, bytes: 0 })
     this.problems.length = 0
+  }
+
+  countChunks({ sentChunks, reusedChunks }: PutCount): void {
+    this.counts.chunksSent += sentChunks
+    this.counts.chunksReused += reusedChunks
   }
 
   report(path: Buffer, code: ProblemCode, detail: string): void {

@@ -123,9 +123,7 @@ class Filler {
   /** Resolves when all of it has arrived. */
   async #put(chunks: readonly PlainChunk[]): Promise<void> {
     if (chunks.length === 0) return
-    const { sentChunks, reusedChunks } = await this.#target.put(chunks)
-    this.#run.counts.chunksSent += sentChunks
-    this.#run.counts.chunksReused += reusedChunks
+    this.#run.countChunks(await this.#target.put(chunks))
   }
 
   async #settle(event: FillEvent & { type: 'done' }): Promise<void> {

@@ -53,3 +53,32 @@ export async function restoreTo(
     await client.close()
   }
 }
+
+/** `target` with some methods replaced. */
+export function wrapTarget(target: Target, replaced: Partial<Target>): Target {
+  return {
+    capabilities: target.capabilities,
+    get counters() {
+      return target.counters
+    },
+    begin: (resume, about) => target.begin(resume, about),
+    put: (chunks) => target.put(chunks),
+    addItems: (first, items) => target.addItems(first, items),
+    read: (ids, signal) => target.read(ids, signal),
+    commit: (request) => target.commit(request),
+    close: () => target.close(),
+    ...replaced,
+  }
+}
+
+/** `source` with some methods replaced. */
+export function wrapSource(source: Source, replaced: Partial<Source>): Source {
+  return {
+    capabilities: source.capabilities,
+    about: source.about,
+    scan: (signal) => source.scan(signal),
+    fill: (files, signal) => source.fill(files, signal),
+    close: () => source.close(),
+    ...replaced,
+  }
+}
