@@ -10,6 +10,7 @@ export class FaultyFiles implements FileLayer {
   openFiles = 0
   readonly #faults: { call: Call; code: string; times: number }[] = []
   #gate: Promise<void> | undefined
+  #writeGate: Promise<void> | undefined
 
   /** The next `times` calls of this kind fail with `code`; a write gets half of its bytes down first. */
   fail(call: Call, code: string, times = 1): void {
@@ -22,6 +23,16 @@ export class FaultyFiles implements FileLayer {
     this.#gate = promise
     return () => {
       this.#gate = undefined
+      resolve()
+    }
+  }
+
+  /** Every write is done half, and goes on when the returned function is called. */
+  holdWrites(): () => void {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#writeGate = promise
+    return () => {
+      this.#writeGate = undefined
       resolve()
     }
   }
@@ -48,7 +59,10 @@ export class FaultyFiles implements FileLayer {
           await file.write([bytes.subarray(0, bytes.length >>> 1)], position)
           throw error
         }
-        await file.write(parts, position)
+        const half = bytes.length >>> 1
+        await file.write([bytes.subarray(0, half)], position)
+        await this.#writeGate
+        await file.write([bytes.subarray(half)], position + half)
       },
       datasync: async () => {
         await this.#gate

@@ -76,8 +76,7 @@ class Run {
     else if (step.do === 'fail write') this.#files.failNextWrite = true
     else if (step.do === 'fail sync') this.#files.failNextSync = true
     else if (step.do === 'cut power') await this.#cutPower(step.picks)
-    else if (step.do === 'kill')
-      await this.#moveTo((copy) => cp(this.#subject.vaultDir, copy.vaultDir, { recursive: true }), true)
+    else if (step.do === 'kill') await this.#kill()
     else await this.#close(step.do === 'lose index')
     await this.#check()
   }
@@ -117,20 +116,26 @@ class Run {
   async #cutPower(picks: readonly number[]): Promise<void> {
     let next = 0
     const pick = (bound: number): number => (picks[next++ % picks.length] as number) % bound
-    await this.#moveTo((copy) => this.#files.cutPower(this.#subject.vaultDir, copy.vaultDir, pick), false)
+    const copy = await PackSubject.create({ packBytes: 1500 })
+    await this.#files.cutPower(this.#subject.vaultDir, copy.vaultDir, pick)
+    this.#written.clear()
+    await this.#goOnIn(copy, new PowerCutFiles())
   }
 
-  /** Leaves the store as it is, and goes on in a copy of what is left of it. */
-  async #moveTo(leave: (copy: PackSubject) => Promise<void>, keepsWritten: boolean): Promise<void> {
+  async #kill(): Promise<void> {
     const copy = await PackSubject.create({ packBytes: 1500 })
-    await leave(copy)
+    await cp(this.#subject.vaultDir, copy.vaultDir, { recursive: true })
+    // Everything written is found again, and an opening flushes what it finds.
+    for (const id of this.#written) this.#promised.add(id)
+    this.#written.clear()
+    await this.#goOnIn(copy, new PowerCutFiles(this.#files))
+  }
+
+  async #goOnIn(copy: PackSubject, files: PowerCutFiles): Promise<void> {
     await this.end()
     this.#subject = copy
-    this.#files = new PowerCutFiles()
-    this.#store = await copy.open({ files: this.#files })
-    // An opening flushes what it found; a killed process's writes are all found.
-    if (keepsWritten) for (const id of this.#written) this.#promised.add(id)
-    this.#written.clear()
+    this.#files = files
+    this.#store = await copy.open({ files })
   }
 
   async #check(): Promise<void> {
@@ -156,7 +161,7 @@ function expectStorageProblem(error: unknown): void {
 }
 
 describe('a pack store through crashes', () => {
-  it('keeps its promises', async () => {
+  it('keeps its promises', { timeout: 120_000 }, async () => {
     await fc.assert(
       fc.asyncProperty(steps, async (sequence) => {
         const run = await Run.begin()

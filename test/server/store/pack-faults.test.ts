@@ -83,6 +83,18 @@ describe('flush', () => {
     await copy.dispose()
   })
 
+  it('does not vouch for a write that it has not seen the end of', async () => {
+    await store.put(await sampleBlock([sampleChunk(1000)]))
+    const release = files.holdWrites()
+    const putting = store.put(await sampleBlock([sampleChunk(2000)]))
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    await store.flush()
+    release()
+    await putting
+    await store.flush()
+    assert.equal(files.count('datasync'), 2)
+  })
+
   it('lets puts go on meanwhile', async () => {
     await store.put(await sampleBlock([sampleChunk(1000)]))
     const release = files.holdSyncs()
@@ -164,6 +176,16 @@ describe('a failed write', () => {
     assert.equal(store.usage.chunks, 10)
   })
 
+  it('shows in losses when the way back finds less than there was', async () => {
+    const [a, b] = [sampleChunk(1000), sampleChunk(1000)]
+    await store.put(await sampleBlock([a]))
+    await subject.damage(a.id)
+    files.fail('write', 'EIO')
+    await rejectsWith('unavailable', store.put(await sampleBlock([b])))
+    assert.deepEqual(await store.stat([a.id]), [undefined])
+    assert.equal(store.losses, 1)
+  })
+
   it('makes everything unavailable while the way back fails too, and nothing is lost', async () => {
     const [a, b] = [sampleChunk(1000), sampleChunk(1000)]
     await store.put(await sampleBlock([a]))
@@ -197,6 +219,14 @@ describe('a failed fsync', () => {
     assert.deepEqual(await subject.packs(), ['00000001.pack', '00000002.pack'])
     await reopen()
     await expectHeld(store, [a, b, c])
+  })
+
+  it('shows in losses at once, even while the way back fails', async () => {
+    await store.put(await sampleBlock([sampleChunk(1000)]))
+    files.fail('datasync', 'EIO')
+    files.fail('unlink', 'EIO')
+    await rejectsWith('unavailable', store.flush())
+    assert.ok(store.losses > 0)
   })
 
   it('in the folder counts like one in a pack', async () => {

@@ -26,11 +26,19 @@ const pageBytes = 64
  * batches are written with `sync`, so its folder is copied as it is.
  */
 export class PowerCutFiles implements FileLayer {
-  readonly #packs = new Map<string, PackState>()
+  readonly #packs: Map<string, PackState>
   /** The next datasync fails. */
   failNextSync = false
   /** The next write fails after half of its bytes. */
   failNextWrite = false
+
+  /** `before` is what a process that was killed leaves: the page cache lives on, and what is unsynced in it. */
+  constructor(before?: PowerCutFiles) {
+    this.#packs = new Map()
+    for (const [name, state] of before === undefined ? [] : before.#packs) {
+      this.#packs.set(name, { ...state, writes: [...state.writes] })
+    }
+  }
 
   async open(path: string, mode: 'read' | 'write' | 'create'): Promise<StoreFile> {
     const file = await nodeFiles.open(path, mode)
