@@ -1,0 +1,269 @@
+import { spawn } from 'node:child_process'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Writable } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { runCli } from '../../client/cli.ts'
+import { createProgress, duration, progressLine } from '../../client/progress.ts'
+import { startReceiver, type TestReceiver } from '../support/receiver.ts'
+import { FlakyProxy } from './flaky-proxy.ts'
+import { randomBytes } from './tree-fixture.ts'
+
+let receiver: TestReceiver
+let folder: string
+let url: string
+beforeAll(async () => {
+  receiver = await startReceiver()
+  url = receiver.vaultUrl
+  folder = mkdtempSync(join(tmpdir(), 'chunkdav-cli-'))
+})
+afterAll(async () => {
+  await receiver.stop()
+  rmSync(folder, { recursive: true, force: true })
+})
+
+class Sink extends Writable {
+  readonly pieces: Buffer[] = []
+  override _write(piece: Buffer, _encoding: string, done: () => void): void {
+    this.pieces.push(piece)
+    done()
+  }
+  get text(): string {
+    return Buffer.concat(this.pieces).toString('utf8')
+  }
+}
+
+async function run(...argv: string[]) {
+  const [stdout, stderr] = [new Sink(), new Sink()]
+  const code = await runCli(argv, {
+    stdout,
+    stderr,
+    stderrIsTerminal: false,
+    env: { HOME: folder, CHUNKDAV_STATE_DIR: join(folder, 'state') },
+    workingFolder: folder,
+    signal: new AbortController().signal,
+  })
+  return { code, out: stdout.text, err: stderr.text, bytes: Buffer.concat(stdout.pieces) }
+}
+
+const events = (out: string) =>
+  out
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+
+describe('a vault with two sources', () => {
+  beforeAll(async () => {
+    const source = join(folder, 'source')
+    mkdirSync(join(source, 'docs'), { recursive: true })
+    writeFileSync(join(source, 'docs', 'letter'), 'Dear reader')
+    writeFileSync(join(source, 'large'), randomBytes(1, 2_000_000))
+    chmodSync(join(source, 'large'), 0o640)
+    utimesSync(join(source, 'large'), 1_600_000_000, 1_600_000_000)
+    expect((await run('backup', 'source', url, '--source', 'laptop')).code).toBe(0)
+    writeFileSync(join(source, 'docs', 'letter'), 'Dear readers')
+    writeFileSync(join(source, 'new'), 'N')
+    expect((await run('backup', 'source', url, '--source', 'laptop')).code).toBe(0)
+    expect((await run('backup', 'source/docs', url, '--source', 'docs')).code).toBe(0)
+  })
+
+  test('checkpoints', async () => {
+    const { code, out } = await run('checkpoints', url)
+    expect([code, out.trimEnd().split('\n').length]).toEqual([0, 3])
+    expect(out).toMatch(/^docs {2}1 {2}\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC {2}1 files {2}12 B/)
+    const lines = events((await run('checkpoints', url, '--source', 'laptop', '--json')).out)
+    expect(lines).toMatchObject([
+      { type: 'checkpoint', source: 'laptop', number: 1, state: 'committed' },
+      { type: 'checkpoint', number: 2 },
+      { type: 'summary', checkpoints: 2 },
+    ])
+  })
+
+  test('several sources must be told apart', async () => {
+    for (const command of [
+      ['ls', url],
+      ['restore', url, '--to', 'x'],
+      ['diff', url, '1', '2'],
+    ]) {
+      const { code, err } = await run(...command)
+      expect([code, err]).toEqual([2, expect.stringMatching(/^chunkdav: .*--source .*docs, laptop\n$/)])
+    }
+  })
+
+  test('ls', async () => {
+    const laptop = ['--source', 'laptop']
+    expect((await run('ls', url, ...laptop)).out).toBe('docs/\nlarge\nnew\n')
+    expect((await run('ls', url, ...laptop, '--checkpoint', '1')).out).toBe('docs/\nlarge\n')
+    expect((await run('ls', url, 'large', '-l', ...laptop)).out).toMatch(
+      /^-rw-r----- +\d+ +\d+ +2000000 2020-09-13 12:26:40 large\n$/,
+    )
+    expect(events((await run('ls', url, 'docs', '--json', ...laptop)).out)).toMatchObject([
+      { type: 'entry', path: 'docs/letter', kind: 'file', size: 12 },
+      { type: 'summary', source: 'laptop', checkpoint: 2, entries: 1 },
+    ])
+    expect(await run('ls', url, 'none', ...laptop)).toMatchObject({ code: 1, out: '' })
+  })
+
+  test('diff', async () => {
+    const { code, out } = await run('diff', url, '1', '2', '--source', 'laptop')
+    expect([code, out]).toEqual([0, 'M docs/letter\n+ new\n'])
+    const lines = events((await run('diff', url, '2', '1', '--source', 'laptop', '--json')).out)
+    expect(lines.at(-1)).toEqual({
+      type: 'summary',
+      source: 'laptop',
+      from: 2,
+      to: 1,
+      added: 0,
+      removed: 1,
+      changed: 1,
+    })
+  })
+
+  test('restore: all, an older one, a path, to a pipe', async () => {
+    const laptop = ['--source', 'laptop']
+    const all = await run('restore', url, '--to', 'all', ...laptop)
+    expect([all.code, all.err]).toEqual([0, ''])
+    expect(all.out).toMatch(/^Checkpoint 2 of laptop is restored to .*all\.\n {2}3 files, 2 directories\n/)
+    expect(readFileSync(join(folder, 'all', 'large')).equals(randomBytes(1, 2_000_000))).toBe(true)
+    await run('restore', url, '--to', 'old', '--checkpoint', '1', '--include', 'docs', ...laptop)
+    expect(readFileSync(join(folder, 'old', 'docs', 'letter'), 'utf8')).toBe('Dear reader')
+    const piped = await run('restore', url, '--to', '-', '--include', 'large', ...laptop)
+    expect([piped.code, piped.err, piped.bytes.equals(randomBytes(1, 2_000_000))]).toEqual([0, '', true])
+  })
+
+  test('restore tells what it could not do, exits 1, and overwrites when told', async () => {
+    mkdirSync(join(folder, 'half'))
+    writeFileSync(join(folder, 'half', 'new'), 'other')
+    const command = ['restore', url, '--to', 'half', '--source', 'laptop']
+    const { code, err } = await run(...command)
+    expect([code, err]).toEqual([
+      1,
+      expect.stringMatching(/^chunkdav: new: .*--overwrite.*\nchunkdav: 1 path could not/),
+    ])
+    const json = await run(...command, '--json')
+    expect(events(json.out)).toMatchObject([
+      { type: 'problem', path: 'new', code: 'destination-exists' },
+      { type: 'summary', problems: 1, filesKept: 2, checkpoint: 2 },
+    ])
+    expect(readFileSync(join(folder, 'half', 'new'), 'utf8')).toBe('other')
+    expect((await run(...command, '--overwrite')).code).toBe(0)
+    expect(readFileSync(join(folder, 'half', 'new'), 'utf8')).toBe('N')
+  })
+
+  test.each([
+    [['restore', '{url}', '--to', 'x', '--source', 'none'], 1, 'checkpoint-not-found'],
+    [['restore', '{url}', '--to', 'x', '--source', 'laptop', '--checkpoint', '9'], 1, 'checkpoint-not-found'],
+    [['restore', '{url}', '--to', 'x', '--source', 'a/b'], 2, 'invalid-name'],
+    [['restore', '{url}', '--to', '-', '--source', 'laptop'], 2, 'usage'],
+    [['restore', '{url}', '--to', 'x', '--checkpoint', 'newest'], 2, 'usage'],
+    [['restore', '{url}'], 2, 'usage'],
+    [['restore', '{url}x', '--to', 'x'], 1, 'vault-not-found'],
+    [['restore', 'nowhere', '--to', 'x'], 2, 'usage'],
+    [['ls', '{url}', '--bogus'], 2, 'usage'],
+    [['diff', '{url}', '1', '--source', 'laptop'], 2, 'usage'],
+    [['diff', '{url}', '1', 'two', '--source', 'laptop'], 2, 'usage'],
+    [['nonsense'], 2, 'usage'],
+  ])('%j exits %i with one line', async (command, code, problem) => {
+    const argv = command.map((word) => word.replace('{url}', url))
+    const plain = await run(...argv)
+    expect([plain.code, plain.err]).toEqual([code, expect.stringMatching(/^chunkdav: [^\n]+\n$/)])
+    expect(plain.err).not.toMatch(/^\s+at /m)
+    const json = await run(...argv, '--json')
+    expect([json.code, events(json.out).at(-1)]).toMatchObject([code, { type: 'error', code: problem }])
+  })
+})
+
+test('help and version', async () => {
+  const { code, out, err } = await run('--help')
+  expect([code, err]).toEqual([0, ''])
+  for (const command of ['serve', 'reindex', 'backup', 'restore', 'checkpoints', 'ls', 'diff']) {
+    expect(out).toMatch(new RegExp(`^  ${command}\\b`, 'm'))
+    expect((await run(command, '--help')).code).toBe(0)
+  }
+  for (const command of ['backup', 'restore', 'checkpoints', 'ls', 'diff']) {
+    expect((await run(command, '--help')).out).toMatch(/Examples:\n {2}chunkdav /)
+  }
+  expect(await run('--version')).toMatchObject({ code: 0, out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) })
+  expect(await run()).toMatchObject({ code: 2, out: '', err: expect.stringMatching(/^Usage: chunkdav/) })
+})
+
+describe('the program itself', () => {
+  const bin = fileURLToPath(new URL('../../client/bin.ts', import.meta.url))
+  const start = (...argv: string[]) => {
+    const env = { ...process.env, CHUNKDAV_STATE_DIR: join(folder, 'state') }
+    const child = spawn(process.execPath, [bin, ...argv], { env, cwd: folder })
+    const ended = new Promise<number | null>((resolve) => child.on('close', resolve))
+    return { child, ended, out: text(child.stdout), err: text(child.stderr) }
+  }
+
+  test('hands serve to the receiver, and everything else to the client', async () => {
+    const version = start('--version')
+    expect([await version.ended, await version.out]).toEqual([0, expect.stringMatching(/^\d/)])
+    const serve = start('serve', '--listen', 'nonsense')
+    expect(await serve.ended).toBe(2)
+    expect(await serve.err).toMatch(/HOST:PORT/)
+  })
+
+  test('SIGINT stops a restore cleanly, and the same command goes on', async () => {
+    const source = join(folder, 'slow')
+    writeFileSync(source, randomBytes(5, 20_000_000))
+    expect((await run('backup', 'slow', url, '--source', 'slow')).code).toBe(0)
+    const proxy = await FlakyProxy.start(receiver.url)
+    try {
+      // Every connection breaks before the end: the restore keeps trying until it is told to stop.
+      proxy.otherwise = { answerBytes: 30_000 }
+      const through = `${proxy.url}/home`
+      const { child, ended, err } = start('restore', through, '--source', 'slow', '--to', 'slow-out')
+      while (proxy.connections < 4) await new Promise((resolve) => setTimeout(resolve, 20))
+      child.kill('SIGINT')
+      expect(await ended).toBe(1)
+      expect(await err).toBe('chunkdav: stopped; run the same command again, it goes on from what is done\n')
+    } finally {
+      await proxy.stop()
+    }
+    expect((await run('restore', url, '--source', 'slow', '--to', 'slow-out')).code).toBe(0)
+    expect(readFileSync(join(folder, 'slow-out', 'slow')).equals(readFileSync(source))).toBe(true)
+  })
+})
+
+describe('progress', () => {
+  test.each([
+    [{ filesDone: 1, bytesDone: 0 }, undefined, '1 file  0 B'],
+    [{ filesDone: 3, bytesDone: 5000 }, 1000, '3 files  5 kB  1 kB/s'],
+    [
+      { filesDone: 1, filesTotal: 4, bytesDone: 2500, bytesTotal: 10_000 },
+      100,
+      '█████░░░░░░░░░░░░░░░  25%  1 of 4 files  2.5 kB of 10 kB  100 B/s  1 min 15 s left',
+    ],
+    [
+      { filesDone: 4, filesTotal: 4, bytesDone: 12_000, bytesTotal: 10_000 },
+      undefined,
+      '████████████████████ 100%  4 of 4 files  12 kB of 10 kB',
+    ],
+  ])('%j', (counts, rate, line) => expect(progressLine(counts, rate)).toBe(line))
+
+  test.each([
+    [0.04, '0.0 s'],
+    [41.4, '41 s'],
+    [59.7, '1 min 0 s'],
+    [200, '3 min 20 s'],
+    [7500, '2 h 5 min'],
+  ])('%d seconds', (seconds, shown) => expect(duration(seconds)).toBe(shown))
+
+  test('nothing where nobody watches; a bar on a terminal that goes away again', () => {
+    const [quiet, watched] = [new Sink(), Object.assign(new Sink(), { isTTY: true, columns: 100 })]
+    for (const stream of [quiet, watched]) {
+      const progress = createProgress({ stream, isTTY: stream === watched })
+      progress.update({ filesDone: 1, bytesDone: 10 })
+      progress.stop()
+      progress.stop()
+      progress.update({ filesDone: 2, bytesDone: 20 })
+    }
+    expect(quiet.text).toBe('')
+    expect(watched.text).toMatch(/1 file {2}10 B/)
+    expect(watched.text).not.toMatch(/2 files/)
+  })
+})
