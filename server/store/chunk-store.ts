@@ -45,6 +45,7 @@ export interface ChunkStore {
 
   /**
    * The plain bytes of a chunk, hashed again before they are returned; undefined when absent.
+   * They may be shared with other readers: whoever wants to change them copies them.
    * Problem `chunk-corrupt` (extensions id, pack, offset) when the record is damaged: it is then
    * forgotten, durably, so that `stat` says absent and a later put heals it.
    */

@@ -16,6 +16,7 @@
  * again by scanning. An index without a sound state is no index: everything is scanned.
  */
 import { mkdir, rm } from 'node:fs/promises'
+import { setImmediate as yieldToEventLoop } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import { Level } from 'level'
 import { type Id, idBytes, idToBytes, readId } from '../../protocol/id.ts'
@@ -44,7 +45,7 @@ const rowBytes = 20
 const stateBytes = 24
 const format = 1
 /** Rows read or looked up between two turns of the event loop: about a millisecond's work. */
-const rowsAtOnce = 1000
+const rowsAtOnce = 256
 
 export class ContentIndex {
   readonly #folder: string
@@ -135,7 +136,8 @@ export class ContentIndex {
 
   /** Sets apart the rows that the next `commit` makes durable; later ones wait for the commit after it. */
   freeze(): void {
-    for (const [id, row] of this.#fresh) this.#frozen.set(id, row)
+    if (this.#frozen.size > 0) throw new TypeError('rows are frozen already')
+    this.#frozen = this.#fresh
     this.#fresh = new Map()
   }
 
@@ -145,12 +147,16 @@ export class ContentIndex {
    */
   async commit(mark: Position): Promise<void> {
     const rows = this.#syncedRows + addedIn(this.#frozen)
-    const batch = [...this.#frozen.values()].map((row) => {
-      const key = idToBytes(row.id)
-      return { type: 'put' as const, key, value: encodeRow(key, row) }
+    await this.#do(async (db) => {
+      await using batch = db.batch()
+      let turn = 0
+      for (const row of this.#frozen.values()) {
+        const key = idToBytes(row.id)
+        batch.put(key, encodeRow(key, row))
+        if (++turn % rowsAtOnce === 0) await yieldToEventLoop()
+      }
+      await batch.put(stateKey, encodeState(mark, rows)).write({ sync: true })
     })
-    const state = { type: 'put' as const, key: stateKey, value: encodeState(mark, rows) }
-    await this.#do((db) => db.batch([...batch, state], { sync: true }))
     this.#syncedRows = rows
     this.#mark = mark
     this.#frozen = new Map()

@@ -200,7 +200,7 @@ class Scan {
       this.#foundRows += rows.length
       wholeEnd = step.offset + totalBytes
       if (this.#foundRows >= rowsAtOnce) await this.#addFound()
-      if (index.unsyncedRows >= commitRows) {
+      if (index.unsyncedRows + this.#foundRows >= commitRows) {
         await this.#addFound()
         await file.datasync()
         index.freeze()

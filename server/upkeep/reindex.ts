@@ -1,5 +1,6 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Problem } from '../../protocol/problem.ts'
 import { ContentIndex } from '../store/content-index.ts'
 import { PackChunkStore, type PackChunkStoreOptions } from '../store/pack-chunk-store.ts'
 import type { DamagedStretch } from '../store/recovery.ts'
@@ -33,11 +34,25 @@ export async function reindex(
   }
 }
 
-/** `reindex` for every vault below a receiver's data directory, one after the other, in order of their names. */
+/**
+ * `reindex` for every vault below a receiver's data directory, one after the other, in order of their
+ * names. Problem `vault-not-found` when `dataDir` is no data directory.
+ */
 export async function* reindexAll(dataDir: string): AsyncGenerator<{ vault: string; report: ReindexReport }> {
-  const folders = await readdir(join(dataDir, 'vaults'), { withFileTypes: true })
-  const vaults = folders.filter((folder) => folder.isDirectory()).map(({ name }) => name)
-  for (const vault of vaults.sort()) {
+  for (const vault of await vaultNames(dataDir)) {
     yield { vault, report: await reindex(join(dataDir, 'vaults', vault)) }
+  }
+}
+
+async function vaultNames(dataDir: string): Promise<string[]> {
+  try {
+    const folders = await readdir(join(dataDir, 'vaults'), { withFileTypes: true })
+    const names = folders.filter((folder) => folder.isDirectory()).map(({ name }) => name)
+    return names.sort()
+  } catch (cause) {
+    if (!(cause instanceof Error && 'code' in cause && cause.code === 'ENOENT')) throw cause
+    throw new Problem('vault-not-found', `${dataDir} has no folder "vaults"; is it a data directory?`, {
+      cause,
+    })
   }
 }

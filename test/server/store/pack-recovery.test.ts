@@ -323,6 +323,11 @@ describe('reindex', () => {
     })
   })
 
+  it('says so when it is pointed at no data directory', async () => {
+    const { vaultDir } = await newSubject()
+    await rejectsWith('vault-not-found', collect(reindexAll(vaultDir)))
+  })
+
   it('goes through every vault of a data directory', async () => {
     const { subject } = await threeBlocks(3)
     const dataDir = await newSubject()

@@ -91,6 +91,7 @@ export class PowerCutFiles implements FileLayer {
 
   async syncFolder(path: string): Promise<void> {
     await nodeFiles.syncFolder(path)
+    if (basename(path) !== 'packs') return
     for (const state of this.#packs.values()) state.nameIsSynced = true
   }
 
