@@ -141,7 +141,13 @@ class OpenRequests {
 
 function serverFor(handle: Handle): Server {
   // A body may take as long as it takes, as long as it moves: request-body.ts watches that.
-  const server = createServer({ requestTimeout: 0, headersTimeout: 30_000, keepAliveTimeout: 65_000 })
+  const server = createServer({
+    requestTimeout: 0,
+    headersTimeout: 30_000,
+    keepAliveTimeout: 65_000,
+    // A path of 4,096 bytes, percent-encoded, and the other headers.
+    maxHeaderSize: 64 * 1024,
+  })
   server.on('request', handle)
   // Both would be answered by Node itself otherwise.
   server.on('checkContinue', handle)

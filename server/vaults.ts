@@ -1,6 +1,6 @@
 import { mkdir, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Problem } from '../protocol/problem.ts'
+import { isProblem, Problem } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
 import { syncDirectory } from './catalog/durable-file.ts'
@@ -11,6 +11,17 @@ export interface Vault {
   readonly name: string
   readonly store: ChunkStore
   readonly catalog: Catalog
+}
+
+/** A file system's own folders, such as lost+found, are no vaults. */
+function isVaultName(name: string): boolean {
+  try {
+    parseVaultName(name)
+    return true
+  } catch (error) {
+    if (isProblem(error, 'invalid-name')) return false
+    throw error
+  }
 }
 
 /** Opens the store that is kept in a vault's folder, creating it when there is none. */
@@ -41,7 +52,7 @@ export class Vaults {
   async list(): Promise<string[]> {
     const entries = await readdir(this.path, { withFileTypes: true })
     return entries
-      .filter((entry) => entry.isDirectory())
+      .filter((entry) => entry.isDirectory() && isVaultName(entry.name))
       .map((entry) => entry.name)
       .sort()
   }

@@ -42,7 +42,7 @@ test.each([
 ])('%s %s → %s', async (method, path, expected) => {
   const answer = await fetch(server.url + path, { method })
   expect(answer.headers.get('content-type')).toMatch(/^application\/problem\+json/)
-  if (expected.startsWith('405')) expect(answer.headers.get('allow')).toContain('OPTIONS')
+  if (expected.startsWith('405')) expect(answer.headers.get('allow')).toMatch(/GET|POST/)
   expect(await problemOf(answer)).toBe(expected)
 })
 
