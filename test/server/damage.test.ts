@@ -1,0 +1,55 @@
+/** A bit that flipped in a pack: named, never handed out, healed by sending the chunk again. */
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect, test } from 'vitest'
+import { startReceiver } from '../support/receiver.ts'
+import { begin, chunk, noise, post, problemOf, put, smallTree } from './requests.ts'
+
+async function flipBit(dataDir: string, at: Buffer): Promise<void> {
+  const packs = join(dataDir, 'vaults/home/packs')
+  for (const name of await readdir(packs)) {
+    const bytes = await readFile(join(packs, name))
+    const offset = bytes.indexOf(at)
+    if (offset < 0) continue
+    bytes[offset] = (bytes[offset] as number) ^ 1
+    await writeFile(join(packs, name), bytes)
+    return
+  }
+  throw new Error('the bytes are in no pack')
+}
+
+test.each([['identity'], ['zstd']])('a damaged chunk, asked for as %s', async (encoding) => {
+  const item = chunk(noise(50_000, 81))
+  const first = await startReceiver({ keep: true })
+  await put(first, 'chunks', item)
+  await first.stop()
+  await flipBit(first.dataDir, item.bytes.subarray(1000, 1100))
+
+  await using second = await startReceiver({ dataDir: first.dataDir })
+  const headers = { 'Accept-Encoding': encoding }
+  const answer = await fetch(`${second.vaultUrl}/chunks/${item.id}`, { headers })
+  const body = (await answer.json()) as { type: string; id: string }
+  expect([answer.status, body.type, body.id]).toEqual([500, 'urn:chunkdav:problem:chunk-corrupt', item.id])
+  expect(await problemOf(await fetch(`${second.vaultUrl}/chunks/${item.id}`))).toBe('404 chunk-not-found')
+  expect((await put(second, 'chunks', item)).status).toBe(201)
+  expect((await fetch(`${second.vaultUrl}/chunks/${item.id}`)).status).toBe(200)
+  await rm(first.dataDir, { recursive: true })
+})
+
+test('a tree with a damaged chunk is not committed until it was sent again', async () => {
+  const tree = smallTree()
+  const first = await startReceiver({ keep: true })
+  for (const item of [...tree.chunks, ...tree.objects]) await put(first, 'chunks', item)
+  await first.stop()
+  await flipBit(first.dataDir, tree.parts[0].bytes.subarray(100, 200))
+
+  await using second = await startReceiver({ dataDir: first.dataDir })
+  const fetched = await fetch(`${second.vaultUrl}/dirs/${tree.root.id}/big`)
+  expect(await problemOf(fetched)).toBe('500 chunk-corrupt')
+  const path = await begin(second, 's', 'dir')
+  const refused = await post(second, `${path}/commit`, { root: tree.root.id })
+  expect(await refused.json()).toMatchObject({ missing: [{ id: tree.parts[0].id, within: tree.big.id }] })
+  await put(second, 'chunks', tree.parts[0])
+  expect((await post(second, `${path}/commit`, { root: tree.root.id })).status).toBe(200)
+  await rm(first.dataDir, { recursive: true })
+})
