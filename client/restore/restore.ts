@@ -31,7 +31,8 @@ export interface RestoreOptions {
   /** A committed one. */
   readonly checkpoint: CheckpointState
   /**
-   * The directory to restore into; made when it is not there. For a checkpoint that is one stream, the file
+   * The directory to restore into; made when it is not there. It gets the attributes of the backup's root,
+   * unless it was there and `include` asks for some paths only. For a checkpoint that is one stream, the file
    * to write; when a directory stands there, the file gets the source's name in it.
    */
   readonly to: string
@@ -109,13 +110,16 @@ interface Plan {
 }
 
 function planTree(
-  { to, checkpoint }: RestoreOptions,
+  { to, checkpoint, include = [] }: RestoreOptions,
   id: NonNullable<CheckpointState['root']>,
   filter: IncludeFilter,
   settings: ConstructorParameters<typeof TreeRestore>[0],
 ): Plan {
   const { log } = settings
-  const root = RestoredDirectory.root(openDestination(to), checkpoint.attributes, (directory, error) =>
+  // Somebody who fetches a path into /tmp does not mean that /tmp gets the owner and mode of the backup's root.
+  const isTheirs = include.length > 0 && lookAt(Buffer.from(to)) !== undefined
+  const attributes = isTheirs ? undefined : checkpoint.attributes
+  const root = RestoredDirectory.root(openDestination(to), attributes, (directory, error) =>
     log.failed(directory.shownPath, error),
   )
   log.counts.directories++

@@ -1,4 +1,4 @@
-import { lstatSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { lstatSync, mkdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
@@ -263,6 +263,16 @@ describe('--include', () => {
     expect(summary.problems).toBe(0)
     expect(await listing(fixture.at('out'))).toEqual(expected)
     expect(fixture.client.counters.bytesReceived - before).toBeLessThan(100_000)
+  })
+
+  test('a destination that is there keeps its own mode and time; one that is made gets those of the root', async () => {
+    const checkpoint = await tree()
+    const include = [Buffer.from('docs/a')]
+    mkdirSync(fixture.at('theirs'), { mode: 0o711 })
+    await fixture.restore(checkpoint, { include, to: fixture.at('theirs') })
+    expect(lstatSync(fixture.at('theirs')).mode & 0o7777).toBe(0o711)
+    await fixture.restore(checkpoint, { include, to: fixture.at('made') })
+    expectAttributes(fixture.at('made'), plainDirectory.mode, plainDirectory.mtimeNs)
   })
 
   test('what is not there is a problem, and the rest is restored', async () => {
