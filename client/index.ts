@@ -1,5 +1,9 @@
 /** The client as a library: everything that the command line is made of. */
 export { type Change, diffTrees, type FoundEntry, listPath } from './browse.ts'
+export { CheckpointDatabase } from './engine/checkpoint-database.ts'
+export { type BackupSummary, Engine } from './engine/engine.ts'
+export type * from './engine/source.ts'
+export type * from './engine/target.ts'
 export type { TransportCounters, TransportOptions } from './http.ts'
 export {
   type ByteRange,
@@ -13,4 +17,8 @@ export { type RestoreOptions, type RestoreSummary, restore } from './restore/res
 export type { RestoreCounts, RestoreProblem } from './restore/restore-log.ts'
 export { restoreStream } from './restore/stream-restore.ts'
 export { selectCheckpoint, selectSource } from './select-checkpoint.ts'
+export { ChunkSource } from './sources/chunk-source.ts'
+export { LocalDirSource } from './sources/local-dir-source.ts'
+export { ChunkTarget } from './targets/chunk-target.ts'
+export { DirTarget } from './targets/dir-target.ts'
 export { parseVaultUrl, type VaultLocation } from './vault-url.ts'

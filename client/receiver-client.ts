@@ -3,7 +3,7 @@
  * All of them may run at once; connections are shared. Each rejects with a Problem: the receiver's own,
  * `transport-failed` after the retries, `protocol-violation` when an answer does not fit its schema,
  * `cancelled` as soon as the signal aborts. Nothing here hashes what comes in, except objects: chunks
- * are verified by those who read them.
+ * are verified by those who read them. The file is long because the list of requests is; it has no depth.
  */
 import type { Static, TSchema } from 'typebox'
 import { type Block, batchMediaType } from '../protocol/block.ts'
