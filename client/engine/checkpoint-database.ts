@@ -54,12 +54,15 @@ const reserveNumbers = 1024
 const keyPrefixBytes = 7
 /** Writes gathered before they go to LevelDB in one batch. */
 const batchWrites = 1000
+/** What a killed process may forget, in ms. */
+const batchMs = 200
 
 type Write = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
 
 export class CheckpointDatabase {
   readonly #level: Level<Buffer, Buffer>
   #pending: Write[] = []
+  #timer: NodeJS.Timeout | undefined
   #written: Promise<void> = Promise.resolve()
   #nextNumber: number
   /** Numbers below this are written down as given. */
@@ -162,9 +165,12 @@ export class CheckpointDatabase {
   #write(write: Write): void {
     this.#pending.push(write)
     if (this.#pending.length >= batchWrites) this.#hand()
+    else this.#timer ??= setTimeout(() => this.#hand(), batchMs)
   }
 
   #hand(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
     const writes = this.#pending
     this.#pending = []
     this.#written = this.#written.then(() => this.#level.batch(writes))

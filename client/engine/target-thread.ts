@@ -60,9 +60,16 @@ interface Filling {
   list: FileListBuilder | undefined
   /** Resolves when everything put so far is acknowledged. */
   acknowledged: Promise<unknown>
+  /** Content bytes that count as settled already, for the progress of large files. */
+  settledBytes: number
 }
 
-const empty = (): Filling => ({ first: undefined, list: undefined, acknowledged: Promise.resolve() })
+const empty = (): Filling => ({
+  first: undefined,
+  list: undefined,
+  acknowledged: Promise.resolve(),
+  settledBytes: 0,
+})
 
 class Filler {
   readonly #run: Run
@@ -95,29 +102,43 @@ class Filler {
 
   async #take({ events, release }: Filled): Promise<void> {
     const chunks: PlainChunk[] = []
-    const owners = new Set<Filling>()
+    const owners = new Map<Filling, number>()
     const ended: (FillEvent & { type: 'done' })[] = []
     for (const event of events) {
       const filling = this.#filling[event.file] as Filling
       if (event.type === 'chunk') {
         chunks.push(event, ...addChunk(filling, event))
-        owners.add(filling)
+        owners.set(filling, (owners.get(filling) ?? 0) + event.bytes.length)
       } else if (event.type === 'again') {
+        this.#unsettle(filling)
         this.#filling[event.file] = empty()
       } else if (event.type === 'failed') {
         await this.#failed(event)
       } else {
         const { objects } = finishList(filling, event.digest)
         chunks.push(...objects)
-        if (objects.length > 0) owners.add(filling)
+        if (objects.length > 0 && !owners.has(filling)) owners.set(filling, 0)
         ended.push(event)
       }
     }
     const acknowledged = this.#put(chunks).finally(release)
     // A rejection ends the run, whoever else waits for it.
     acknowledged.catch((error: unknown) => this.#run.fail(error))
-    for (const filling of owners) filling.acknowledged = Promise.all([filling.acknowledged, acknowledged])
+    for (const [filling, bytes] of owners) {
+      const counted = acknowledged.then(() => {
+        filling.settledBytes += bytes
+        this.#run.settled.bytes += bytes
+      })
+      filling.acknowledged = Promise.all([filling.acknowledged, counted])
+      filling.acknowledged.catch((error: unknown) => this.#run.fail(error))
+    }
     for (const event of ended) void this.#settle(event)
+  }
+
+  /** The file counts as a whole when it is settled, and not at all when it must be read again. */
+  #unsettle(filling: Filling): void {
+    this.#run.settled.bytes -= filling.settledBytes
+    filling.settledBytes = 0
   }
 
   /** Resolves when all of it has arrived. */
@@ -132,6 +153,7 @@ class Filler {
     const { id, chunked } = finishedPart(filling)
     try {
       await filling.acknowledged
+      this.#unsettle(filling)
       // Without a matching ctime the next run reads it again.
       const uncertain = event.changed || isRacy(event.stat)
       const stat = uncertain ? { ...event.stat, ctimeNs: '' } : event.stat
@@ -155,6 +177,7 @@ class Filler {
 
   async #failed({ file, problem }: FillEvent & { type: 'failed' }): Promise<void> {
     const task = this.#tasks[file] as FileTask
+    this.#unsettle(this.#filling[file] as Filling)
     this.#run.report(task.path, problem.code, problem.message)
     await this.#tree.forget(task.directory, task.name, task.before)
     this.#run.settled.files++

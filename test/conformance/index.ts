@@ -1,0 +1,7 @@
+/** The published suites: give them a test runner and something to test. */
+export {
+  type ChunkStoreSubject,
+  type ChunkStoreSuiteOptions,
+  chunkStoreSuite,
+  type SuiteRunner,
+} from './chunk-store-suite.ts'
