@@ -1,5 +1,5 @@
 import { access, constants, mkdir } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Level } from 'level'
 import { Problem } from '../protocol/problem.ts'
 
@@ -14,7 +14,7 @@ export interface DataLock {
  * system, which ends with the process however that ends, and Node has none of its own.
  */
 export async function lockDataDir(dataDir: string): Promise<DataLock> {
-  await mkdir(dataDir, { recursive: true })
+  await makeFolders(dataDir)
   await access(dataDir, constants.W_OK)
   const database = new Level(join(dataDir, 'lock'))
   try {
@@ -25,4 +25,20 @@ export async function lockDataDir(dataDir: string): Promise<DataLock> {
     throw new Problem('in-use', `another receiver is at work on ${dataDir}; stop it first`, { cause })
   }
   return { release: () => database.close() }
+}
+
+/**
+ * Creates a folder and those above it. Node's own `recursive` never returns where a parent is there and yet
+ * takes no folders, as in /proc.
+ */
+async function makeFolders(path: string): Promise<void> {
+  try {
+    await mkdir(path)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') return
+    if (code !== 'ENOENT' || dirname(path) === path) throw error
+    await makeFolders(dirname(path))
+    await mkdir(path)
+  }
 }

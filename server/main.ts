@@ -152,12 +152,16 @@ function report(error: unknown): number {
 
 function explain(error: unknown): string {
   if (isProblem(error)) return error.message
-  const { code, path, address, port } = error as NodeJS.ErrnoException & { address?: string; port?: number }
+  const { code, syscall, path, address, port } = error as NodeJS.ErrnoException & {
+    address?: string
+    port?: number
+  }
   if (code === 'EADDRINUSE') return `${address}:${port} is in use already; choose another with --listen`
   if (code === 'EADDRNOTAVAIL') return `this machine has no address ${address}`
   if (code === 'EACCES' && port !== undefined) return `this user may not listen on port ${port}`
   if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM')
     return `${path} cannot be written by this user`
+  if (code === 'ENOENT' && syscall === 'mkdir') return `${path} cannot be created`
   if (code === 'ENOENT') return `there is nothing at ${path}`
   if (code === 'ENOTDIR' || code === 'EEXIST') return `${path} is no directory`
   return error instanceof Error ? error.message : String(error)

@@ -129,6 +129,13 @@ describe('start', () => {
     expect(served.err).toMatch(oneLine)
   })
 
+  test.skipIf(process.platform !== 'linux')('a data directory where none can be made', async () => {
+    const served = run(['serve', '--data', '/proc/chunkdav/data', '--listen', '127.0.0.1:0'])
+    running.push(served)
+    expect(await served.ended).toBe(1)
+    expect(served.err).toMatch(oneLine)
+  })
+
   test.skipIf(process.getuid?.() === 0)('a data directory that cannot be written', async () => {
     await chmod(dir, 0o500)
     const served = run(['serve', '--data', join(dir, 'data'), '--listen', '127.0.0.1:0'])
