@@ -56,7 +56,7 @@ export interface BackupSummary extends Readonly<Counts>, TargetCounters {
   readonly durationMs: number
 }
 
-const queuedFiles = 4096
+const queuedFiles = 1024
 const maxRounds = 3
 /** Directory objects and lists that may be under way. */
 const objectBytesInFlight = 16 * 1024 * 1024

@@ -19,7 +19,7 @@ import type { Tree } from './tree.ts'
 
 /** A group of files for one reading thread. */
 const groupBytes = 6 * 1024 * 1024
-const groupFiles = 512
+const groupFiles = 256
 /** A file this young when it was read may be written again within the same tick of the kernel's clock. */
 const racyNs = 20_000_000n
 

@@ -28,7 +28,7 @@ export type ScanMessage =
   | { type: 'leave' }
   | { type: 'problem'; path: string; code: ProblemCode; detail: string }
 
-const batchMessages = 512
+const batchMessages = 256
 const cacheTag = 'Signature: 8a477f597d28d172789f06886806bc55'
 
 /** The directory made up to hold several sources: nothing about it changes from run to run. */

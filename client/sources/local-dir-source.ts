@@ -23,8 +23,8 @@ export interface LocalDirOptions extends Partial<ExcludeOptions> {
   readonly readers?: number
 }
 
-/** Scan batches that the source thread may be ahead: about 8,000 entries. */
-const scanAhead = 16
+/** Scan batches that the source thread may be ahead: about 2,000 entries. */
+const scanAhead = 8
 
 export class LocalDirSource implements Source {
   readonly capabilities: SourceCapabilities = { form: 'dir' }
