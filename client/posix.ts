@@ -1,6 +1,6 @@
 /**
  * What Node lacks, from the C library of the running process, through koffi: times in nanoseconds (of
- * symlinks too), fifos, device nodes, holes. Linux and macOS. Paths are bytes, without NUL. Failures are
+ * symlinks too), fifos, device nodes, holes, waiting for a pipe. Linux and macOS. Paths are bytes, without NUL. Failures are
  * Error objects as node:fs throws them: `code`, `errno`, `syscall`, `path`. Where koffi does not load,
  * `posixAvailable()` is false: times are then set through node:fs, rounded to what a double holds, and
  * the rest fails with ENOSYS.
@@ -15,6 +15,7 @@ interface Library {
   mkfifo(path: Uint8Array, mode: number): number
   mknod: ((path: Uint8Array, mode: number, device: bigint) => number) | undefined
   lseek(fd: number, offset: number | bigint, whence: number): number | bigint
+  poll(requests: Uint8Array, count: number, timeoutMs: number): number
   errno(): number
 }
 
@@ -51,6 +52,9 @@ function load(): Library | null {
       mkfifo: process.func(`int mkfifo(const uint8_t*, ${modeType})`) as Library['mkfifo'],
       mknod: optional(() => process.func(`int mknod(const uint8_t*, ${modeType}, ${deviceType})`)),
       lseek: process.func('int64_t lseek(int, int64_t, int)') as Library['lseek'],
+      poll: process.func(
+        `int poll(uint8_t*, ${isMac ? 'unsigned int' : 'unsigned long'}, int)`,
+      ) as Library['poll'],
       errno: () => koffi.errno(),
     }
   } catch (error) {
@@ -174,5 +178,24 @@ function seek(fd: number, offset: number, whence: number): number | undefined {
   if (found >= 0) return found
   const error = failure(libc.errno(), 'lseek')
   if (error.code === 'ENXIO') return undefined
+  throw error
+}
+
+/**
+ * Waits up to `timeoutMs` until a read of `fd` would not block: there is something, or the end. False when
+ * there is nothing yet. Without koffi true at once: the read itself waits then. Blocks the thread.
+ */
+export function waitReadable(fd: number, timeoutMs: number): boolean {
+  const libc = library()
+  if (libc === null) return true
+  // struct pollfd: int fd, short events, short revents. POLLIN is 1 everywhere.
+  const request = new Uint8Array(8)
+  const view = new DataView(request.buffer)
+  view.setInt32(0, fd, true)
+  view.setInt16(4, 1, true)
+  const ready = libc.poll(request, 1, timeoutMs)
+  if (ready >= 0) return ready > 0
+  const error = failure(libc.errno(), 'poll')
+  if (error.code === 'EINTR') return false
   throw error
 }

@@ -8,12 +8,14 @@
  * A file is what it was at `open`: its stat is taken then and again at the end. If they differ, it is
  * read once more, up to `maxTries` times in all, and told as changed if it never held still.
  */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
+import { platform } from 'node:process'
 import { cutLength, cutParameters } from '../../protocol/cut.ts'
 import { createHasher, hashId } from '../../protocol/hash.ts'
 import { type Id, idOfDigest } from '../../protocol/id.ts'
 import type { ProblemCode } from '../../protocol/problem.ts'
 import type { SourceStat } from '../engine/source.ts'
+import { posixAvailable, waitReadable } from '../posix.ts'
 import { bufferAt, giveBuffer, type SharedBuffers, takeBuffer } from './buffer-pool.ts'
 import { kindOf, sourceStat } from './lstat.ts'
 import { fsPath, reach } from './reachable-path.ts'
@@ -43,6 +45,8 @@ export const readBufferBytes = 2 * cutParameters.maxChunkBytes
 /** Up to here a file is one chunk, which needs no looking for cuts. */
 const smallBytes = cutParameters.minChunkBytes
 const maxTries = 3
+/** How long a thread waits for a silent pipe before it looks whether anybody still wants the bytes. */
+const pipePatienceMs = 100
 
 /** A file failed for a reason that the caller reports and survives. */
 class ReadFailure extends Error {
@@ -124,7 +128,7 @@ class FileReader {
   #readSmall(file: number, input: Input, expected: number): { digest: Id; bytesRead: number } {
     this.#ensureRoom(expected)
     const start = this.#used
-    const length = fill(input.fd, this.#buffer, start, start + expected)
+    const length = this.#fill(input, start, start + expected)
     const id = hashId(this.#buffer.subarray(start, start + length))
     this.#events.push({ type: 'chunk', file, id, offset: start, length })
     this.#used += length
@@ -139,7 +143,7 @@ class FileReader {
     let cut = 0
     try {
       for (;;) {
-        const length = fill(input.fd, this.#buffer, this.#used, this.#buffer.length)
+        const length = this.#fill(input, this.#used, this.#buffer.length)
         const ended = length < this.#buffer.length - this.#used
         content.update(this.#buffer.subarray(this.#used, this.#used + length))
         this.#used += length
@@ -154,6 +158,25 @@ class FileReader {
       return { digest: idOfDigest('blake3', content.digest()), bytesRead }
     } finally {
       content.dispose()
+    }
+  }
+
+  /** Reads into [from, to) of the buffer until it is full or the file ends; returns how many bytes came. */
+  #fill(input: Input, from: number, to: number): number {
+    let at = from
+    while (at < to) {
+      if (!input.regular) this.#await(input.fd)
+      const length = asErrno(() => readRetrying(input.fd, this.#buffer, at, to - at))
+      if (length === 0) break
+      at += length
+    }
+    return at - from
+  }
+
+  /** A pipe may be silent for ever; a thread inside `read` could be neither cancelled nor ended. */
+  #await(fd: number): void {
+    while (!asErrno(() => waitReadable(fd, pipePatienceMs))) {
+      if (this.#outlet.cancelled) throw new Cancelled()
     }
   }
 
@@ -232,8 +255,8 @@ function openInput(file: string | number, anyKind: boolean): Input {
     let fd: number
     try {
       // O_NONBLOCK: what was a file at the scan may be a fifo by now, and must not be waited for.
-      const flags = constants.O_RDONLY | (anyKind ? 0 : constants.O_NOFOLLOW | constants.O_NONBLOCK)
-      fd = openSync(fsPath(reached.path), flags)
+      const flags = anyKind ? streamFlags(reached.path) : constants.O_NOFOLLOW | constants.O_NONBLOCK
+      fd = openSync(fsPath(reached.path), constants.O_RDONLY | flags)
     } finally {
       reached.close()
     }
@@ -250,18 +273,16 @@ function openInput(file: string | number, anyKind: boolean): Input {
   })
 }
 
-/** Reads into [from, to) until it is full or the file ends; returns how many bytes came. */
-function fill(fd: number, buffer: Buffer, from: number, to: number): number {
-  let at = from
-  while (at < to) {
-    const length = asErrno(() => readRetrying(fd, buffer, at, to - at))
-    if (length === 0) break
-    at += length
-  }
-  return at - from
+/**
+ * Opening a fifo waits for a writer, and so could not be given up: without waiting, and then `poll`, which
+ * on Linux tells a writer that has left from one that has not come yet.
+ */
+function streamFlags(path: string): number {
+  const waits = platform === 'linux' && posixAvailable() && statSync(fsPath(path)).isFIFO()
+  return waits ? constants.O_NONBLOCK : 0
 }
 
-/** A pipe whose other end made it non-blocking answers EAGAIN: wait a moment and ask again. */
+/** A pipe that somebody made non-blocking answers EAGAIN: wait a moment and ask again. */
 function readRetrying(fd: number, buffer: Buffer, offset: number, length: number): number {
   for (;;) {
     try {

@@ -8,9 +8,9 @@
  *     [1] cancelled 1 while the job at hand is to be given up
  *
  * Invariant: the worker is never more than `ahead` messages in front of the consumer. One job at a time;
- * further jobs wait in order. A worker that dies fails the job at hand and every later one.
+ * further jobs wait in order, and may be given up meanwhile. A worker that dies fails the job at hand and
+ * every later one.
  */
-import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { Problem } from '../../protocol/problem.ts'
 
@@ -77,6 +77,11 @@ export class StreamThread<Job, T> {
   #queue: ThreadMessage<T>[] = []
   #wake: (() => void) | undefined
   #failure: Problem | undefined
+  #markDead: () => void = () => {}
+  /** Resolves when the worker has died: for those who wait for their turn. */
+  readonly #dead = new Promise<void>((resolve) => {
+    this.#markDead = resolve
+  })
   #turn: Promise<void> = Promise.resolve()
   #waiting = 0
 
@@ -87,7 +92,11 @@ export class StreamThread<Job, T> {
   constructor(module: URL, ahead: number, options: { data?: object; drop?: (item: T) => void } = {}) {
     this.#shared = new Int32Array(new SharedArrayBuffer(8))
     this.#drop = options.drop ?? (() => {})
-    this.#worker = new Worker(module, { workerData: { ...options.data, shared: this.#shared, ahead } })
+    this.#worker = new Worker(module, {
+      workerData: { ...options.data, shared: this.#shared, ahead },
+      // These threads make little garbage: without a bound each would keep tens of MiB for it.
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    })
     this.#worker.unref()
     this.#worker.on('message', (message: ThreadMessage<T>) => {
       this.#queue.push(message)
@@ -106,6 +115,7 @@ export class StreamThread<Job, T> {
 
   #fail(problem: Problem): void {
     this.#failure ??= problem
+    this.#markDead()
     this.#wake?.()
   }
 
@@ -113,13 +123,14 @@ export class StreamThread<Job, T> {
   async *run(job: Job, signal: AbortSignal): AsyncGenerator<T, void, undefined> {
     const before = this.#turn
     let release = (): void => {}
-    this.#turn = new Promise<void>((resolve) => {
+    const through = new Promise<void>((resolve) => {
       release = resolve
     })
+    // Also a job that is given up while it waits passes the turn on no earlier than it gets it.
+    this.#turn = before.then(() => through)
     this.#waiting++
     try {
-      await before
-      signal.throwIfAborted()
+      await untilAborted(Promise.race([before, this.#dead]), signal)
       yield* this.#stream(job, signal)
     } finally {
       this.#waiting--
@@ -187,9 +198,22 @@ export class StreamThread<Job, T> {
     if (this.#failure === undefined) {
       Atomics.store(this.#shared, cancelledSlot, 1)
       Atomics.notify(this.#shared, takenSlot)
-      const exited = once(this.#worker, 'exit')
       await this.#worker.terminate()
-      await exited
     }
+  }
+}
+
+/** Waits for `promise`, but no longer than until `signal` aborts; throws its reason then. */
+async function untilAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted()
+  let onAbort = (): void => {}
+  const aborted = new Promise<never>((_, reject) => {
+    onAbort = () => reject(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+  })
+  try {
+    await Promise.race([promise, aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
   }
 }
