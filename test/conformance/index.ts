@@ -5,3 +5,4 @@ export {
   chunkStoreSuite,
   type SuiteRunner,
 } from './chunk-store-suite.ts'
+export { type SourceSubject, type SourceSuiteOptions, sourceSuite } from './source-suite.ts'
