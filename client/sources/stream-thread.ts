@@ -162,12 +162,13 @@ export class StreamThread<Job, T> {
 
   async #next(signal: AbortSignal | undefined): Promise<ThreadMessage<T>> {
     for (;;) {
+      // First, since a job that `close` cut short ends like one that is through.
+      if (this.#failure !== undefined) throw this.#failure
       const message = this.#queue.shift()
       if (message !== undefined) {
         if (message.kind === 'item') this.#take()
         return message
       }
-      if (this.#failure !== undefined) throw this.#failure
       signal?.throwIfAborted()
       await new Promise<void>((resolve) => {
         this.#wake = resolve
@@ -195,11 +196,10 @@ export class StreamThread<Job, T> {
 
   /** Ends the thread. A job at hand is given up. Idempotent. */
   async close(): Promise<void> {
-    if (this.#failure === undefined) {
-      Atomics.store(this.#shared, cancelledSlot, 1)
-      Atomics.notify(this.#shared, takenSlot)
-      await this.#worker.terminate()
-    }
+    this.#fail(new Problem('cancelled', 'the reading thread was closed'))
+    Atomics.store(this.#shared, cancelledSlot, 1)
+    Atomics.notify(this.#shared, takenSlot)
+    await this.#worker.terminate()
   }
 }
 

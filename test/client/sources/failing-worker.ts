@@ -18,8 +18,8 @@ if (parentPort !== null) {
     outlet.send('first')
     if (job.do === 'throw') throw new Error('thrown by a job')
     if (job.do === 'exit') process.exit(1)
-    // Not while the job runs: as an uncaught exception.
-    setImmediate(() => {
+    // Behind the job's back, before the next message: an uncaught exception.
+    queueMicrotask(() => {
       throw new Error('died')
     })
     outlet.send('second')
