@@ -13,7 +13,7 @@ export class DirTarget extends ReceiverTarget {
     super(client, source, options)
   }
 
-  override addItems(): Promise<void> {
+  override async addItems(): Promise<void> {
     throw new TypeError('a dir checkpoint has no items')
   }
 }

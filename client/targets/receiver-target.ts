@@ -77,7 +77,7 @@ export abstract class ReceiverTarget implements Target {
     }
   }
 
-  put(chunks: readonly PlainChunk[]): Promise<PutCount> {
+  async put(chunks: readonly PlainChunk[]): Promise<PutCount> {
     if (this.#begun === undefined) throw new TypeError('begin comes first')
     return this.#begun.uploader.put(chunks)
   }
@@ -96,8 +96,10 @@ export abstract class ReceiverTarget implements Target {
           if (wanted.has(row.id)) arrived.set(row.id, await hashed(row.id, sliceRow(plain, row)))
         }
       }
-      for (const id of group)
-        yield { id, bytes: arrived.get(id) ?? (await this.client.getChunk(id, { signal })) }
+      for (const id of group) {
+        const bytes = arrived.get(id) ?? (await hashed(id, await this.client.getChunk(id, { signal })))
+        yield { id, bytes }
+      }
     }
   }
 

@@ -7,6 +7,9 @@
  * a third is on the wire.
  *
  * Each id is under way once: whoever puts it meanwhile waits for the same shipment.
+ *
+ * The receiver refuses a block whole when one chunk in it is false: its chunks then go once more, each
+ * alone, so that only who put the false one hears of it.
  */
 import { type Block, encodeBlock, type PlainChunk } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
@@ -58,10 +61,12 @@ export class Uploader {
     this.#level = options.compressionLevel ?? 1
   }
 
-  /** Resolves when the receiver has all of these. The bytes are borrowed until then. */
+  /** Settles when nothing of these is under way any more: the bytes are borrowed until then. */
   async put(chunks: readonly PlainChunk[]): Promise<PutCount> {
-    const sent = await Promise.all(chunks.map((chunk) => this.#enqueue(chunk)))
-    const sentChunks = sent.filter(Boolean).length
+    const ends = await Promise.allSettled(chunks.map((chunk) => this.#enqueue(chunk)))
+    const failed = ends.find((end) => end.status === 'rejected')
+    if (failed !== undefined) throw failed.reason
+    const sentChunks = ends.filter((end) => end.status === 'fulfilled' && end.value).length
     return { sentChunks, reusedChunks: chunks.length - sentChunks }
   }
 
@@ -118,26 +123,28 @@ export class Uploader {
       const lacking = new Set(await this.#client.missing(ids, { checkpoint: this.#checkpoint }))
       const wanted = shipment.filter(({ chunk }) => lacking.has(chunk.id))
       for (const waiting of shipment) if (!lacking.has(waiting.chunk.id)) waiting.settle(false)
-      if (wanted.length > 0) await this.#send(wanted)
+      if (wanted.length > 0) await this.#send(packIntoBlocks(wanted))
     } catch (error) {
       for (const waiting of shipment) waiting.fail(error)
     }
   }
 
-  async #send(wanted: Waiting[]): Promise<void> {
-    const groups = packIntoBlocks(wanted)
+  async #send(groups: readonly (readonly Waiting[])[]): Promise<void> {
     const blocks = await Promise.all(groups.map((group) => this.#encode(group)))
     const answer = await this.#client.putBatch(blocks, { checkpoint: this.#checkpoint })
+    const alone: Waiting[][] = []
     let at = 0
     for (const [i, group] of groups.entries()) {
       const outcomes = answer.outcomes.slice(at, at + group.length)
       if (outcomes.includes('stored')) this.bytesStored += blocks[i]?.bytes.length ?? 0
       for (const [j, waiting] of group.entries()) {
         if (outcomes[j] !== 'refused') waiting.settle(outcomes[j] === 'stored')
+        else if (group.length > 1) alone.push([waiting])
         else waiting.fail(refusal(waiting.chunk.id, answer.problems))
       }
       at += group.length
     }
+    if (alone.length > 0) await this.#send(alone)
   }
 
   async #encode(group: readonly Waiting[]): Promise<Block> {

@@ -6,3 +6,4 @@ export {
   type SuiteRunner,
 } from './chunk-store-suite.ts'
 export { type SourceSubject, type SourceSuiteOptions, sourceSuite } from './source-suite.ts'
+export { type TargetSubject, type TargetSuiteOptions, targetSuite } from './target-suite.ts'

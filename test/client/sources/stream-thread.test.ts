@@ -148,10 +148,12 @@ test('close ends the job at hand and those that wait; idempotent', () =>
   withThread(async (thread) => {
     const first = thread.run(count(100, 'a'), never())
     await first.next()
-    const waiting = all(thread.run(count(5, 'b'), never()))
+    const waiting = expect(all(thread.run(count(5, 'b'), never()))).rejects.toMatchObject({
+      code: 'cancelled',
+    })
     await within(Promise.all([thread.close(), thread.close()]), 'close')
     await thread.close()
-    await expect(waiting).rejects.toMatchObject({ code: 'cancelled' })
+    await waiting
     await expect(all(first)).rejects.toMatchObject({ code: 'cancelled' })
     await expect(all(thread.run(count(5), never()))).rejects.toMatchObject({ code: 'cancelled' })
   }))
