@@ -5,8 +5,18 @@
  * its whole pool along. Memory: the names of one directory, and of the directories still to be entered
  * on the way down.
  */
-import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
-import type { ProblemCode } from '../../protocol/problem.ts'
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+} from 'node:fs'
+import { Problem, type ProblemCode } from '../../protocol/problem.ts'
 import type { EntryKind, SourceStat } from '../engine/source.ts'
 import { type ExcludeOptions, ExcludeRules } from './exclude-rules.ts'
 import { kindOf, sourceStat } from './lstat.ts'
@@ -80,7 +90,7 @@ class DirectoryWalk {
     else {
       const [root] = this.#job.roots
       if (root === undefined) throw new TypeError('nothing to walk')
-      const stat = sourceStat(lstatSync(fsPath(root.path), { bigint: true }))
+      const stat = sourceStat(statRoot(root.path))
       this.#device = deviceOf(stat)
       this.#tree({ name: '', path: root.path, shown: '', stat })
     }
@@ -165,8 +175,7 @@ class DirectoryWalk {
 
   #problem(path: string, error: unknown): void {
     const { code: errno = '', message = String(error) } = error as NodeJS.ErrnoException
-    const code = errno === 'ENOENT' ? 'source-vanished' : 'source-unreadable'
-    this.#tell({ type: 'problem', path, code, detail: `${errno || message}` })
+    this.#tell({ type: 'problem', path, code: codeOf(error), detail: `${errno || message}` })
   }
 
   #tell(message: ScanMessage): void {
@@ -180,23 +189,40 @@ class DirectoryWalk {
   }
 }
 
+function codeOf(error: unknown): ProblemCode {
+  return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'source-vanished' : 'source-unreadable'
+}
+
+/** Without its root there is no tree to tell of. */
+function statRoot(path: string): BigIntStats {
+  try {
+    return lstatSync(fsPath(path), { bigint: true })
+  } catch (error) {
+    throw new Problem(codeOf(error), (error as Error).message, { cause: error })
+  }
+}
+
 function deviceOf(stat: SourceStat): string {
   return stat.inode.slice(0, stat.inode.indexOf(':'))
 }
 
-/** Source: Cache Directory Tagging Specification 0.6: the file begins with a fixed signature. */
+/**
+ * Source: Cache Directory Tagging Specification 0.6: a regular file, no link to one, that begins with a
+ * fixed signature. What cannot be read marks nothing.
+ */
 function isCacheTag(path: string): boolean {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants
   const head = Buffer.alloc(cacheTag.length)
-  let fd: number
+  let fd: number | undefined
   try {
-    fd = openSync(fsPath(path), 'r')
+    // O_NONBLOCK: a fifo must not be waited for.
+    fd = openSync(fsPath(path), O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
+    if (!fstatSync(fd).isFile()) return false
+    return readSync(fd, head, 0, head.length, 0) === head.length && head.toString('latin1') === cacheTag
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === undefined) throw error
     return false
-  }
-  try {
-    return readSync(fd, head, 0, head.length, 0) === head.length && head.toString('latin1') === cacheTag
   } finally {
-    closeSync(fd)
+    if (fd !== undefined) closeSync(fd)
   }
 }

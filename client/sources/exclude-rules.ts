@@ -8,21 +8,25 @@ export interface ExcludeOptions {
   readonly caches: boolean
 }
 
+/** The package remembers every path that it was asked about: a walk of millions would fill the memory. */
+const maxRememberedPaths = 20_000
+
 export class ExcludeRules {
-  readonly #rules: Ignore | undefined
+  readonly #patterns: readonly string[]
+  #rules: Ignore | undefined
+  #asked = 0
 
   constructor(options: ExcludeOptions) {
     // Patterns come as UTF-8 text and are matched against byte strings: compare both as bytes.
-    const patterns = options.patterns.map((pattern) => Buffer.from(pattern, 'utf8').toString('latin1'))
-    this.#rules =
-      patterns.length === 0
-        ? undefined
-        : ignore({ ignorecase: false, allowRelativePaths: true }).add(patterns)
+    this.#patterns = options.patterns.map((pattern) => Buffer.from(pattern, 'utf8').toString('latin1'))
   }
 
   /** Whether `path` (a byte string, no leading slash) is left out. */
   matches(path: string, isDirectory: boolean): boolean {
-    if (this.#rules === undefined) return false
-    return this.#rules.ignores(isDirectory ? `${path}/` : path)
+    if (this.#patterns.length === 0) return false
+    if (this.#asked++ % maxRememberedPaths === 0) {
+      this.#rules = ignore({ ignorecase: false, allowRelativePaths: true }).add(this.#patterns)
+    }
+    return this.#rules?.ignores(isDirectory ? `${path}/` : path) ?? false
   }
 }

@@ -98,12 +98,12 @@ async function openRoot(
   const absolute = resolve(path)
   try {
     // What the user names may be a link to the directory that is meant, as with tar's trailing slash.
-    const real = await realpath(absolute)
+    const real = await realpath(absolute, { encoding: 'buffer' })
     const stats = await lstat(real)
     const name = basename(absolute) || 'root'
     return {
       name: latin1(name),
-      path: real === '/' ? '' : latin1(real),
+      path: real.toString('latin1').replace(/^\/$/, ''),
       shown: absolute,
       directory: stats.isDirectory(),
     }

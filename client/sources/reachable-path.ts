@@ -9,9 +9,9 @@ import { closeSync, constants, openSync } from 'node:fs'
 /** PATH_MAX is 4096 with the NUL; a stride leaves room for one more name. */
 const maxStrideBytes = 3800
 
-/** A path as the `fs` functions take it. */
+/** A path as the `fs` functions take it. The file system's root is the empty path: what is below it begins with a slash. */
 export function fsPath(path: string): Buffer {
-  return Buffer.from(path, 'latin1')
+  return Buffer.from(path === '' ? '/' : path, 'latin1')
 }
 
 export interface Reached {

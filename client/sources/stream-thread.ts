@@ -12,7 +12,7 @@
  * every later one.
  */
 import { Worker } from 'node:worker_threads'
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem, type ProblemCode } from '../../protocol/problem.ts'
 
 const takenSlot = 0
 const cancelledSlot = 1
@@ -20,7 +20,7 @@ const cancelledSlot = 1
 export type ThreadMessage<T> =
   | { readonly kind: 'item'; readonly item: T }
   | { readonly kind: 'end' }
-  | { readonly kind: 'error'; readonly message: string }
+  | { readonly kind: 'error'; readonly code: ProblemCode; readonly message: string }
 
 /** What the worker's side is given for a job. */
 export interface Outlet<T> {
@@ -62,10 +62,15 @@ export function serveJobs<Job, T>(
       port.postMessage({ kind: 'end' })
     } catch (error) {
       // Whatever it is, it ends this job and is told to the consumer, who throws it on.
-      port.postMessage({
-        kind: 'error',
-        message: error instanceof Error ? (error.stack ?? error.message) : String(error),
-      })
+      port.postMessage(
+        isProblem(error)
+          ? { kind: 'error', code: error.code, message: error.message }
+          : {
+              kind: 'error',
+              code: 'internal-error',
+              message: `a reading thread failed: ${error instanceof Error ? (error.stack ?? error.message) : error}`,
+            },
+      )
     }
   })
 }
@@ -149,8 +154,7 @@ export class StreamThread<Job, T> {
         const message = await this.#next(signal)
         ended = message.kind !== 'item'
         if (message.kind === 'end') return
-        if (message.kind === 'error')
-          throw new Problem('internal-error', `a reading thread failed: ${message.message}`)
+        if (message.kind === 'error') throw new Problem(message.code, message.message)
         yield message.item
       }
     } finally {
