@@ -97,14 +97,16 @@ export interface Source {
 
   /**
    * Walks the source. Runs ahead of the consumer by a bounded number of events. What cannot be listed is
-   * a `problem` event, not an exception; exceptions end the walk. Ends early when `signal` aborts.
+   * a `problem` event, not an exception; exceptions end the walk. Once `signal` aborts it throws the
+   * signal's reason, or just ends; so does a call whose loop waits for its turn. After `close` it throws.
    */
   scan(signal: AbortSignal): AsyncIterable<readonly ScanEvent[]>
 
   /**
    * Reads these files once each, in order, cutting and hashing off the main thread. All calls together
    * lend out a bounded number of bytes, and stand still until some are released. What cannot be read is
-   * a `failed` event. The consumer must take a call's events without waiting for those of another.
+   * a `failed` event. The consumer must take a call's events without waiting for those of another. Abort
+   * and close as with `scan`; what was lent before stays lent until `release`.
    */
   fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<Filled>
 

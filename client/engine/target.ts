@@ -39,7 +39,8 @@ export interface TargetCounters {
 
 /**
  * Where a backup goes. One checkpoint at a time; `begin` comes first. Everything sent twice is harmless.
- * Methods reject with a Problem; transport faults have been retried by then.
+ * Methods reject with a Problem; transport faults have been retried by then. TypeError before `begin`;
+ * after `close` they reject.
  */
 export interface Target {
   readonly capabilities: TargetCapabilities
@@ -54,15 +55,19 @@ export interface Target {
   /**
    * Resolves when the receiver has every one of these chunks, verified and written (durable only after
    * `commit`). Sends what it lacks and only that; gathers the chunks of concurrent calls into blocks and
-   * batches; compresses off the main thread. The bytes are borrowed until it resolves. The caller bounds
-   * how many calls it has under way: that is the only bound on memory.
+   * batches; compresses off the main thread. The bytes are borrowed until it settles: it rejects (with
+   * `digest-mismatch` for bytes that are not their id's) only when nothing of the call is under way any
+   * more. The caller bounds how many calls it has under way: that is the only bound on memory.
    */
   put(chunks: readonly PlainChunk[]): Promise<PutCount>
 
   /** Appends to the list of a `chunks` checkpoint at position `first`; TypeError on a `dir` target. */
   addItems(first: number, items: readonly Part[]): Promise<void>
 
-  /** Plain bytes of chunks that the receiver holds, verified, in the order asked; for reading the base's tree. */
+  /**
+   * Plain bytes of chunks that the receiver holds, verified, in the order asked, as often as asked; Problem
+   * `chunk-not-found` where one is absent. For reading the base's tree.
+   */
   read(ids: readonly Id[], signal?: AbortSignal): AsyncIterable<PlainChunk>
 
   /** Publishes the checkpoint, durably; or tells what is missing, and the checkpoint stays open. */
