@@ -50,7 +50,9 @@ export async function runSource(
       else if (event.type === 'entries') await follower.entries(event.entries)
       else if (event.type === 'listed') await follower.listed()
       else if (event.type === 'leave') follower.leave()
-      else run.report(event.path, event.code, event.detail)
+      else if (event.path.length > 0) run.report(event.path, event.code, event.detail)
+      // Without its root a source is not an empty one: better no checkpoint than one that says so.
+      else throw new Problem(event.code, `the source itself could not be read: ${event.detail}`)
     }
   }
   await run.gate()

@@ -50,7 +50,11 @@ export async function* readContent(
 async function readChunk(reader: ChunkReader, { id, size }: Part): Promise<Buffer> {
   const bytes = await reader.get(id)
   if (bytes === undefined) {
-    throw new Problem('chunk-not-found', `chunk ${id} of the file is not here`, { extensions: { id } })
+    throw new Problem(
+      'chunk-not-found',
+      `chunk ${id} of the file is not here, or was found damaged; sending it again brings it back`,
+      { extensions: { id } },
+    )
   }
   if (bytes.length !== size) throw wrongSize(id, bytes.length, size)
   return bytes

@@ -138,5 +138,9 @@ async function storedFrame(store: ChunkStore, id: Id): Promise<Buffer | undefine
 }
 
 function chunkNotFound(id: Id): Problem {
-  return new Problem('chunk-not-found', `chunk ${id} is not here`, { extensions: { id } })
+  return new Problem(
+    'chunk-not-found',
+    `chunk ${id} is not here, or was found damaged; sending it again brings it back`,
+    { extensions: { id } },
+  )
 }

@@ -141,3 +141,29 @@ test('a change that keeps the size is noticed by the times', async () => {
   await restoreTo(join(folder.path, 'to'), { ...receiver, number: checkpoint.number })
   expect(statSync(join(folder.path, 'to', 'file')).mtimeMs).toBe(5_000_000)
 })
+
+test('a root that cannot be listed is no empty source: there is no checkpoint', async () => {
+  await using receiver = await startReceiver()
+  const { folder, from } = await tree()
+  await using _ = folder
+  const unreadable = (source: Source): Source =>
+    wrapSource(source, {
+      async *scan() {
+        const stat = { ...(await statOf(source)) }
+        yield [
+          { type: 'enter', name: Buffer.alloc(0), stat },
+          { type: 'problem', path: Buffer.alloc(0), code: 'source-unreadable', detail: 'EACCES' },
+          { type: 'listed' },
+          { type: 'leave' },
+        ]
+      },
+    })
+  const refused = backUp(from, { ...receiver, state: folder.path, wrapSource: unreadable })
+  await expect(refused).rejects.toMatchObject({ code: 'source-unreadable' })
+})
+
+async function statOf(source: Source) {
+  for await (const [first] of source.scan(new AbortController().signal))
+    if (first?.type === 'enter') return first.stat
+  throw new Error('the source told of no root')
+}
