@@ -69,6 +69,11 @@ export type FillEvent =
       readonly stat: SourceStat
       /** It changed while it was read, each time it was tried: what was read is a mixture. */
       readonly changed: boolean
+      /**
+       * Its ctime was so young when it was opened that a later write may have left no trace in the stat:
+       * an equal stat does not mean equal content. False for streams.
+       */
+      readonly uncertain: boolean
     }
   /** It could not be read to its end: `source-vanished` or `source-unreadable`. Its chunks are void. */
   | { readonly type: 'failed'; readonly file: number; readonly problem: Problem }

@@ -30,7 +30,15 @@ export interface FillJob {
 
 export type FillMessageEvent =
   | { type: 'chunk'; file: number; id: Id; offset: number; length: number }
-  | { type: 'done'; file: number; digest: Id; bytesRead: number; stat: SourceStat; changed: boolean }
+  | {
+      type: 'done'
+      file: number
+      digest: Id
+      bytesRead: number
+      stat: SourceStat
+      changed: boolean
+      uncertain: boolean
+    }
   | { type: 'failed'; file: number; code: ProblemCode; detail: string }
   | { type: 'again'; file: number }
 
@@ -45,6 +53,8 @@ export const readBufferBytes = 2 * cutParameters.maxChunkBytes
 /** Up to here a file is one chunk, which needs no looking for cuts. */
 const smallBytes = cutParameters.minChunkBytes
 const maxTries = 3
+/** The kernel stamps files with its tick, at most 10 ms: two writes within one tick leave the same stamp. */
+const youngMs = 20
 /** How long a thread waits for a silent pipe before it looks whether anybody still wants the bytes. */
 const pipePatienceMs = 100
 
@@ -111,7 +121,7 @@ class FileReader {
       const changed = input.regular && !(sameInode(input.stat, after) && bytesRead === input.stat.size)
       if (changed && !last) return false
       const stat = { ...input.stat, size: bytesRead }
-      this.#events.push({ type: 'done', file, digest, bytesRead, stat, changed })
+      this.#events.push({ type: 'done', file, digest, bytesRead, stat, changed, uncertain: input.uncertain })
       return true
     } finally {
       if (input.owned) closeSync(input.fd)
@@ -242,14 +252,18 @@ interface Input {
   readonly fd: number
   readonly stat: SourceStat
   readonly regular: boolean
+  /** Too young at `open` for its stat to show every later write. */
+  readonly uncertain: boolean
   readonly owned: boolean
 }
 
 function openInput(file: string | number, anyKind: boolean): Input {
   if (typeof file === 'number') {
     const stats = asErrno(() => fstatSync(file, { bigint: true }))
-    return { fd: file, stat: sourceStat(stats), regular: false, owned: false }
+    return { fd: file, stat: sourceStat(stats), regular: false, uncertain: false, owned: false }
   }
+  // The clock first: a write that comes after the stat is then younger than any moment compared with.
+  const openedMs = Date.now()
   return asErrno(() => {
     const reached = reach(file)
     let fd: number
@@ -265,7 +279,9 @@ function openInput(file: string | number, anyKind: boolean): Input {
       if (!stats.isFile() && !(anyKind && !stats.isDirectory())) {
         throw new ReadFailure('source-vanished', `a ${kindOf(stats) ?? 'thing'} has taken its place`)
       }
-      return { fd, stat: sourceStat(stats), regular: stats.isFile(), owned: true }
+      const regular = stats.isFile()
+      const uncertain = regular && Number(stats.ctimeMs) > openedMs - youngMs
+      return { fd, stat: sourceStat(stats), regular, uncertain, owned: true }
     } catch (error) {
       closeSync(fd)
       throw error

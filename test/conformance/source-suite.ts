@@ -165,6 +165,7 @@ function expectContent(record: ReadingRecord, files: readonly FileToRead[], subj
     assert.equal(read.done?.bytesRead, content.length)
     assert.equal(read.done?.stat.size, content.length)
     assert.equal(read.done?.changed, false)
+    assert.equal(typeof read.done?.uncertain, 'boolean')
   }
 }
 

@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { makeFifo } from '../../../client/posix.ts'
 import { type LocalDirOptions, LocalDirSource } from '../../../client/sources/local-dir-source.ts'
@@ -335,5 +336,23 @@ describe('what the user names', () => {
     symlinkSync('nowhere', join(folder.path, 'broken'))
     const opening = LocalDirSource.open(names.map((name) => join(folder.path, name)))
     await expect(opening).rejects.toMatchObject({ code: 'usage' })
+  })
+})
+
+describe('a young file', () => {
+  test('is uncertain when it was written just before it was read, and not when it has settled', async () => {
+    await using folder = await temporaryFolder()
+    for (const name of ['old', 'young']) writeFileSync(join(folder.path, name), name)
+    await sleep(50)
+    await withSource([folder.path], async (source, walk) => {
+      // A busy machine may read too late: once more until it is soon enough.
+      for (let attempt = 1; ; attempt++) {
+        writeFileSync(join(folder.path, 'young'), 'again')
+        const { files } = await reading(source, filesOf(walk))
+        expect(files[0]?.done?.uncertain).toBe(false)
+        if (files[1]?.done?.uncertain === true) break
+        expect(attempt).toBeLessThan(50)
+      }
+    })
   })
 })
