@@ -89,6 +89,8 @@ export interface Filled {
 export interface SourceCapabilities {
   /** `dir`: a tree of files. `chunks`: one stream of bytes, told as a tree of one file. */
   readonly form: 'dir' | 'chunks'
+  /** Content can be had more than once. A pipe's cannot: a second `fill` throws Problem `source-unreadable`. */
+  readonly rereadable: boolean
 }
 
 /**
@@ -111,7 +113,8 @@ export interface Source {
    * Reads these files once each, in order, cutting and hashing off the main thread. All calls together
    * lend out a bounded number of bytes, and stand still until some are released. What cannot be read is
    * a `failed` event. The consumer must take a call's events without waiting for those of another. Abort
-   * and close as with `scan`; what was lent before stays lent until `release`.
+   * and close as with `scan`; what was lent before stays lent until `release`. Where content is not
+   * `rereadable`, the first call that begins is the only one, even if it was given up.
    */
   fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<Filled>
 

@@ -16,14 +16,16 @@ import { ReadingThreads } from './reading-threads.ts'
 const standardInput = 0
 
 export class ChunkSource implements Source {
-  readonly capabilities: SourceCapabilities = { form: 'chunks' }
+  readonly capabilities: SourceCapabilities
   readonly about: Readonly<Record<string, string>>
   readonly #input: string | number
   readonly #name: Buffer
   readonly #stat: SourceStat
   readonly #readers = new ReadingThreads(1)
+  #begun = false
 
-  private constructor(input: string | number, name: string, stat: SourceStat) {
+  private constructor(input: string | number, name: string, stat: SourceStat, rereadable: boolean) {
+    this.capabilities = { form: 'chunks', rereadable }
     this.#input = input
     this.#name = Buffer.from(name, 'utf8')
     this.#stat = stat
@@ -44,7 +46,7 @@ export class ChunkSource implements Source {
       links: 1,
     }
     const plain = { ...made, size: 0, mode: 0o600, mtimeNs: now, major: 0, minor: 0, sparse: false }
-    if (path === '-') return new ChunkSource(standardInput, options.name ?? 'stdin', plain)
+    if (path === '-') return new ChunkSource(standardInput, options.name ?? 'stdin', plain, false)
     const absolute = resolve(path)
     try {
       const stats = await stat(absolute, { bigint: true })
@@ -53,10 +55,9 @@ export class ChunkSource implements Source {
       const mode = Number(stats.mode & 0o777n)
       const known = { ...plain, size, mode, uid: Number(stats.uid), gid: Number(stats.gid) }
       const times = stats.isFile() ? { mtimeNs: `${stats.mtimeNs}`, ctimeNs: `${stats.ctimeNs}` } : {}
-      return new ChunkSource(absolute, options.name ?? (basename(absolute) || 'stream'), {
-        ...known,
-        ...times,
-      })
+      const name = options.name ?? (basename(absolute) || 'stream')
+      const rereadable = stats.isFile() || stats.isBlockDevice()
+      return new ChunkSource(absolute, name, { ...known, ...times }, rereadable)
     } catch (cause) {
       if (cause instanceof Problem) throw cause
       const { code, message } = cause as NodeJS.ErrnoException
@@ -77,6 +78,11 @@ export class ChunkSource implements Source {
 
   async *fill(files: readonly FileToRead[], signal: AbortSignal): AsyncGenerator<Filled, void, undefined> {
     if (files.length !== 1) throw new TypeError('a stream is one file')
+    signal.throwIfAborted()
+    if (this.#begun && !this.capabilities.rereadable) {
+      throw new Problem('source-unreadable', 'the stream can be read only once; run the command again')
+    }
+    this.#begun = true
     const input =
       typeof this.#input === 'number' ? this.#input : Buffer.from(this.#input, 'utf8').toString('latin1')
     const job = { files: [input], anyKind: true }

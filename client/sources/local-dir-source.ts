@@ -27,7 +27,7 @@ export interface LocalDirOptions extends Partial<ExcludeOptions> {
 const scanAhead = 8
 
 export class LocalDirSource implements Source {
-  readonly capabilities: SourceCapabilities = { form: 'dir' }
+  readonly capabilities: SourceCapabilities = { form: 'dir', rereadable: true }
   readonly about: Readonly<Record<string, string>>
   readonly #job: ScanJob
   readonly #scanner: StreamThread<ScanJob, ScanMessage[]>

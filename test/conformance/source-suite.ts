@@ -40,7 +40,7 @@ export interface SourceSubject {
 
 export interface SourceSuiteOptions {
   create(): Promise<SourceSubject>
-  /** The content can be read only once, as that of a pipe. */
+  /** The content can be read only once, as that of a pipe: the source is not `rereadable`. */
   readonly once?: boolean
   /** The most content that may be lent at once. Default: 256 MiB. */
   readonly maxLentBytes?: number
@@ -77,6 +77,7 @@ export function sourceSuite({ describe, it }: SuiteRunner, options: SourceSuiteO
 
   describe('a source: the walk', () => walkTests(test))
   describe('a source: reading', () => readingTests(test, again))
+  describe('a source: reading twice', () => readingTwiceTests(test, options.once === true))
   describe('a source: giving up', () => givingUpTests(test, again))
   const maxLentBytes = options.maxLentBytes ?? 256 * 1024 * 1024
   if (options.once !== true) describe('a source: what it lends', () => lendingTests(test, maxLentBytes))
@@ -265,6 +266,32 @@ function readingTests(test: Test, again: Test): void {
   test('reads nothing when nothing is asked for', async (source) => {
     if (source.capabilities.form === 'chunks') return
     assert.equal((await reading(source, [])).files.length, 0)
+  })
+}
+
+function readingTwiceTests(test: Test, once: boolean): void {
+  test('says whether content can be had more than once', async (source) => {
+    assert.equal(source.capabilities.rereadable, !once)
+  })
+
+  if (!once) return
+  test('refuses to read a second time what can be read only once', async (source, subject) => {
+    const files = (await groupsOf(source))[0] as FileToRead[]
+    expectContent(await reading(source, files), files, subject)
+    await assert.rejects(reading(source, files), { code: 'source-unreadable' })
+  })
+
+  test('refuses it also when the first reading was given up', async (source) => {
+    const files = (await groupsOf(source))[0] as FileToRead[]
+    const abort = new AbortController()
+    await within(
+      drained(source.fill(files, abort.signal), abort.signal, ({ release }) => {
+        release()
+        abort.abort()
+      }),
+      'an aborted fill',
+    )
+    await assert.rejects(reading(source, files), { code: 'source-unreadable' })
   })
 }
 

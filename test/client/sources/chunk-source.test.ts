@@ -151,3 +151,21 @@ test('a file that vanished since it was named has failed; a call for two files i
     await source.close()
   }
 })
+
+test('standard input and character devices can be read only once', async () => {
+  await using folder = await temporaryFolder()
+  const path = join(folder.path, 'image')
+  writeFileSync(path, 'x')
+  for (const [input, rereadable] of [
+    ['-', false],
+    ['/dev/null', false],
+    [path, true],
+  ] as const) {
+    const source = await ChunkSource.open(input)
+    try {
+      expect(source.capabilities).toEqual({ form: 'chunks', rereadable })
+    } finally {
+      await source.close()
+    }
+  }
+})
