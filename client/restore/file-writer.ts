@@ -24,8 +24,8 @@ export interface FileJob {
   readonly attributes: Attributes | undefined
   /** An interrupted run left a part of it. */
   readonly resume: boolean
-  /** Called when it stands in its place, or with false when it failed; before its directory is done. */
-  readonly finished?: (succeeded: boolean) => void
+  /** Called when it stands in its place, or with what failed; before its directory is done. */
+  readonly finished?: (problem?: Problem) => void
 }
 
 /** One step of one file. Steps of a file come in order, nothing between. */
@@ -121,7 +121,7 @@ export class FileWriter {
     this.#log.counts.files++
     this.#log.counts.bytes += job.size
     if (unset !== undefined) this.#log.failed(job.directory.shownPathOf(job.name), unset)
-    this.#done(job, true)
+    this.#done(job)
   }
 
   /** The content is right even where owner or mode cannot be set: that is told, and the file kept. */
@@ -136,18 +136,18 @@ export class FileWriter {
 
   #fail(job: FileJob, error: unknown): void {
     // What is not about this file alone is thrown on here, and its part is left to the next run.
-    this.#log.failed(job.directory.shownPathOf(job.name), error)
+    const problem = this.#log.failed(job.directory.shownPathOf(job.name), error)
     if (this.#current?.job === job) {
       this.#current.part.discard()
       this.#current.hasher?.dispose()
       this.#current = undefined
     }
     this.#failed = job
-    this.#done(job, false)
+    this.#done(job, problem)
   }
 
-  #done(job: FileJob, succeeded: boolean): void {
-    job.finished?.(succeeded)
+  #done(job: FileJob, problem?: Problem): void {
+    job.finished?.(problem)
     job.directory.done()
   }
 

@@ -1,56 +1,121 @@
 /**
- * Groups of names for one inode. The first name of a group is restored in full; the others wait for it.
- * What is kept is one path per group: entries do not tell how many names a group has, so it stays to the end.
+ * Groups of names for one inode. The first name of a group is restored in full; the others wait for it,
+ * and are linked to it once it stands.
+ *
+ *     first stands                     → those who wait, and all later names, are linked to it
+ *     its content cannot be had        → no other name of it can be restored either
+ *     its place is what does not do    → the next name leads the group, and is restored in full
+ *
+ * The backup's word alone does not make a group: names whose entries differ in content were changed between
+ * them, and are files of their own. What is kept is a path per group: entries do not tell how many names a
+ * group has, so it stays to the end.
  */
+import type { Problem, ProblemCode } from '../../protocol/problem.ts'
+import type { Entry } from '../../protocol/schema.ts'
 import type { RestoredDirectory } from './restored-directory.ts'
+
+export type LinkableEntry = Exclude<Entry, { kind: 'directory' | 'socket' }>
 
 export interface LinkPlace {
   readonly directory: RestoredDirectory
   readonly name: Buffer
 }
 
+/** A name that leads its group after another could not. */
+export interface Heir {
+  readonly place: LinkPlace
+  readonly entry: LinkableEntry
+}
+
 interface Group {
   /** Its absolute path. */
-  readonly first: Buffer
-  waiting: LinkPlace[]
-  state: 'pending' | 'there' | 'failed'
+  first: Buffer
+  waiting: Heir[]
+  state: 'pending' | 'there' | Problem
 }
+
+/** What makes a name a link: tells whether it is done with, linked or noted; false when it must be a file of its own. */
+export type MakeLink = (place: LinkPlace, source: Buffer | Problem) => boolean
+
+/** Faults of the content: every name has them. */
+const contentFaults: readonly ProblemCode[] = [
+  'chunk-not-found',
+  'chunk-corrupt',
+  'digest-mismatch',
+  'invalid-object',
+  'not-found',
+]
 
 export class HardLinks {
   readonly #groups = new Map<string, Group>()
-  readonly #link: (place: LinkPlace, source: Buffer | undefined) => void
+  readonly #heirs: Heir[] = []
+  readonly #link: MakeLink
 
-  /** `link` makes the name at `place`; the source is an absolute path, undefined when it could not be restored. */
-  constructor(link: (place: LinkPlace, source: Buffer | undefined) => void) {
+  /** `link` makes the name at `place`: of the absolute path that stands, or it notes why there is none. */
+  constructor(link: MakeLink) {
     this.#link = link
   }
 
-  /** True when `place` is the group's first and must be restored; otherwise it is linked, now or later. */
-  claim(link: string, place: LinkPlace): boolean {
-    const group = this.#groups.get(link)
-    if (group === undefined) {
-      const first = place.directory.absolutePathOf(place.name)
-      this.#groups.set(link, { first, waiting: [], state: 'pending' })
-      return true
+  /** True when `place` must be restored in full, and settled; otherwise it is linked, now or later. */
+  claim(entry: LinkableEntry, place: LinkPlace): boolean {
+    const key = keyOf(entry)
+    const group = this.#groups.get(key)
+    if (group?.state === 'pending') {
+      place.directory.begin()
+      group.waiting.push({ place, entry })
+      return false
     }
-    place.directory.begin()
-    if (group.state === 'pending') group.waiting.push(place)
-    else this.#make(place, group)
-    return false
+    if (group !== undefined && this.#make(place, group)) return false
+    this.#lead(key, place, [])
+    return true
   }
 
-  /** The first of the group stands, or could not be restored: those that waited have their turn. */
-  settle(link: string, there: boolean): void {
-    const group = this.#groups.get(link)
+  /** The first of the entry's group stands, or could not be restored: those that waited have their turn. */
+  settle(entry: LinkableEntry, problem?: Problem): void {
+    const key = keyOf(entry)
+    const group = this.#groups.get(key)
     if (group === undefined) return
-    group.state = there ? 'there' : 'failed'
     const { waiting } = group
     group.waiting = []
-    for (const place of waiting) this.#make(place, group)
+    if (problem !== undefined && !contentFaults.includes(problem.code)) {
+      this.#groups.delete(key)
+      this.#inherit(key, waiting)
+      return
+    }
+    group.state = problem ?? 'there'
+    for (let heir = waiting.shift(); heir !== undefined; heir = waiting.shift()) {
+      if (!this.#make(heir.place, group)) {
+        this.#inherit(key, [heir, ...waiting])
+        return
+      }
+      heir.place.directory.done()
+    }
   }
 
-  #make(place: LinkPlace, group: Group): void {
-    this.#link(place, group.state === 'failed' ? undefined : group.first)
-    place.directory.done()
+  /** The next name to be restored in full; its directory is told when that is done. */
+  nextHeir(): Heir | undefined {
+    return this.#heirs.shift()
   }
+
+  #inherit(key: string, [heir, ...others]: Heir[]): void {
+    if (heir === undefined) return
+    this.#lead(key, heir.place, others)
+    this.#heirs.push(heir)
+  }
+
+  #lead(key: string, { directory, name }: LinkPlace, waiting: Heir[]): void {
+    this.#groups.set(key, { first: directory.absolutePathOf(name), waiting, state: 'pending' })
+  }
+
+  #make(place: LinkPlace, { first, state }: Group): boolean {
+    return this.#link(place, typeof state === 'string' ? first : state)
+  }
+}
+
+/** What all names of an inode have in common. */
+function keyOf(entry: LinkableEntry): string {
+  const { link, kind } = entry
+  if (entry.kind === 'file') return JSON.stringify([link, kind, entry.id, entry.size])
+  if (entry.kind === 'symlink') return JSON.stringify([link, kind, entry.target, entry.target64])
+  return JSON.stringify([link, kind, 'major' in entry ? [entry.major, entry.minor] : []])
 }

@@ -66,8 +66,8 @@ export class RestoreLog {
     this.#told = told
   }
 
-  /** Takes note of what went wrong with one path; throws it on when it is not about this path alone. */
-  failed(path: Buffer, error: unknown): void {
+  /** Takes note of what went wrong with one path, and returns it; throws it on when it is not about this path alone. */
+  failed(path: Buffer, error: unknown): Problem {
     const problem = localProblem(error)
     const id = problem.extensions.id
     const told = {
@@ -79,6 +79,7 @@ export class RestoreLog {
     this.counts.problems++
     if (this.problems.length < maxKeptProblems) this.problems.push(told)
     this.#told(told)
+    return problem
   }
 }
 

@@ -72,7 +72,7 @@ export async function restore(options: RestoreOptions): Promise<RestoreSummary> 
   }
   const objects = new ObjectReader(client, signal)
   const filter = IncludeFilter.of(options.include ?? [])
-  const { root, steps } =
+  const { root, steps, leftover } =
     checkpoint.root === undefined
       ? planStream(options, objects, log)
       : planTree(options, checkpoint.root, filter, {
@@ -84,8 +84,10 @@ export async function restore(options: RestoreOptions): Promise<RestoreSummary> 
         })
   const writer = new FileWriter(log, done)
   try {
-    for await (const batch of orderedChunks(steps, new ChunkReader(client), signal)) {
-      await writer.write(batch, signal)
+    for (let list: typeof steps | undefined = steps; list !== undefined; list = leftover?.()) {
+      for await (const batch of orderedChunks(list, new ChunkReader(client), signal)) {
+        await writer.write(batch, signal)
+      }
     }
   } finally {
     writer.close()
@@ -107,6 +109,8 @@ export async function restore(options: RestoreOptions): Promise<RestoreSummary> 
 interface Plan {
   readonly root: RestoredDirectory
   readonly steps: AsyncIterable<FileStep>
+  /** Asked for more when everything so far is written. */
+  readonly leftover?: () => AsyncIterable<FileStep> | undefined
 }
 
 function planTree(
@@ -123,7 +127,8 @@ function planTree(
     log.failed(directory.shownPath, error),
   )
   log.counts.directories++
-  return { root, steps: new TreeRestore(settings).steps(root, id, filter) }
+  const tree = new TreeRestore(settings)
+  return { root, steps: tree.steps(root, id, filter), leftover: () => tree.leftover() }
 }
 
 /** The destination's real path; made with its parents when it is not there. */

@@ -4,8 +4,9 @@
  * file-writer.ts). It is read only as far ahead as those allow.
  *
  * Invariants: a directory's attributes are set when all below it is done. The first of a group of hard
- * links is restored as a file; the others are linked to it once it stands. What exists at the destination is
- * compared before it is touched: equal is kept, different is a problem unless `overwrite` says otherwise.
+ * links is restored as a file; the others are linked to it once it stands (hard-links.ts). What exists at
+ * the destination is compared before it is touched: equal is kept, different is a problem unless `overwrite`
+ * says otherwise.
  */
 import { closeSync, linkSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { hashInSlices } from '../../protocol/hash.ts'
@@ -18,15 +19,18 @@ import { fsPath, reach } from '../sources/reachable-path.ts'
 import { cancelledBy } from '../transport-problem.ts'
 import { isRoot, setAttributes } from './attributes.ts'
 import type { FileJob, FileStep } from './file-writer.ts'
-import { HardLinks, type LinkPlace } from './hard-links.ts'
+import { HardLinks, type Heir, type LinkableEntry, type LinkPlace } from './hard-links.ts'
 import type { IncludeFilter } from './include-filter.ts'
 import type { ObjectReader, Soon } from './object-reader.ts'
 import { lookAt, openRegular, partName, readAt } from './part-file.ts'
 import type { RestoreLog } from './restore-log.ts'
 import type { RestoredDirectory } from './restored-directory.ts'
 
-type Node = Exclude<Entry, { kind: 'directory' | 'file' | 'socket' }>
+type Node = Exclude<LinkableEntry, { kind: 'file' }>
 type Existing = NonNullable<ReturnType<typeof lookAt>>
+
+/** Where no link can be made: another file system is mounted there, or there are enough, or it knows none. */
+const noLinkCodes = ['EXDEV', 'EMLINK', 'EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']
 
 interface Frame {
   readonly directory: RestoredDirectory
@@ -132,20 +136,41 @@ export class TreeRestore {
       return
     }
     const place = { directory, name }
-    if (entry.link !== undefined && !this.#links.claim(entry.link, place)) return
-    const finished = (succeeded: boolean) => {
-      if (entry.link !== undefined) this.#links.settle(entry.link, succeeded)
+    if (entry.link !== undefined && !this.#links.claim(entry, place)) return
+    yield* this.#restoreAt(place, entry, () => soonWanted(frame))
+  }
+
+  async *#restoreAt(place: LinkPlace, entry: LinkableEntry, soon: Soon): AsyncIterable<FileStep> {
+    const { directory, name } = place
+    const finished = (problem?: Problem) => {
+      if (entry.link !== undefined) this.#links.settle(entry, problem)
     }
     try {
       const existing = directory.fresh ? undefined : lookAt(directory.pathOf(name))
-      if (entry.kind === 'file') yield* this.#file(place, entry, existing, finished, () => soonWanted(frame))
+      if (entry.kind === 'file') yield* this.#file(place, entry, existing, finished, soon)
       else {
         this.#node(place, entry, existing)
-        finished(true)
+        finished()
       }
     } catch (error) {
-      this.#log.failed(directory.shownPathOf(name), error)
-      finished(false)
+      finished(this.#log.failed(directory.shownPathOf(name), error))
+    }
+  }
+
+  /**
+   * What is left when all steps so far have been written: further names of files whose first name could not
+   * be restored where it was to go. Undefined when nothing is; to be asked until then.
+   */
+  leftover(): AsyncIterable<FileStep> | undefined {
+    const first = this.#links.nextHeir()
+    return first === undefined ? undefined : this.#leftover(first)
+  }
+
+  async *#leftover(first: Heir): AsyncIterable<FileStep> {
+    for (let heir: Heir | undefined = first; heir !== undefined; heir = this.#links.nextHeir()) {
+      this.#checkSignal()
+      yield* this.#restoreAt(heir.place, heir.entry, () => [])
+      heir.place.directory.done()
     }
   }
 
@@ -153,7 +178,7 @@ export class TreeRestore {
     { directory, name }: LinkPlace,
     entry: FileEntry,
     existing: Existing | undefined,
-    finished: (succeeded: boolean) => void,
+    finished: FileJob['finished'] & {},
     soon: Soon,
   ): AsyncIterable<FileStep> {
     const path = directory.pathOf(name)
@@ -162,7 +187,7 @@ export class TreeRestore {
       this.#log.counts.filesKept++
       this.#log.counts.bytes += entry.size
       this.#kept(entry.size)
-      finished(true)
+      finished()
       return
     }
     this.#mayReplace(existing)
@@ -241,12 +266,10 @@ export class TreeRestore {
     else this.#log.counts.specials++
   }
 
-  /** Makes a further name of a file that stands; `source` is undefined when that one failed. */
-  #link({ directory, name }: LinkPlace, source: Buffer | undefined): void {
+  /** Makes a further name of a file that stands, or notes why there is none; false where no link can be made. */
+  #link({ directory, name }: LinkPlace, source: Buffer | Problem): boolean {
     try {
-      if (source === undefined) {
-        throw new Problem('destination-failed', 'the file that this is a hard link of could not be restored')
-      }
+      if (source instanceof Problem) throw source
       const path = directory.pathOf(name)
       const reached = reach(source.toString('latin1'))
       try {
@@ -258,8 +281,10 @@ export class TreeRestore {
       }
       this.#log.counts.hardLinks++
     } catch (error) {
+      if (noLinkCodes.includes((error as NodeJS.ErrnoException).code ?? '')) return false
       this.#log.failed(directory.shownPathOf(name), error)
     }
+    return true
   }
 
   #replaceByLink({ directory, name }: LinkPlace, existing: Existing, source: Buffer): void {

@@ -12,8 +12,10 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { HardLinks } from '../../client/restore/hard-links.ts'
 import { partName } from '../../client/restore/part-file.ts'
 import type { RestoreSummary } from '../../client/restore/restore.ts'
+import { RestoredDirectory } from '../../client/restore/restored-directory.ts'
 import { hashId } from '../../protocol/hash.ts'
 import { encodeFileObject } from '../../protocol/objects.ts'
 import type { Entry } from '../../protocol/schema.ts'
@@ -240,6 +242,77 @@ describe('what is there already', () => {
   })
 })
 
+describe('groups of hard links', () => {
+  const link = { link: 'l' }
+  const inode = (...names: string[]) => names.map((name) => statSync(fixture.at('out', name)).ino)
+
+  test('names that share a link, but not the content, are files of their own', async () => {
+    const checkpoint = await fixture.commit([
+      await fixture.file('a', 'one', link),
+      await fixture.file('b', 'two', link),
+      await fixture.file('c', 'one', link),
+      { kind: 'symlink', name: 'd', ...plain, ...link, target: 'x' },
+      { kind: 'symlink', name: 'e', ...plain, ...link, target: 'y' },
+      { kind: 'fifo', name: 'f', ...plain, ...link },
+    ])
+    expect(told(await fixture.restore(checkpoint))).toEqual([])
+    const expected = { a: 'one', b: 'two', c: 'one', d: '-> x', e: '-> y', f: 'special' }
+    expect(await listing(fixture.at('out'))).toEqual(expected)
+    expect(new Set(inode('a', 'c')).size).toBe(1)
+  })
+
+  const big = [randomBytes(1, 2000), randomBytes(2, 2000)]
+  const tree = async () =>
+    fixture.commit([
+      await fixture.chunkedFile('a', big, link),
+      await fixture.chunkedFile('b', big, link),
+      await fixture.directory('d', [await fixture.chunkedFile('c', big, link)], { mtimeNs: '5' }),
+    ])
+
+  test('when something stands where the first must go, the next one leads', async () => {
+    writeFileSync(fixture.at('out', 'a'), 'in the way')
+    expect(told(await fixture.restore(await tree()))).toEqual(['a: destination-exists'])
+    const content = hashId(Buffer.concat(big))
+    const expected = { a: 'in the way', b: content, d: 'directory', 'd/c': content }
+    expect(await listing(fixture.at('out'))).toEqual(expected)
+    expect(new Set(inode('b', 'd/c')).size).toBe(1)
+    expect(statSync(fixture.at('out', 'd'), { bigint: true }).mtimeNs).toBe(5n)
+  })
+
+  test('when the place of the first fails after others have waited for it', async () => {
+    const checkpoint = await tree()
+    const { id } = await fixture.chunkedFile('a', big)
+    // A directory of the temporary name: the file cannot even be begun.
+    mkdirSync(fixture.at('out', String(partName(Buffer.from('a'), id))))
+    const summary = await fixture.restore(checkpoint)
+    expect(told(summary)).toEqual(['a: destination-failed'])
+    expect(summary).toMatchObject({ files: 1, hardLinks: 1 })
+    expect(new Set(inode('b', 'd/c')).size).toBe(1)
+    expect(readFileSync(fixture.at('out', 'd', 'c')).equals(Buffer.concat(big))).toBe(true)
+    expect(statSync(fixture.at('out', 'd'), { bigint: true }).mtimeNs).toBe(5n)
+  })
+
+  test('where no link can be made, a name leads those behind it', async () => {
+    const entry = await fixture.file('a', 'A', link)
+    const directory = RestoredDirectory.root(Buffer.from(fixture.at('out')), undefined, () => {})
+    const place = (name: string) => ({ directory, name: Buffer.from(name) })
+    const linked: string[] = []
+    // As if b lay in another file system than a, and c in that of b.
+    const links = new HardLinks(({ name }, source) => {
+      const words = `${name} ${source}`
+      if (words === `b ${fixture.at('out', 'a')}`) return false
+      linked.push(words)
+      return true
+    })
+    expect(['a', 'b', 'c'].map((name) => links.claim(entry, place(name)))).toEqual([true, false, false])
+    links.settle(entry)
+    expect(String(links.nextHeir()?.place.name)).toBe('b')
+    expect([links.nextHeir(), linked]).toEqual([undefined, []])
+    links.settle(entry)
+    expect(linked).toEqual([`c ${fixture.at('out', 'b')}`])
+  })
+})
+
 test('a failing file leaves no temporary file behind', async () => {
   const lost = hashId(randomBytes(5, 10))
   const parts = [
@@ -255,8 +328,8 @@ test('a failing file leaves no temporary file behind', async () => {
     ]),
   )
   const summary = await fixture.restore(checkpoint)
-  expect(told(summary)).toEqual(['f: chunk-not-found', 'g: destination-failed'])
-  expect(summary.problemList[0]?.id).toBe(lost)
+  expect(told(summary)).toEqual(['f: chunk-not-found', 'g: chunk-not-found'])
+  expect(summary.problemList).toMatchObject([{ id: lost }, { id: lost }])
   expect(readdirSync(fixture.at('out'))).toEqual([])
   expect(existsSync(fixture.at('out', 'f'))).toBe(false)
 })
