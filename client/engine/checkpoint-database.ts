@@ -1,14 +1,15 @@
 /**
  * What the client remembers between runs, in LevelDB on its own disk: one database per source and vault.
  *
- *     key                                    value
- *     "state"                                JSON State
- *     "reserved"                             decimal: directory numbers from here on are free
+ *     key                                              value
+ *     "state"                                          JSON State
+ *     "reserved"                                       decimal: directory numbers from here on are free
  *     "d" directory number (6 bytes, BE) name bytes    JSON EntryRecord
  *
- * Directories are numbered; the record of a thing stands under its directory's number and its name, so
- * that a directory's records are neighbours in the order of their names. The root's own record stands
- * under directory 0 with an empty name.
+ * Each value is followed by the CRC-32 of key and value (4 bytes, LE): LevelDB does not check its own when
+ * it reads. Directories are numbered; the record of a thing stands under its directory's number and its
+ * name, so that a directory's records are neighbours in the order of their names. The root's own record
+ * stands under directory 0 with an empty name.
  *
  * Invariants:
  * - A record's `entry` names content that the receiver had acknowledged when the record was written.
@@ -17,12 +18,16 @@
  * - Writes reach LevelDB in the order of the calls. They are not synced: losing the last ones to a
  *   power cut loses work, never truth, since the commit verifies everything.
  *
+ * Recovery: a database that cannot be opened is thrown away, and so is one that was found damaged by the
+ * run before, which left the file `{folder}.damaged` for the next opening to find. It only saves work.
+ *
  * One process at a time: LevelDB's lock. Problem `in-use` otherwise.
  */
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir, rm, stat, writeFile } from 'node:fs/promises'
+import { crc32 } from 'node:zlib'
 import { Level } from 'level'
 import type { Id } from '../../protocol/id.ts'
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { Entry, Part } from '../../protocol/schema.ts'
 
 export interface EntryRecord {
@@ -60,6 +65,7 @@ const batchMs = 200
 type Write = { type: 'put'; key: Buffer; value: Buffer } | { type: 'del'; key: Buffer }
 
 export class CheckpointDatabase {
+  readonly #folder: string
   readonly #level: Level<Buffer, Buffer>
   #pending: Write[] = []
   #timer: NodeJS.Timeout | undefined
@@ -68,33 +74,49 @@ export class CheckpointDatabase {
   /** Numbers below this are written down as given. */
   #reserved: number
 
-  private constructor(level: Level<Buffer, Buffer>, nextNumber: number) {
+  private constructor(folder: string, level: Level<Buffer, Buffer>, nextNumber: number) {
+    this.#folder = folder
     this.#level = level
     this.#nextNumber = nextNumber
     this.#reserved = nextNumber
   }
 
-  /** Opens the database in `folder`, made if need be. A damaged one is thrown away: it only saves work. */
+  /** Opens the database in `folder`, made if need be. Problems `in-use`, `destination-failed`. */
   static async open(folder: string): Promise<CheckpointDatabase> {
-    await mkdir(folder, { recursive: true, mode: 0o700 })
+    try {
+      if (await exists(markerOf(folder))) await rm(folder, { recursive: true, force: true })
+      await rm(markerOf(folder), { force: true })
+      await mkdir(folder, { recursive: true, mode: 0o700 })
+    } catch (cause) {
+      throw unusable(folder, cause)
+    }
     const level = await openLevel(folder)
-    return new CheckpointDatabase(level, Number((await level.get(reservedKey)) ?? 1))
+    const reserved = await level.get(reservedKey)
+    const text = reserved === undefined ? '1' : checkedValue(reservedKey, reserved)?.toString()
+    // An unreadable number must not be given out again: start above all that a database can hold.
+    return new CheckpointDatabase(folder, level, text === undefined ? 2 ** 40 : Number(text))
   }
 
+  /** Releases the database, whatever became of its writes: who cared has been told by `flush`. Idempotent. */
   async close(): Promise<void> {
     if (this.#level.status === 'closed') return
-    await this.flush()
-    await this.#level.close()
+    try {
+      await this.flush()
+    } catch (error) {
+      if (!isProblem(error, 'destination-failed')) throw error
+    } finally {
+      await this.#level.close()
+    }
   }
 
   async state(): Promise<State> {
-    const value = await this.#level.get(stateKey)
+    const value = await this.#read(stateKey)
     return value === undefined ? {} : (JSON.parse(value.toString('utf8')) as State)
   }
 
   /** On return the state, and every record written before, is with LevelDB. */
   async setState(state: State): Promise<void> {
-    this.#write({ type: 'put', key: stateKey, value: Buffer.from(JSON.stringify(state)) })
+    this.#put(stateKey, JSON.stringify(state))
     await this.flush()
   }
 
@@ -115,13 +137,13 @@ export class CheckpointDatabase {
   newNumber(): number {
     if (this.#nextNumber >= this.#reserved) {
       this.#reserved += reserveNumbers
-      this.#write({ type: 'put', key: reservedKey, value: Buffer.from(String(this.#reserved)) })
+      this.#put(reservedKey, String(this.#reserved))
     }
     return this.#nextNumber++
   }
 
   put(directory: number, name: Buffer, record: EntryRecord): void {
-    this.#write({ type: 'put', key: recordKey(directory, name), value: Buffer.from(JSON.stringify(record)) })
+    this.#put(recordKey(directory, name), JSON.stringify(record))
   }
 
   remove(directory: number, name: Buffer): void {
@@ -136,30 +158,64 @@ export class CheckpointDatabase {
     }
   }
 
-  /** Sees what was flushed. */
+  /** Sees what was flushed. Problem `store-corrupt` when it is damaged. */
   async get(directory: number, name: Buffer): Promise<EntryRecord | undefined> {
-    const value = await this.#level.get(recordKey(directory, name))
+    const value = await this.#read(recordKey(directory, name))
     return value === undefined ? undefined : parseRecord(value)
+  }
+
+  async #read(key: Buffer): Promise<Buffer | undefined> {
+    try {
+      const stored = await this.#level.get(key)
+      if (stored === undefined) return undefined
+      return checkedValue(key, stored) ?? (await this.#damaged())
+    } catch (error) {
+      return this.#unreadable(error)
+    }
+  }
+
+  async #unreadable(error: unknown): Promise<never> {
+    const { code } = ((error as Error).cause ?? error) as NodeJS.ErrnoException
+    if (code === 'LEVEL_CORRUPTION') return this.#damaged(error)
+    throw error
+  }
+
+  /** Leaves word for the next opening. */
+  async #damaged(cause?: unknown): Promise<never> {
+    await writeFile(markerOf(this.#folder), '')
+    throw new Problem(
+      'store-corrupt',
+      `what was remembered of earlier backups in ${this.#folder} is damaged; run the backup again, it then starts from the receiver's last checkpoint`,
+      { cause },
+    )
   }
 
   /** The records of a directory in the order of their names; sees what was written before the call. */
   async *records(directory: number): AsyncGenerator<{ name: Buffer; record: EntryRecord }, void, undefined> {
     await this.flush()
     const none = Buffer.alloc(0)
-    const iterator = this.#level.iterator({
-      gte: recordKey(directory, none),
-      lt: recordKey(directory + 1, none),
-    })
+    const range = { gte: recordKey(directory, none), lt: recordKey(directory + 1, none) }
+    const iterator = this.#level.iterator(range)
     try {
       for (;;) {
-        const page = await iterator.nextv(1000)
+        const page = await iterator.nextv(1000).catch((error: unknown) => this.#unreadable(error))
         if (page.length === 0) return
-        for (const [key, value] of page)
+        for (const [key, stored] of page) {
+          const value = checkedValue(key, stored) ?? (await this.#damaged())
           yield { name: key.subarray(keyPrefixBytes), record: parseRecord(value) }
+        }
       }
     } finally {
       await iterator.close()
     }
+  }
+
+  #put(key: Buffer, text: string): void {
+    const length = Buffer.byteLength(text)
+    const value = Buffer.allocUnsafe(length + 4)
+    value.write(text)
+    value.writeUInt32LE(crc32(value.subarray(0, length), crc32(key)), length)
+    this.#write({ type: 'put', key, value })
   }
 
   #write(write: Write): void {
@@ -173,7 +229,13 @@ export class CheckpointDatabase {
     this.#timer = undefined
     const writes = this.#pending
     this.#pending = []
-    this.#written = this.#written.then(() => this.#level.batch(writes))
+    this.#written = this.#written.then(async () => {
+      try {
+        await this.#level.batch(writes)
+      } catch (cause) {
+        throw unusable(this.#folder, cause)
+      }
+    })
     // Whoever flushes next is told; until then this must not count as unhandled.
     this.#written.catch((error: unknown) => error)
   }
@@ -197,6 +259,37 @@ function parseRecord(value: Buffer): EntryRecord {
   return JSON.parse(value.toString('utf8')) as EntryRecord
 }
 
+/** The value without its checksum; undefined when that is wrong. */
+function checkedValue(key: Buffer, stored: Buffer): Buffer | undefined {
+  const length = stored.length - 4
+  if (length < 0) return undefined
+  const value = stored.subarray(0, length)
+  return stored.readUInt32LE(length) === crc32(value, crc32(key)) ? value : undefined
+}
+
+function markerOf(folder: string): string {
+  return `${folder}.damaged`
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    return false
+  }
+}
+
+function unusable(folder: string, cause: unknown): Problem {
+  const { message } = ((cause as Error).cause ?? cause) as Error
+  return new Problem(
+    'destination-failed',
+    `cannot keep what is remembered of backups in ${folder}: ${message}`,
+    { cause },
+  )
+}
+
 async function openLevel(folder: string): Promise<Level<Buffer, Buffer>> {
   const options = { keyEncoding: 'buffer', valueEncoding: 'buffer' } as const
   for (let attempt = 1; ; attempt++) {
@@ -205,19 +298,13 @@ async function openLevel(folder: string): Promise<Level<Buffer, Buffer>> {
       await level.open()
       return level
     } catch (error) {
-      const { code, message } = (error as Error).cause as NodeJS.ErrnoException
+      const { code } = ((error as Error).cause ?? error) as NodeJS.ErrnoException
       if (code === 'LEVEL_LOCKED') {
-        throw new Problem(
-          'in-use',
-          'another backup of this source to this vault is running; wait for it to end',
-          { cause: error },
-        )
+        const detail = 'another backup of this source to this vault is running; wait for it to end'
+        throw new Problem('in-use', detail, { cause: error })
       }
-      if (attempt === 2)
-        throw new Problem('store-corrupt', `cannot open the database in ${folder}: ${message}`, {
-          cause: error,
-        })
-      if (code === 'LEVEL_CORRUPTION') await rm(folder, { recursive: true })
+      if (attempt === 2 || code !== 'LEVEL_CORRUPTION') throw unusable(folder, error)
+      await rm(folder, { recursive: true })
     }
   }
 }

@@ -13,17 +13,16 @@
  * What the target turns out to lack at the commit is read and sent again: at most `maxRounds` times.
  */
 import type { Id } from '../../protocol/id.ts'
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CheckpointState, CommitRequest, MissingChunk, Part } from '../../protocol/schema.ts'
 import { BoundedQueue } from './bounded-queue.ts'
 import { ByteBudget } from './byte-budget.ts'
-import type { CheckpointDatabase } from './checkpoint-database.ts'
-import { attributesOf } from './entries.ts'
+import type { CheckpointDatabase, State } from './checkpoint-database.ts'
 import { hydrate } from './hydrate.ts'
 import { type Counts, type FileProblem, Run, type Seen } from './run.ts'
-import type { Source, SourceStat } from './source.ts'
+import type { Source } from './source.ts'
 import { type FileTask, runSource } from './source-thread.ts'
-import type { Target, TargetCounters } from './target.ts'
+import type { CommitOutcome, Target, TargetCounters } from './target.ts'
 import { runTarget } from './target-thread.ts'
 import { type PutObjects, Tree } from './tree.ts'
 
@@ -46,13 +45,15 @@ export interface Progress {
 }
 
 export interface BackupSummary extends Readonly<Counts>, TargetCounters {
-  /** Files and bytes of the checkpoint, unread ones included. */
+  /** Files and content bytes of the checkpoint, unread ones included. */
   readonly files: number
   readonly bytes: number
   readonly checkpoint: CheckpointState
   /** An unfinished checkpoint was gone on with. */
   readonly resumed: boolean
+  /** The first thousand; `problemCount` counts all. */
   readonly problems: readonly FileProblem[]
+  readonly problemCount: number
   readonly durationMs: number
 }
 
@@ -68,7 +69,7 @@ export class Engine {
   readonly #target: Target
   readonly #database: CheckpointDatabase
   readonly #options: EngineOptions
-  readonly #run: Run
+  #run: Run
   #scanned = false
   #total: Seen | undefined
 
@@ -107,40 +108,63 @@ export class Engine {
    */
   async run(): Promise<BackupSummary> {
     const started = performance.now()
-    const { resumed } = await this.#begin()
+    try {
+      return await this.#attempt(started)
+    } catch (error) {
+      if (!isProblem(error, 'checkpoint-committed') && !isProblem(error, 'checkpoint-not-found')) throw error
+      // The open checkpoint was committed after all by a run that did not live to hear of it, or deleted.
+      this.#run = new Run(this.#options.signal, this.#options.onProblem)
+      return await this.#attempt(started)
+    }
+  }
+
+  async #attempt(started: number): Promise<BackupSummary> {
+    const resumed = await this.#begin()
     if (this.#options.scanFirst) await this.#scanFirst()
     const committed = await this.#backUpRounds()
     const { whole } = await this.#database.state()
     await this.#database.setState({ committed: committed.number, ...(whole && { whole }) })
+    const { counts, totals, problems, problemCount } = this.#run
     return {
-      ...this.#run.counts,
-      files: this.#run.seen.files,
-      bytes: this.#run.seen.bytes,
+      ...counts,
+      ...totals,
       ...this.#target.counters,
       checkpoint: committed,
       resumed,
-      problems: this.#run.problems,
+      problems,
+      problemCount,
       durationMs: performance.now() - started,
     }
   }
 
-  /** Begins or resumes a checkpoint, and sees to it that the database tells of this receiver's past. */
-  async #begin(): Promise<{ resumed: boolean }> {
-    const state = await this.#database.state()
-    const { number, resumed, base } = await this.#target.begin(state.open, this.#source.about)
-    const known =
+  /**
+   * Begins or resumes a checkpoint, and sees to it that the database tells of this receiver's past.
+   * Returns whether an unfinished checkpoint is gone on with.
+   */
+  async #begin(): Promise<boolean> {
+    const run = this.#run
+    const database = this.#database
+    const state = await database.state()
+    const { number, resumed, base } = await run.orEnd(this.#target.begin(state.open, this.#source.about))
+    const isCurrent =
       resumed || (base !== undefined && base.number >= (state.committed ?? Number.POSITIVE_INFINITY))
-    if (!known) {
-      await this.#database.clear()
-      if (base !== undefined) await hydrate(this.#database, this.#target, base, this.#run.signal)
-    }
-    const { whole } = known ? state : {}
-    await this.#database.setState({
-      ...(base && { committed: base.number }),
-      ...(whole && { whole }),
-      open: number,
-    })
-    return { resumed }
+    const trusted = isCurrent && !(await database.isEmpty())
+    if (!trusted) await database.clear()
+    const { whole } = trusted ? state : {}
+    const next: State = { ...(base && { committed: base.number }), ...(whole && { whole }), open: number }
+    await database.setState(next)
+    if (trusted || base === undefined) return resumed
+    await hydrate(database, this.#target, base, run.signal)
+    // A base that could not be read whole has emptied the database.
+    await database.setState(next)
+    return resumed
+  }
+
+  /** Leaves an open checkpoint whose list cannot be continued, for a new one. */
+  async #beginAnew(): Promise<void> {
+    const { open, ...state } = await this.#database.state()
+    const { number } = await this.#run.orEnd(this.#target.begin(open, this.#source.about))
+    await this.#database.setState({ ...state, open: number })
   }
 
   /** Counts what there is, before anything is read. What the second scan finds holds. */
@@ -166,6 +190,13 @@ export class Engine {
     for (let round = 1; ; round++) {
       const outcome = await this.#backUp(distrusted)
       if ('committed' in outcome) return outcome.committed
+      if (!this.#source.capabilities.rereadable) {
+        throw new Problem(
+          'missing-chunks',
+          `the receiver lost ${outcome.missing.length} chunks of this stream, which can be read only once; run the command again`,
+          { extensions: { missing: outcome.missing } },
+        )
+      }
       if (round === maxRounds) {
         throw new Problem(
           'missing-chunks',
@@ -206,7 +237,7 @@ export class Engine {
     await this.#database.setState(state)
   }
 
-  async #backUp(distrusted: ReadonlySet<string>) {
+  async #backUp(distrusted: ReadonlySet<string>): Promise<CommitOutcome> {
     const run = this.#run
     const { fillers = 3, verifyContent = false } = this.#options
     const budget = new ByteBudget(objectBytesInFlight)
@@ -217,10 +248,6 @@ export class Engine {
     const onAbort = (): void => queue.fail(run.signal.reason)
     run.signal.addEventListener('abort', onAbort, { once: true })
     if (run.signal.aborted) onAbort()
-    const aborted = new Promise<never>((_, reject) => {
-      run.signal.addEventListener('abort', () => reject(run.signal.reason), { once: true })
-    })
-    aborted.catch(() => undefined)
     const scanning = runSource(run, this.#source, tree, this.#database, (task) => queue.push(task), {
       verifyContent,
       distrusted,
@@ -232,10 +259,12 @@ export class Engine {
     for (const thread of [scanning, filling]) thread.catch(onFailure)
     const threads = [scanning, filling]
     try {
-      await Promise.all([...threads, Promise.race([tree.finished, aborted])])
+      await Promise.all([...threads, run.orEnd(tree.finished)])
     } catch (error) {
       await Promise.allSettled(threads)
       throw run.signal.aborted ? run.signal.reason : error
+    } finally {
+      run.signal.removeEventListener('abort', onAbort)
     }
     return this.#commit(tree)
   }
@@ -252,27 +281,35 @@ export class Engine {
     }
   }
 
-  async #commit(tree: Tree) {
+  async #commit(tree: Tree): Promise<CommitOutcome> {
+    const run = this.#run
     const { entry, number } = await tree.root()
-    const { counts, seen } = this.#run
-    const totals = { files: seen.files, directories: counts.directories, bytes: seen.bytes }
+    const totals = { ...run.totals, directories: run.counts.directories }
     const { id, mode, uid, gid, mtimeNs } = entry
-    const attributes = attributesOf({ mode, uid, gid, mtimeNs } as SourceStat)
-    let request: CommitRequest = { root: id, attributes, totals }
-    if (this.#target.capabilities.form === 'chunks') {
-      const stream = this.#source.capabilities.form === 'chunks'
-      const items = [stream ? await this.#streamPart(number) : await this.#wholeList(tree, id)]
-      await this.#target.addItems(0, items)
-      request = stream ? { items: items.length, totals } : { ...request, items: items.length }
+    const request: CommitRequest = { root: id, attributes: { mode, uid, gid, mtimeNs }, totals }
+    if (this.#target.capabilities.form === 'dir') return run.orEnd(this.#target.commit(request))
+    const isStream = this.#source.capabilities.form === 'chunks'
+    const item = isStream ? await this.#streamPart(number) : await this.#wholeList(tree, id)
+    await run.orEnd(this.#addItem(item))
+    return run.orEnd(this.#target.commit(isStream ? { items: 1, totals } : { ...request, items: 1 }))
+  }
+
+  /** A round before may have left another item: then the checkpoint is left for a new one. */
+  async #addItem(item: Part): Promise<void> {
+    try {
+      await this.#target.addItems(0, [item])
+    } catch (error) {
+      if (!isProblem(error, 'items-conflict')) throw error
+      await this.#beginAnew()
+      await this.#target.addItems(0, [item])
     }
-    return this.#target.commit(request)
   }
 
   /** All chunks of the tree as one item; the one of the last run while the root is the same. */
   async #wholeList(tree: Tree, root: Id): Promise<Part> {
     const state = await this.#database.state()
     if (state.whole?.root === root) return state.whole.list
-    const list = await tree.wholeList()
+    const list = await this.#run.orEnd(tree.wholeList())
     await this.#database.setState({ ...state, whole: { root, list } })
     return list
   }

@@ -5,13 +5,21 @@
 
 import type { Id } from '../../protocol/id.ts'
 import { decodeDirectoryObject, nameBytes } from '../../protocol/objects.ts'
-import { isProblem } from '../../protocol/problem.ts'
+import { isProblem, type ProblemCode } from '../../protocol/problem.ts'
 import type { CheckpointState, Entry } from '../../protocol/schema.ts'
 import type { CheckpointDatabase } from './checkpoint-database.ts'
 import type { Target } from './target.ts'
 
 /** Directory objects asked for at once. */
 const groupObjects = 64
+/** What is wrong with the tree itself. Anything else (a broken connection, a cancelled run) ends the run. */
+const unreadableTree: ReadonlySet<ProblemCode> = new Set<ProblemCode>([
+  'chunk-not-found',
+  'chunk-corrupt',
+  'digest-mismatch',
+  'invalid-object',
+  'not-found',
+])
 const rootAttributes = { mode: 0o755, uid: 0, gid: 0, mtimeNs: '0' }
 
 /**
@@ -45,7 +53,7 @@ export async function hydrate(
       await database.flush()
     }
   } catch (error) {
-    if (!isProblem(error) || error.code === 'transport-failed' || error.code === 'unavailable') throw error
+    if (!isProblem(error) || !unreadableTree.has(error.code)) throw error
     await database.clear()
     return false
   }

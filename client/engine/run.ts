@@ -6,8 +6,8 @@ import type { PutCount } from './target.ts'
 
 /** Something in the source that could not be backed up as it should. The run goes on. */
 export interface FileProblem {
-  /** Below the source's root; bytes that are no UTF-8 are shown as U+FFFD. */
-  readonly path: string
+  /** Below the source's root, as the bytes that it is. */
+  readonly path: Buffer
   readonly code: ProblemCode
   readonly detail: string
 }
@@ -30,6 +30,8 @@ export interface Seen {
   bytes: number
 }
 
+const keptProblems = 1000
+
 export class Run {
   readonly counts: Counts = {
     filesNew: 0,
@@ -44,8 +46,14 @@ export class Run {
   /** What the scan has told so far, and what of it is settled. */
   readonly seen: Seen = { files: 0, bytes: 0 }
   readonly settled: Seen = { files: 0, bytes: 0 }
+  /** Files and content bytes that are in the checkpoint. */
+  readonly totals: Seen = { files: 0, bytes: 0 }
+  /** The first `keptProblems`; `problemCount` counts all. */
   readonly problems: FileProblem[] = []
-  readonly links = new HardLinks()
+  problemCount = 0
+  links = new HardLinks()
+  /** Later rounds repeat what the first has counted. */
+  #firstRound = true
   readonly #abort = new AbortController()
   readonly #onProblem: (problem: FileProblem) => void
   #gate: Promise<void> | undefined
@@ -84,16 +92,49 @@ export class Run {
 
   /** Both threads pass here before each piece of work. */
   async gate(): Promise<void> {
-    while (this.#gate !== undefined) await this.#gate
+    while (this.#gate !== undefined && !this.signal.aborted) await this.#gate
     this.signal.throwIfAborted()
   }
 
-  /** A further round goes over everything: totals count afresh, and what was done before counts on. */
+  /** What `work` gives, unless the run ends first. */
+  async orEnd<T>(work: Promise<T>): Promise<T> {
+    this.signal.throwIfAborted()
+    let onAbort = (): void => {}
+    const ended = new Promise<never>((_, reject) => {
+      onAbort = () => reject(this.signal.reason)
+      this.signal.addEventListener('abort', onAbort, { once: true })
+    })
+    try {
+      return await Promise.race([work, ended])
+    } finally {
+      this.signal.removeEventListener('abort', onAbort)
+      // Whoever lost the race must not count as unhandled.
+      work.catch((error: unknown) => error)
+    }
+  }
+
+  /** A further round goes over everything: totals count afresh, what was found new or changed stays so. */
   startOver(): void {
-    Object.assign(this.counts, { filesUnmodified: 0, directories: 0 })
     Object.assign(this.seen, { files: 0, bytes: 0 })
     Object.assign(this.settled, { files: 0, bytes: 0 })
+    Object.assign(this.totals, { files: 0, bytes: 0 })
+    this.counts.directories = 0
     this.problems.length = 0
+    this.problemCount = 0
+    this.links = new HardLinks()
+    this.#firstRound = false
+  }
+
+  /** A file of `bytes` is in the checkpoint; `scannedBytes` were counted as seen. */
+  settleFile(as: 'new' | 'changed' | 'unmodified', bytes: number, scannedBytes: number): void {
+    this.totals.files++
+    this.totals.bytes += bytes
+    this.settled.files++
+    this.settled.bytes += scannedBytes
+    if (!this.#firstRound) return
+    if (as === 'new') this.counts.filesNew++
+    else if (as === 'changed') this.counts.filesChanged++
+    else this.counts.filesUnmodified++
   }
 
   countChunks({ sentChunks, reusedChunks }: PutCount): void {
@@ -102,8 +143,9 @@ export class Run {
   }
 
   report(path: Buffer, code: ProblemCode, detail: string): void {
-    const problem = { path: path.toString('utf8'), code, detail }
-    this.problems.push(problem)
+    const problem = { path, code, detail }
+    this.problemCount++
+    if (this.problems.length < keptProblems) this.problems.push(problem)
     this.#onProblem(problem)
   }
 }

@@ -7,7 +7,8 @@
  */
 import { Problem } from '../../protocol/problem.ts'
 import type { CheckpointDatabase, EntryRecord } from './checkpoint-database.ts'
-import { type ContentReference, fileEntry, otherEntry } from './entries.ts'
+import { fileEntry, otherEntry } from './entries.ts'
+import type { LinkedContent } from './hard-links.ts'
 import type { Run } from './run.ts'
 import type { ScannedEntry, Source, SourceStat } from './source.ts'
 import type { OpenDirectory, Tree } from './tree.ts'
@@ -49,7 +50,7 @@ export async function runSource(
       if (event.type === 'enter') follower.enter(event.name, event.stat)
       else if (event.type === 'entries') await follower.entries(event.entries)
       else if (event.type === 'listed') await follower.listed()
-      else if (event.type === 'leave') follower.leave()
+      else if (event.type === 'leave') await follower.leave()
       else if (event.path.length > 0) run.report(event.path, event.code, event.detail)
       // Without its root a source is not an empty one: better no checkpoint than one that says so.
       else throw new Problem(event.code, `the source itself could not be read: ${event.detail}`)
@@ -164,9 +165,7 @@ class ScanFollower {
       inode: stat.inode,
     }
     if (before?.ctimeNs === undefined) await this.#tree.record(directory, name, record, before)
-    this.#run.counts.filesUnmodified++
-    this.#run.settled.files++
-    this.#run.settled.bytes += stat.size
+    this.#run.settleFile('unmodified', stat.size, stat.size)
   }
 
   async #read(task: FileTask): Promise<void> {
@@ -194,10 +193,11 @@ class ScanFollower {
     }
   }
 
-  leave(): void {
+  async leave(): Promise<void> {
     const level = this.#level
     this.#levels.pop()
     this.#tree.settle(level.directory)
+    await this.#tree.room()
   }
 
   end(): void {
@@ -212,16 +212,14 @@ export async function settleFile(
   run: Run,
   tree: Tree,
   { directory, name, stat, before }: FileTask,
-  content: ContentReference & { readonly stat: SourceStat },
+  content: LinkedContent,
 ): Promise<void> {
   const entry = fileEntry(name, content.stat, content)
   const { ctimeNs, inode } = content.stat
   await tree.record(directory, name, { entry, ctimeNs, inode }, before)
-  if (before?.entry?.kind !== 'file') run.counts.filesNew++
-  else if (before.entry.id !== content.id) run.counts.filesChanged++
-  else run.counts.filesUnmodified++
-  run.settled.files++
-  run.settled.bytes += stat.size
+  const same = before?.entry?.kind === 'file' && before.entry.id === content.id
+  const as = before?.entry?.kind !== 'file' ? 'new' : same ? 'unmodified' : 'changed'
+  run.settleFile(as, content.stat.size, stat.size)
   tree.settle(directory)
 }
 

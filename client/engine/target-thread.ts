@@ -12,7 +12,7 @@ import type { Part } from '../../protocol/schema.ts'
 import type { BoundedQueue } from './bounded-queue.ts'
 import { FileListBuilder } from './list-builder.ts'
 import type { Run } from './run.ts'
-import type { FillEvent, Filled, Source, SourceStat } from './source.ts'
+import type { FillEvent, Filled, Source } from './source.ts'
 import { type FileTask, settleFile } from './source-thread.ts'
 import type { Target } from './target.ts'
 import type { Tree } from './tree.ts'
@@ -20,8 +20,7 @@ import type { Tree } from './tree.ts'
 /** A group of files for one reading thread. */
 const groupBytes = 6 * 1024 * 1024
 const groupFiles = 256
-/** A file this young when it was read may be written again within the same tick of the kernel's clock. */
-const racyNs = 20_000_000n
+const mixture = 'it changed while it was read; what was read is a mixture'
 
 /** Runs `fillers` fillers until the queue has ended and everything taken from it is settled. */
 export async function runTarget(
@@ -62,6 +61,8 @@ interface Filling {
   acknowledged: Promise<unknown>
   /** Content bytes that count as settled already, for the progress of large files. */
   settledBytes: number
+  /** It must be read again, or could not be read: what is still on its way counts for nothing. */
+  isVoid: boolean
 }
 
 const empty = (): Filling => ({
@@ -69,6 +70,7 @@ const empty = (): Filling => ({
   list: undefined,
   acknowledged: Promise.resolve(),
   settledBytes: 0,
+  isVoid: false,
 })
 
 class Filler {
@@ -111,6 +113,7 @@ class Filler {
         owners.set(filling, (owners.get(filling) ?? 0) + event.bytes.length)
       } else if (event.type === 'again') {
         this.#unsettle(filling)
+        filling.isVoid = true
         this.#filling[event.file] = empty()
       } else if (event.type === 'failed') {
         await this.#failed(event)
@@ -125,11 +128,12 @@ class Filler {
     // A rejection ends the run, whoever else waits for it.
     acknowledged.catch((error: unknown) => this.#run.fail(error))
     for (const [filling, bytes] of owners) {
-      const counted = acknowledged.then(() => {
+      const before = filling.acknowledged
+      filling.acknowledged = Promise.all([before, acknowledged]).then(() => {
+        if (filling.isVoid) return
         filling.settledBytes += bytes
         this.#run.settled.bytes += bytes
       })
-      filling.acknowledged = Promise.all([filling.acknowledged, counted])
       filling.acknowledged.catch((error: unknown) => this.#run.fail(error))
     }
     for (const event of ended) void this.#settle(event)
@@ -150,25 +154,19 @@ class Filler {
   async #settle(event: FillEvent & { type: 'done' }): Promise<void> {
     const task = this.#tasks[event.file] as FileTask
     const filling = this.#filling[event.file] as Filling
-    const { id, chunked } = finishedPart(filling)
     try {
+      const { id, chunked } = finishedPart(filling)
       await filling.acknowledged
       this.#unsettle(filling)
       // Without a matching ctime the next run reads it again.
-      const uncertain = event.changed || isRacy(event.stat)
-      const stat = uncertain ? { ...event.stat, ctimeNs: '' } : event.stat
+      const stat = event.changed || event.uncertain ? { ...event.stat, ctimeNs: '' } : event.stat
       const content = { id, chunked: chunked === true, stat }
       const { counts, links } = this.#run
       counts.filesRead++
       counts.bytesRead += event.bytesRead
       for (const settled of [task, ...links.settle(task, content)]) {
         await settleFile(this.#run, this.#tree, settled, content)
-        if (event.changed)
-          this.#run.report(
-            settled.path,
-            'source-changed',
-            'it changed while it was read; what was read is a mixture',
-          )
+        if (event.changed) this.#run.report(settled.path, 'source-changed', mixture)
       }
     } catch (error) {
       this.#run.fail(error)
@@ -177,7 +175,9 @@ class Filler {
 
   async #failed({ file, problem }: FillEvent & { type: 'failed' }): Promise<void> {
     const task = this.#tasks[file] as FileTask
-    this.#unsettle(this.#filling[file] as Filling)
+    const filling = this.#filling[file] as Filling
+    this.#unsettle(filling)
+    filling.isVoid = true
     this.#run.report(task.path, problem.code, problem.message)
     await this.#tree.forget(task.directory, task.name, task.before)
     this.#run.settled.files++
@@ -216,8 +216,4 @@ function finishList(filling: Filling, digest: Id): { objects: readonly PlainChun
 function finishedPart(filling: Filling): Part {
   if (filling.first === undefined) throw new TypeError('a file ended without a chunk')
   return filling.first
-}
-
-function isRacy({ ctimeNs }: SourceStat): boolean {
-  return BigInt(ctimeNs) > BigInt(Date.now()) * 1_000_000n - racyNs
 }

@@ -37,6 +37,8 @@ export type PutObjects = (objects: readonly EncodedObject[]) => Promise<void>
 const nothing = Buffer.alloc(0)
 /** Objects of one directory that are built before they are sent. */
 const objectsAhead = 16
+/** Directories that are being finished at once, before the scan is held back. */
+const maxFinishing = 64
 
 export class Tree {
   readonly #database: CheckpointDatabase
@@ -44,6 +46,7 @@ export class Tree {
   readonly #withLists: boolean
   readonly #distrusted: ReadonlySet<string>
   readonly #onFailure: (error: unknown) => void
+  readonly #finishing = new Set<Promise<void>>()
   #settleRoot: () => void = () => {}
   /** Resolves when the root is finished. */
   readonly finished: Promise<void>
@@ -94,8 +97,12 @@ export class Tree {
     if (parent !== undefined) parent.open++
     const { entry } = known ?? {}
     const usable = entry?.kind === 'directory' && !this.#distrusted.has(entry.id)
-    if (!usable || (this.#withLists && known?.list === undefined)) this.markDirty(directory)
+    if (!usable || (this.#withLists && !this.#hasList(known))) this.markDirty(directory)
     return directory
+  }
+
+  #hasList(record: EntryRecord | undefined): boolean {
+    return record?.list !== undefined && !this.#distrusted.has(record.list.id)
   }
 
   /** Writes down that the directory's object is out of date. Idempotent. */
@@ -133,7 +140,15 @@ export class Tree {
   settle(directory: OpenDirectory): void {
     directory.open--
     if (directory.open > 0) return
-    this.#finish(directory).catch(this.#onFailure)
+    const finishing = this.#finish(directory)
+      .catch(this.#onFailure)
+      .finally(() => this.#finishing.delete(finishing))
+    this.#finishing.add(finishing)
+  }
+
+  /** Resolves when few enough directories are being finished: whoever opens more waits here. */
+  async room(): Promise<void> {
+    while (this.#finishing.size >= maxFinishing) await Promise.race(this.#finishing)
   }
 
   async #finish(directory: OpenDirectory): Promise<void> {

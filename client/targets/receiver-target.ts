@@ -49,10 +49,10 @@ export abstract class ReceiverTarget implements Target {
     const { form: kind } = this.capabilities
     const old = known.find((checkpoint) => checkpoint.number === resume && checkpoint.state === 'open')
     const resumed = old !== undefined && old.kind === kind && (old.items ?? 0) === 0
+    const { number } = resumed ? old : await this.client.openCheckpoint(this.#source, { kind, about })
     if (old !== undefined && !resumed) {
       await this.client.removeCheckpoint({ source: this.#source, number: old.number })
     }
-    const { number } = resumed ? old : await this.client.openCheckpoint(this.#source, { kind, about })
     const uploader = new Uploader(this.client, { source: this.#source, number }, this.#options)
     this.#begun = { number, uploader }
     return { number, resumed, base }

@@ -54,7 +54,9 @@ test('a file that vanishes is reported; its other name is still backed up', asyn
       done = true
     })
   const summary = await backUp(from, { ...receiver, state: folder.path, wrapSource: meddling })
-  expect(summary.problems).toEqual([{ path: 'sub/bad', code: 'source-vanished', detail: 'ENOENT' }])
+  expect(summary.problems).toEqual([
+    { path: Buffer.from('sub/bad'), code: 'source-vanished', detail: 'ENOENT' },
+  ])
   await restoreTo(join(folder.path, 'to'), { ...receiver, number: 1 })
   expect(listing(join(folder.path, 'to')).map((line) => line.split(' ')[0])).toEqual([
     '.',
@@ -75,7 +77,7 @@ test('a directory that takes the place of a file is reported, not read', async (
       mkdirSync(good)
     })
   const { problems } = await backUp(from, { ...receiver, state: folder.path, wrapSource: meddling })
-  expect(problems.map(({ path, code }) => [path, code])).toEqual([['good', 'source-vanished']])
+  expect(problems.map(({ path, code }) => [String(path), code])).toEqual([['good', 'source-vanished']])
 })
 
 test('a file that cannot be read is a failed event', async () => {
@@ -109,7 +111,9 @@ test('a file that grows while it is read is read again; if it never holds still 
       () => appendFileSync(log, 'one more line\n'),
     )
   const first = await backUp(from, { ...receiver, state: folder.path, wrapSource: grow })
-  expect(first.problems).toEqual([expect.objectContaining({ path: 'log', code: 'source-changed' })])
+  expect(first.problems).toEqual([
+    expect.objectContaining({ path: Buffer.from('log'), code: 'source-changed' }),
+  ])
   expect(first.checkpoint.state).toBe('committed')
   // What is in the checkpoint is whole in itself, and the next run reads the file again.
   const restored = await restoreTo(join(folder.path, 'to'), { ...receiver, number: 1 })
