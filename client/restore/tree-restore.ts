@@ -275,7 +275,7 @@ export class TreeRestore {
       try {
         const existing = directory.fresh ? undefined : lookAt(path)
         if (existing === undefined) linkSync(fsPath(reached.path), path)
-        else this.#replaceByLink({ directory, name }, existing, fsPath(reached.path))
+        else if (!this.#replaceByLink({ directory, name }, existing, fsPath(reached.path))) return false
       } finally {
         reached.close()
       }
@@ -287,14 +287,17 @@ export class TreeRestore {
     return true
   }
 
-  #replaceByLink({ directory, name }: LinkPlace, existing: Existing, source: Buffer): void {
+  #replaceByLink({ directory, name }: LinkPlace, existing: Existing, source: Buffer): boolean {
     const first = lookAt(source)
-    if (existing.ino === first?.ino && existing.dev === first.dev) return
+    // An earlier run could not link over here: what it made may be right.
+    if (existing.dev !== first?.dev) return false
+    if (existing.ino === first.ino) return true
     this.#mayReplace(existing)
     const made = directory.pathOf(partName(name, 'link'))
     rmSync(made, { force: true })
     linkSync(source, made)
     renameSync(made, directory.pathOf(name))
+    return true
   }
 }
 
