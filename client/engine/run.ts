@@ -98,6 +98,8 @@ export class Run {
 
   /** What `work` gives, unless the run ends first. */
   async orEnd<T>(work: Promise<T>): Promise<T> {
+    // Whoever loses the race must not count as unhandled.
+    work.catch((error: unknown) => error)
     this.signal.throwIfAborted()
     let onAbort = (): void => {}
     const ended = new Promise<never>((_, reject) => {
@@ -108,8 +110,6 @@ export class Run {
       return await Promise.race([work, ended])
     } finally {
       this.signal.removeEventListener('abort', onAbort)
-      // Whoever lost the race must not count as unhandled.
-      work.catch((error: unknown) => error)
     }
   }
 
