@@ -6,7 +6,8 @@
  * only the uncut tail, less than a largest chunk, is copied to the front of the next.
  *
  * A file is what it was at `open`: its stat is taken then and again at the end. If they differ, it is
- * read once more, up to `maxTries` times in all, and told as changed if it never held still.
+ * read once more, up to `maxTries` times in all, and told as changed if it never held still. It ends where
+ * reading ends: procfs, sysfs and some FUSE file systems tell a size that is not that of the content.
  */
 import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { platform } from 'node:process'
@@ -52,6 +53,8 @@ export interface FillMessage {
 export const readBufferBytes = 2 * cutParameters.maxChunkBytes
 /** Up to here a file is one chunk, which needs no looking for cuts. */
 const smallBytes = cutParameters.minChunkBytes
+/** Files below /proc/sys give their content to the first read or not at all, whatever size they tell. */
+const firstReadBytes = 64 * 1024
 const maxTries = 3
 /** The kernel stamps files with its tick, at most 10 ms: two writes within one tick leave the same stamp. */
 const youngMs = 20
@@ -118,7 +121,7 @@ class FileReader {
     try {
       const { digest, bytesRead } = this.#readContent(file, input)
       const after = sourceStat(asErrno(() => fstatSync(input.fd, { bigint: true })))
-      const changed = input.regular && !(sameInode(input.stat, after) && bytesRead === input.stat.size)
+      const changed = input.regular && !sameInode(input.stat, after)
       if (changed && !last) return false
       const stat = { ...input.stat, size: bytesRead }
       this.#events.push({ type: 'done', file, digest, bytesRead, stat, changed, uncertain: input.uncertain })
@@ -134,26 +137,35 @@ class FileReader {
     return this.#readLarge(file, input)
   }
 
-  /** One chunk beside those of other files. Whatever comes behind the expected end is left: it shows in the stat. */
+  /** One chunk beside those of other files, if the content is about as long as `expected`. */
   #readSmall(file: number, input: Input, expected: number): { digest: Id; bytesRead: number } {
-    this.#ensureRoom(expected)
+    // At least one byte more: that it stays empty shows the end, at the price of no further call.
+    const room = Math.max(expected + 1, firstReadBytes)
+    this.#ensureRoom(room)
     const start = this.#used
-    const length = this.#fill(input, start, start + expected)
-    const id = hashId(this.#buffer.subarray(start, start + length))
+    const length = this.#fill(input, start, start + room, expected)
+    const bytes = this.#buffer.subarray(start, start + length)
+    if (length === room) return this.#readLarge(file, input, Buffer.from(bytes))
+    const id = hashId(bytes)
     this.#events.push({ type: 'chunk', file, id, offset: start, length })
     this.#used += length
     return { digest: id, bytesRead: length }
   }
 
-  #readLarge(file: number, input: Input): { digest: Id; bytesRead: number } {
+  /** Chunk by chunk. `head` was read already. */
+  #readLarge(file: number, input: Input, head = Buffer.alloc(0)): { digest: Id; bytesRead: number } {
     this.#ensureRoom(readBufferBytes)
     const content = createHasher()
     let bytesRead = 0
+    let ahead = head.copy(this.#buffer, this.#used)
     /** Offset of the first byte in the buffer that is in no chunk yet. */
     let cut = 0
     try {
       for (;;) {
-        const length = this.#fill(input, this.#used, this.#buffer.length)
+        const from = this.#used + ahead
+        const expected = input.stat.size - bytesRead - ahead
+        const length = ahead + this.#fill(input, from, this.#buffer.length, expected)
+        ahead = 0
         const ended = length < this.#buffer.length - this.#used
         content.update(this.#buffer.subarray(this.#used, this.#used + length))
         this.#used += length
@@ -172,15 +184,22 @@ class FileReader {
   }
 
   /** Reads into [from, to) of the buffer until it is full or the file ends; returns how many bytes came. */
-  #fill(input: Input, from: number, to: number): number {
+  #fill(input: Input, from: number, to: number, expected: number): number {
     let at = from
     while (at < to) {
-      if (!input.regular) this.#await(input.fd)
-      const length = asErrno(() => readRetrying(input.fd, this.#buffer, at, to - at))
-      if (length === 0) break
+      const length = asErrno(() => this.#read(input, at, to - at))
       at += length
+      // Where a regular file is expected to end, a short read is its end: no need to ask again.
+      if (length === 0 || (input.regular && at < to && at - from === expected)) break
     }
     return at - from
+  }
+
+  #read(input: Input, at: number, length: number): number {
+    // Never EAGAIN, but from a kernel log that has nothing more to say: a failure, not worth waiting for.
+    if (input.regular) return readSync(input.fd, this.#buffer, at, length, null)
+    this.#await(input.fd)
+    return readRetrying(input.fd, this.#buffer, at, length)
   }
 
   /** A pipe may be silent for ever; a thread inside `read` could be neither cancelled nor ended. */

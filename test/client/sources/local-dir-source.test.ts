@@ -13,7 +13,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { makeFifo } from '../../../client/posix.ts'
@@ -109,6 +109,32 @@ describe('size', () => {
     })
     execFileSync('rm', ['-rf', folder.path])
   })
+
+  // Text made when it is read: the stat says 0 bytes (procfs), or more than there are (sysfs).
+  const made = [
+    '/proc/version',
+    '/proc/filesystems',
+    '/proc/sys/kernel/ostype',
+    '/proc/kallsyms',
+    '/sys/kernel/uevent_seqnum',
+    '/sys/kernel/mm/transparent_hugepage/enabled',
+  ].filter((path) => existsSync(path))
+
+  test.skipIf(made.length === 0)(
+    'files whose stat does not tell their size are read to their end',
+    async () => {
+      await withSource(made, async (source, walk) => {
+        const files = filesOf(walk)
+        const record = await reading(source, files)
+        const contents = contentsOf(walk, record)
+        for (const path of made) expect(contents[basename(path)], path).toBe(readFileSync(path, 'latin1'))
+        for (const { done, pieces } of record.files) {
+          const size = Buffer.concat(pieces).length
+          expect(done).toMatchObject({ bytesRead: size, changed: false, stat: { size } })
+        }
+      })
+    },
+  )
 
   test('a tree of a thousand levels', async () => {
     await using folder = await temporaryFolder()
