@@ -7,6 +7,7 @@ import { expectation } from './http/expectation.ts'
 import { lingerAfterEarlyAnswers } from './http/linger.ts'
 import { problemAnswers } from './http/problem-answers.ts'
 import { requestIds, requestLog } from './http/request-log.ts'
+import { readableTarget, targetForLog } from './http/request-target.ts'
 import { batchRoutes } from './routes/batches.ts'
 import { checkpointRoutes } from './routes/checkpoints.ts'
 import { chunkRoutes } from './routes/chunks.ts'
@@ -29,13 +30,17 @@ export function createApp({ parts, log, isStopping }: AppOptions): Koa<RequestSt
   app.on('error', (error: NodeJS.ErrnoException, ctx?: Koa.Context) => {
     // A client that goes away in the middle of an answer is its own affair; the request log has it.
     if (error.code === 'ERR_STREAM_PREMATURE_CLOSE' || error.code === 'ECONNRESET') return
-    log.error({ err: error, path: ctx?.path }, 'an answer broke off')
+    log.error(
+      { err: error, target: ctx === undefined ? undefined : targetForLog(ctx.req) },
+      'an answer broke off',
+    )
   })
 
   app.use(requestIds(log))
   app.use(requestLog())
   app.use(lingerAfterEarlyAnswers())
   app.use(problemAnswers())
+  app.use(readableTarget())
   app.use(stopping(isStopping))
   app.use(expectation())
   app.use(routes(parts).routes())

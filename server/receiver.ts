@@ -13,6 +13,7 @@ import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
 import { createApp } from './app.ts'
 import { type DataLock, lockDataDir } from './data-lock.ts'
 import { MemoryBudget } from './http/memory-budget.ts'
+import { targetForLog } from './http/request-target.ts'
 import { packageVersion } from './package-file.ts'
 import { PackChunkStore } from './store/pack-chunk-store.ts'
 import { type OpenStore, Vaults } from './vaults.ts'
@@ -85,7 +86,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
     log,
     isStopping: () => isStopping,
   })
-  const requests = new OpenRequests(app.callback())
+  const requests = new OpenRequests(app.callback(), log)
   const server = serverFor(requests.handle)
   await listen(server, options.port ?? 8420, options.host ?? '127.0.0.1')
   const { address, family, port } = server.address() as AddressInfo
@@ -125,12 +126,24 @@ type Handle = (request: IncomingMessage, response: ServerResponse) => unknown
 /** Counts requests whose handler is still at work, whether or not their connection is still there. */
 class OpenRequests {
   readonly handle: Handle
+  private readonly log: Logger
   private readonly open = new Set<Promise<unknown>>()
 
-  constructor(handle: Handle) {
+  constructor(handle: Handle, log: Logger) {
+    this.log = log
     this.handle = (request, response) => {
-      const done = Promise.resolve(handle(request, response)).finally(() => this.open.delete(done))
+      const done = this.run(handle, request, response).finally(() => this.open.delete(done))
       this.open.add(done)
+    }
+  }
+
+  /** The last catch: whatever goes wrong with one request ends its connection, never the process. */
+  private async run(handle: Handle, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      await handle(request, response)
+    } catch (error) {
+      this.log.error({ err: error, target: targetForLog(request) }, 'a request failed beyond its handler')
+      request.socket.destroy()
     }
   }
 

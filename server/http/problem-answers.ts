@@ -1,6 +1,7 @@
 import type { Middleware } from 'koa'
 import { encodeProblem, Problem, problemMediaType } from '../../protocol/problem.ts'
 import type { RequestState } from './context.ts'
+import { targetForLog } from './request-target.ts'
 
 /** Headers that say something about the problem, not about the answer that did not come to be. */
 const kept = new Set([
@@ -24,7 +25,7 @@ export function problemAnswers(): Middleware<RequestState> {
       problem = asProblem(error)
       const document = encodeProblem(problem)
       if (document.status >= 500 && problem.code !== 'unavailable') {
-        ctx.state.log.error({ err: error, path: ctx.path }, 'request failed')
+        ctx.state.log.error({ err: error, path: targetForLog(ctx.req) }, 'request failed')
       }
       for (const name of ctx.res.getHeaderNames()) if (!kept.has(name)) ctx.remove(name)
       if (problem.code === 'unavailable') ctx.set('Retry-After', '1')

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { Middleware } from 'koa'
 import type { Logger } from 'pino'
 import type { RequestState } from './context.ts'
+import { targetForLog } from './request-target.ts'
 
 const saneRequestId = /^[A-Za-z0-9._:+/=-]{1,128}$/
 
@@ -27,7 +28,8 @@ export function requestLog(): Middleware<RequestState> {
     const started = performance.now()
     const { socket } = ctx.req
     const writtenBefore = socket.bytesWritten
-    const { method, path } = ctx
+    const { method } = ctx
+    const path = targetForLog(ctx.req)
     ctx.res.once('close', () => {
       const line = {
         method,

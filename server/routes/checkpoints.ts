@@ -14,7 +14,7 @@ import { type CheckpointName, parseCheckpointNumber, parseSourceName, paths } fr
 import type { Checkpoints } from '../catalog/checkpoints.ts'
 import { type Context, type Handler, param, type RequestState } from '../http/context.ts'
 import { collection, type DavResource, multistatus, ownNamespace } from '../http/dav-xml.ts'
-import { countParameter } from '../http/parameters.ts'
+import { countParameter, queryParameter } from '../http/parameters.ts'
 import { withText } from '../http/request-body.ts'
 import { type Parts, vaultOf } from './parts.ts'
 import { answerMultistatus, readPropfind } from './propfind.ts'
@@ -101,7 +101,7 @@ const begin: Use = async (ctx, checkpoints, parts) => {
 }
 
 const state: Use = async (ctx, checkpoints) => {
-  const root = ctx.URL.searchParams.get('root')
+  const root = queryParameter(ctx, 'root')
   ctx.body = await checkpoints.state(nameOf(ctx), root === null ? undefined : parseId(root))
 }
 
