@@ -2,6 +2,7 @@ import { access, constants, mkdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Level } from 'level'
 import { Problem } from '../protocol/problem.ts'
+import { syncDirectory } from './catalog/durable-file.ts'
 
 export interface DataLock {
   /** Idempotent. */
@@ -28,7 +29,7 @@ export async function lockDataDir(dataDir: string): Promise<DataLock> {
 }
 
 /**
- * Creates a folder and those above it. Node's own `recursive` never returns where a parent is there and yet
+ * Creates a folder and those above it, durably. Node's own `recursive` never returns where a parent is there and yet
  * takes no folders, as in /proc.
  */
 async function makeFolders(path: string): Promise<void> {
@@ -36,9 +37,21 @@ async function makeFolders(path: string): Promise<void> {
     await mkdir(path)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
-    if (code === 'EEXIST') return
+    if (code === 'EEXIST') return await syncAround(path)
     if (code !== 'ENOENT' || dirname(path) === path) throw error
     await makeFolders(dirname(path))
     await mkdir(path)
+  }
+  await syncDirectory(dirname(path))
+}
+
+/** A folder that stood here already may have been made by a process that died before it synced this. */
+async function syncAround(path: string): Promise<void> {
+  try {
+    await syncDirectory(dirname(path))
+  } catch (error) {
+    // The folder around it is somebody else's, or of another file system: then so is the name of this one.
+    const { code } = error as NodeJS.ErrnoException
+    if (!['EACCES', 'EPERM', 'EROFS', 'EINVAL'].includes(code ?? '')) throw error
   }
 }

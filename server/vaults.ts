@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { isProblem, Problem } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
-import { syncDirectory } from './catalog/durable-file.ts'
+import { makeFolderDurably, syncDirectory } from './catalog/durable-file.ts'
 import type { ChunkStore } from './store/chunk-store.ts'
 
 /** One tenant's store: its own chunks, its own checkpoints, nothing shared with other vaults. */
@@ -42,9 +42,10 @@ export class Vaults {
     this.openStore = openStore
   }
 
+  /** Opens the vaults of a data directory, which is there. */
   static async open(dataDir: string, openStore: OpenStore): Promise<Vaults> {
     const path = join(dataDir, 'vaults')
-    await mkdir(path, { recursive: true })
+    await makeFolderDurably(path)
     return new Vaults(path, openStore)
   }
 
@@ -89,6 +90,8 @@ export class Vaults {
       if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
       throw new Problem('vault-not-found', `there is no vault ${name}; MKCOL /${name}/ creates it`, { cause })
     }
+    // Whoever made it may have died before he synced this.
+    await syncDirectory(this.path)
     const store = await this.openStore(path)
     try {
       return { name, store, catalog: await openCatalog(path, store) }

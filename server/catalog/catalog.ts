@@ -1,8 +1,8 @@
-import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Checkpoints } from './checkpoints.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import { Closure } from './closure.ts'
+import { makeFolderDurably, syncDirectory } from './durable-file.ts'
 
 /** What a vault knows about its chunks: which checkpoints keep them, and what objects reach. */
 export interface Catalog {
@@ -14,7 +14,9 @@ export interface Catalog {
 /** Opens the catalogue that is kept in a vault's folder. Nothing to close. */
 export async function openCatalog(vaultPath: string, reader: ChunkReader): Promise<Catalog> {
   const path = join(vaultPath, 'checkpoints')
-  await mkdir(path, { recursive: true })
+  await makeFolderDurably(path)
+  // The sources in it may have been made by a process that died before it synced them.
+  await syncDirectory(path)
   const closure = new Closure(reader)
   return { reader, closure, checkpoints: await Checkpoints.open(path, reader, closure) }
 }

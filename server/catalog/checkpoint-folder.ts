@@ -12,12 +12,12 @@
  * Each state file is replaced as a whole and durably, so a crash leaves the state before or after.
  * Recovery, at opening: remainders are removed, the files of open checkpoints cut to whole records.
  */
-import { mkdir, open, readdir, readFile } from 'node:fs/promises'
+import { open, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Problem } from '../../protocol/problem.ts'
 import { CheckpointState, parseJson } from '../../protocol/schema.ts'
 import { parseCheckpointNumber } from '../../protocol/url.ts'
-import { removeFile, replaceDurably, syncDirectory } from './durable-file.ts'
+import { makeFolderDurably, removeFile, replaceDurably, syncDirectory } from './durable-file.ts'
 import { recoverItems } from './item-list.ts'
 import { recoverTouched } from './touched-log.ts'
 
@@ -51,10 +51,9 @@ export class CheckpointFolder {
     return join(this.path, `${number}.json`)
   }
 
-  /** Creates the folder when there is none. */
+  /** Creates the folder when there is none; durable on return. */
   async create(): Promise<void> {
-    const created = await mkdir(this.path, { recursive: true })
-    if (created !== undefined) await syncDirectory(join(this.path, '..'))
+    await makeFolderDurably(this.path)
   }
 
   /** Numbers of committed checkpoints, ascending. None when there is no folder. */

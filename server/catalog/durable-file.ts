@@ -1,4 +1,4 @@
-import { open, rename, rm, unlink } from 'node:fs/promises'
+import { mkdir, open, rename, rm, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /** Makes renames, creations and removals in a folder durable. */
@@ -9,6 +9,19 @@ export async function syncDirectory(path: string): Promise<void> {
   } finally {
     await handle.close()
   }
+}
+
+/**
+ * Makes the folder at `path` when there is none, in a folder that is there. On return its name survives a
+ * power cut, also when somebody made it who died before he could see to that.
+ */
+export async function makeFolderDurably(path: string): Promise<void> {
+  try {
+    await mkdir(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+  await syncDirectory(dirname(path))
 }
 
 /**
