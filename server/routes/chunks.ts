@@ -1,8 +1,8 @@
 import type Router from '@koa/router'
 import Negotiator from 'negotiator'
-import { payloadOf } from '../../protocol/block.ts'
+import { type Block, payloadOf, verifyBlock } from '../../protocol/block.ts'
 import { type Id, parseId } from '../../protocol/id.ts'
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { PutAnswer } from '../../protocol/schema.ts'
 import { baseHeader, mediaTypes } from '../../protocol/url.ts'
 import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
@@ -128,13 +128,28 @@ function acceptsZstd(ctx: Context): boolean {
   return new Negotiator(ctx.req).encodings(['zstd', 'identity'])[0] === 'zstd'
 }
 
-/** The chunk's zstd frame as it is stored, when it has one to itself. Problem `chunk-corrupt`. */
+/**
+ * The chunk's zstd frame as it is stored, when it has one to itself and decodes to what the id says; who
+ * gets undefined reads the chunk by `get`, which finds the damage. Problem `chunk-corrupt`.
+ */
 async function storedFrame(store: ChunkStore, id: Id): Promise<Buffer | undefined> {
   for await (const block of store.blocks([id])) {
     const { encoding, rows } = block.header
-    return encoding === 'zstd' && rows.length === 1 ? payloadOf(block) : undefined
+    const isAlone = encoding === 'zstd' && rows.length === 1 && rows[0]?.id === id
+    return isAlone && (await isTrue(block)) ? payloadOf(block) : undefined
   }
   throw new Problem('chunk-corrupt', `${id} is damaged on the receiver's disk`, { extensions: { id } })
+}
+
+/** Checksums say that the bytes are those that were written; only the hash says that they are the chunk. */
+async function isTrue(block: Block): Promise<boolean> {
+  try {
+    await verifyBlock(block)
+    return true
+  } catch (error) {
+    if (isProblem(error)) return false
+    throw error
+  }
 }
 
 function chunkNotFound(id: Id): Problem {

@@ -1,7 +1,10 @@
 /** A bit that flipped in a pack: named, never handed out, healed by sending the chunk again. */
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { zstdCompressSync } from 'node:zlib'
 import { expect, test } from 'vitest'
+import { assembleBlock, type Block, parseHeader } from '../../protocol/block.ts'
+import type { Id } from '../../protocol/id.ts'
 import { startReceiver } from '../support/receiver.ts'
 import { begin, chunk, noise, post, problemOf, put, smallTree } from './requests.ts'
 
@@ -33,6 +36,43 @@ test.each([['identity'], ['zstd']])('a damaged chunk, asked for as %s', async (e
   expect(await problemOf(await fetch(`${second.vaultUrl}/chunks/${item.id}`))).toBe('404 chunk-not-found')
   expect((await put(second, 'chunks', item)).status).toBe(201)
   expect((await fetch(`${second.vaultUrl}/chunks/${item.id}`)).status).toBe(200)
+  await rm(first.dataDir, { recursive: true })
+})
+
+/** Puts another block in the place of a chunk's record, with checksums that are right for it. */
+async function replaceBlock(dataDir: string, makeBlock: (was: Block) => Block): Promise<void> {
+  const pack = join(dataDir, 'vaults/home/packs/00000001.pack')
+  const bytes = await readFile(pack)
+  const header = parseHeader(bytes, 16)
+  if (header === undefined) throw new Error('no block at the beginning of the pack')
+  const other = makeBlock({ header, bytes: bytes.subarray(16, 16 + header.totalBytes) })
+  expect(other.bytes.length).toBe(header.totalBytes)
+  await writeFile(pack, Buffer.concat([bytes.subarray(0, 16), other.bytes]))
+}
+
+const text = Buffer.alloc(3000, 'ab')
+const otherText = Buffer.alloc(3000, 'cd')
+const frameOf = (bytes: Buffer): Buffer => zstdCompressSync(bytes, { pledgedSrcSize: bytes.length })
+
+test.each([
+  ['other bytes under its id', (id: Id) => assembleBlock([{ id, length: 3000 }], 'zstd', frameOf(otherText))],
+  [
+    'other bytes under their own id',
+    () => assembleBlock([{ id: chunk(otherText).id, length: 3000 }], 'zstd', frameOf(otherText)),
+  ],
+])('%s, with right checksums, are not handed out as a zstd frame', async (_, makeBlock) => {
+  const item = chunk(text)
+  const first = await startReceiver({ keep: true })
+  const sent = { method: 'PUT', body: new Uint8Array(frameOf(text)), headers: { 'Content-Encoding': 'zstd' } }
+  expect((await fetch(`${first.vaultUrl}/chunks/${item.id}`, sent)).status).toBe(201)
+  await first.stop()
+  await replaceBlock(first.dataDir, () => makeBlock(item.id))
+
+  await using second = await startReceiver({ dataDir: first.dataDir })
+  const headers = { 'Accept-Encoding': 'zstd' }
+  const answer = await fetch(`${second.vaultUrl}/chunks/${item.id}`, { headers })
+  expect(await problemOf(answer)).toBe('500 chunk-corrupt')
+  expect((await put(second, 'chunks', item)).status).toBe(201)
   await rm(first.dataDir, { recursive: true })
 })
 
