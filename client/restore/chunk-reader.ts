@@ -68,8 +68,9 @@ export class ChunkReader {
         extensions: { id, actual },
       })
     } catch (error) {
-      if (isProblem(error) && chunkFaults.includes(error.code)) return error
-      throw error
+      if (!isProblem(error) || !chunkFaults.includes(error.code)) throw error
+      const text = `chunk ${id} is missing or damaged on the receiver; back the file up again to bring it back`
+      return new Problem(error.code, text, { extensions: { ...error.extensions, id }, cause: error })
     }
   }
 }

@@ -126,6 +126,8 @@ describe('damage at the receiver', () => {
     expect(summary).toMatchObject({ files: 3, problems: 1 })
     expect(summary.problemList).toMatchObject([{ path: Buffer.from('d/broken'), id }])
     expect(['chunk-corrupt', 'chunk-not-found']).toContain(summary.problemList[0]?.code)
+    const advice = `chunk ${id} is missing or damaged on the receiver; back the file up again to bring it back`
+    expect(summary.problemList[0]?.detail).toBe(advice)
     expect(Object.keys(await listing(fixture.at('out')))).toEqual(['a', 'd', 'd/fine', 'z'])
 
     // Sent again, it is whole again.
