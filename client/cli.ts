@@ -9,7 +9,7 @@ import { registerCheckpoints } from './commands/checkpoints.ts'
 import type { CommandContext, ExitCode } from './commands/context.ts'
 import { registerDiff } from './commands/diff.ts'
 import { registerLs } from './commands/ls.ts'
-import { errorEvent, exitCodeOf, lineOf } from './commands/report.ts'
+import { errorEvent, exitCodeOf, lineOf, oneLine } from './commands/report.ts'
 import { registerRestore } from './commands/restore.ts'
 
 /** What the command line needs of the process. */
@@ -104,9 +104,9 @@ function contextOf(from: CliProcess, exitWith: (code: ExitCode) => void): Comman
     homeFolder,
     signal,
     emit: (event) => void stdout.write(`${JSON.stringify(event)}\n`),
-    say: (line) => void stdout.write(`${line}\n`),
+    say: (line) => void stdout.write(`${oneLine(line)}\n`),
     // A progress bar may stand on the line: it is drawn anew below.
-    warn: (line) => void stderr.write(`${stderrIsTerminal ? '\r\u001b[K' : ''}chunkdav: ${line}\n`),
+    warn: (line) => void stderr.write(`${stderrIsTerminal ? '\r\u001b[K' : ''}chunkdav: ${oneLine(line)}\n`),
     exitWith,
   }
 }

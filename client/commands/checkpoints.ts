@@ -4,6 +4,7 @@ import prettyBytes from 'pretty-bytes'
 import type { CheckpointState } from '../../protocol/schema.ts'
 import { parseSourceName } from '../../protocol/url.ts'
 import type { CommandContext } from './context.ts'
+import { plural } from './report.ts'
 import { jsonOption, vaultArgument, withVault } from './vault-command.ts'
 
 const examples = `
@@ -52,7 +53,7 @@ function line(checkpoint: CheckpointState): string {
     `${source}  ${number}`,
     time,
     state === 'open' ? 'not finished' : '',
-    totals === undefined ? '' : `${totals.files.toLocaleString('en')} files`,
+    totals === undefined ? '' : plural(totals.files, 'file'),
     bytes === undefined ? '' : prettyBytes(bytes),
     checkpoint.about?.path ?? checkpoint.about?.paths ?? '',
   ]

@@ -19,9 +19,9 @@ export interface CommandContext {
   readonly signal: AbortSignal
   /** Writes one JSON object as a line to standard output; the last of a command is a `summary`. */
   emit(event: CommandEvent): void
-  /** Writes one line for people to standard output. */
+  /** Writes one line for people to standard output; control characters are made visible. */
   say(line: string): void
-  /** Writes one line for people to standard error, with `chunkdav: ` before it. */
+  /** Writes one line for people to standard error, with `chunkdav: ` before it; as `say` does. */
   warn(line: string): void
   /** Sets what the process ends with, when the command returns instead of throwing. */
   exitWith(code: ExitCode): void

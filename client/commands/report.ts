@@ -1,6 +1,6 @@
 /** What commands tell: JSON objects for scripts, and the line that an error becomes. */
-import { isProblem, type Problem } from '../../protocol/problem.ts'
-import type { ExitCode } from './context.ts'
+import { isProblem, type Problem, type ProblemCode } from '../../protocol/problem.ts'
+import type { CommandContext, ExitCode } from './context.ts'
 
 /** One line of `--json`. */
 export interface CommandEvent {
@@ -56,13 +56,61 @@ export function parsePath(text: string): Buffer {
   return Buffer.concat(pieces)
 }
 
-/** What the process ends with after `error`. */
-export function exitCodeOf(error: unknown): ExitCode {
+/** Plain words for what the system says most often about a file. */
+const reasons: Readonly<Record<string, string>> = {
+  EACCES: 'permission denied',
+  EBUSY: 'it is in use',
+  EIO: 'the disk reports an I/O error',
+  EISDIR: 'it is a directory',
+  ELOOP: 'a symlink stands there',
+  EMFILE: 'too many files are open',
+  ENAMETOOLONG: 'its path is too long',
+  ENFILE: 'too many files are open',
+  ENODEV: 'there is no such device',
+  ENOENT: 'no such file or directory',
+  ENOTDIR: 'not a directory',
+  ENXIO: 'there is no such device',
+  EPERM: 'not permitted',
+  ESTALE: 'the network file system has lost it',
+  ETIMEDOUT: 'the network file system does not answer',
+}
+
+/** A problem's detail for people. What the system says comes as `EACCES` or `EACCES: …, open 'path'`: the path is told already. */
+export function reasonOf(detail: string): string {
+  const errno = /^(E[A-Z][A-Z0-9]+)(?=$|:)/.exec(detail)?.[1]
+  return errno === undefined ? oneLine(detail) : (reasons[errno] ?? errno)
+}
+
+/** Tells what went wrong with one path, as it happens. An `id` is that of the chunk or object at fault. */
+export function tellProblem(
+  problem: { path: Buffer; code: ProblemCode; detail: string; id?: string },
+  { json }: { json: boolean },
+  context: CommandContext,
+): void {
+  const path = problem.path.length === 0 ? '.' : showPath(problem.path)
+  const { code, id } = problem
+  const detail = reasonOf(problem.detail)
+  if (json) {
+    context.emit({ type: 'problem', path, code, detail, ...(id === undefined ? {} : { id }) })
+    return
+  }
+  context.warn(`${path}: ${detail}${id === undefined || detail.includes(id) ? '' : ` (${id})`}`)
+}
+
+/** `1 file`, `2,000 files`. */
+export function plural(count: number, one: string, many = `${one}s`): string {
+  return `${count.toLocaleString('en')} ${count === 1 ? one : many}`
+}
+
+/** What the process ends with after `thrown`. */
+export function exitCodeOf(thrown: unknown): ExitCode {
+  const error = originalOf(thrown)
   return isProblem(error, 'usage') || isProblem(error, 'invalid-name') ? 2 : 1
 }
 
 /** An error as one line; what went wrong inside us still says which error it was. */
-export function lineOf(error: unknown): string {
+export function lineOf(thrown: unknown): string {
+  const error = originalOf(thrown)
   if (isProblem(error)) return oneLine(error.message)
   if (error instanceof Error) {
     return oneLine(`unexpected ${error.name}: ${error.message}; please report this`)
@@ -70,12 +118,34 @@ export function lineOf(error: unknown): string {
   return oneLine(`unexpected: ${String(error)}; please report this`)
 }
 
-function oneLine(text: string): string {
-  return text.replace(/\s*[\r\n]+\s*/g, ' ')
+/** What came first: closing things after a failure may fail for the same reason, and wraps it. */
+function originalOf(thrown: unknown): unknown {
+  let error = thrown
+  while (error instanceof SuppressedError) {
+    if (
+      isProblem(error.error) &&
+      !isProblem(error.suppressed) &&
+      !(error.suppressed instanceof SuppressedError)
+    )
+      return error.error
+    error = error.suppressed
+  }
+  return error
+}
+
+/** Text from anywhere as one line that does nothing to a terminal. */
+export function oneLine(text: string): string {
+  return (
+    text
+      .replace(/\s*[\r\n]+\s*/g, ' ')
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+      .replace(/[\u0000-\u001f\u007f-\u009f]/g, (character) => showPath(Buffer.from(character)))
+  )
 }
 
 /** An error as the last JSON line. */
-export function errorEvent(error: unknown): CommandEvent {
+export function errorEvent(thrown: unknown): CommandEvent {
+  const error = originalOf(thrown)
   const problem: Problem | undefined = isProblem(error) ? error : undefined
   return {
     type: 'error',

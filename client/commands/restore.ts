@@ -7,11 +7,10 @@ import type { CheckpointState } from '../../protocol/schema.ts'
 import { createProgress, duration, type Progress } from '../progress.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
 import { type RestoreSummary, restore } from '../restore/restore.ts'
-import type { RestoreProblem } from '../restore/restore-log.ts'
 import { restoreStream } from '../restore/stream-restore.ts'
 import { selectCheckpoint, selectSource } from '../select-checkpoint.ts'
 import type { CommandContext } from './context.ts'
-import { showPath } from './report.ts'
+import { plural, tellProblem } from './report.ts'
 import {
   collectPath,
   jsonOption,
@@ -132,20 +131,6 @@ async function toDirectory(
   if (summary.problems > 0) context.exitWith(1)
 }
 
-function tellProblem(
-  { path, ...problem }: RestoreProblem,
-  { json }: RestoreCommandOptions,
-  context: CommandContext,
-): void {
-  const shown = path.length === 0 ? '.' : showPath(path)
-  if (json) {
-    context.emit({ type: 'problem', path: shown, ...problem })
-    return
-  }
-  const id = problem.id === undefined || problem.detail.includes(problem.id) ? '' : ` (${problem.id})`
-  context.warn(`${shown}: ${problem.detail}${id}`)
-}
-
 function tell(
   summary: RestoreSummary,
   to: string,
@@ -162,10 +147,10 @@ function tell(
   const parts = [
     plural(counts.files, 'file'),
     counts.filesKept > 0 ? `${plural(counts.filesKept, 'file')} there already` : '',
-    plural(counts.directories, 'directory', 'directories'),
+    counts.directories > 0 ? plural(counts.directories, 'directory', 'directories') : '',
     counts.symlinks > 0 ? plural(counts.symlinks, 'symlink') : '',
     counts.hardLinks > 0 ? plural(counts.hardLinks, 'hard link') : '',
-    counts.specials > 0 ? plural(counts.specials, 'fifo or device', 'fifos and devices') : '',
+    counts.specials > 0 ? plural(counts.specials, 'fifo or device', 'fifos or devices') : '',
     counts.skipped > 0 ? `${plural(counts.skipped, 'socket or device', 'sockets or devices')} skipped` : '',
   ]
   context.say(`Checkpoint ${checkpoint} of ${source} is restored to ${to}.`)
@@ -176,8 +161,4 @@ function tell(
   if (counts.problems > 0) {
     context.warn(`${plural(counts.problems, 'path')} could not be restored rightly; each is listed above`)
   }
-}
-
-function plural(count: number, one: string, many = `${one}s`): string {
-  return `${count.toLocaleString('en')} ${count === 1 ? one : many}`
 }

@@ -2,14 +2,13 @@ import { spawn } from 'node:child_process'
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { runCli } from '../../client/cli.ts'
 import { createProgress, duration, progressLine } from '../../client/progress.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import { FlakyProxy } from './flaky-proxy.ts'
+import { events, runIn, Sink } from './run-cli.ts'
 import { randomBytes } from './tree-fixture.ts'
 
 let receiver: TestReceiver
@@ -25,35 +24,7 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-class Sink extends Writable {
-  readonly pieces: Buffer[] = []
-  override _write(piece: Buffer, _encoding: string, done: () => void): void {
-    this.pieces.push(piece)
-    done()
-  }
-  get text(): string {
-    return Buffer.concat(this.pieces).toString('utf8')
-  }
-}
-
-async function run(...argv: string[]) {
-  const [stdout, stderr] = [new Sink(), new Sink()]
-  const code = await runCli(argv, {
-    stdout,
-    stderr,
-    stderrIsTerminal: false,
-    env: { HOME: folder, CHUNKDAV_STATE_DIR: join(folder, 'state') },
-    workingFolder: folder,
-    signal: new AbortController().signal,
-  })
-  return { code, out: stdout.text, err: stderr.text, bytes: Buffer.concat(stdout.pieces) }
-}
-
-const events = (out: string) =>
-  out
-    .trimEnd()
-    .split('\n')
-    .map((line) => JSON.parse(line) as Record<string, unknown>)
+const run = (...argv: string[]) => runIn(folder, argv)
 
 describe('a vault with two sources', () => {
   beforeAll(async () => {
@@ -73,7 +44,7 @@ describe('a vault with two sources', () => {
   test('checkpoints', async () => {
     const { code, out } = await run('checkpoints', url)
     expect([code, out.trimEnd().split('\n').length]).toEqual([0, 3])
-    expect(out).toMatch(/^docs {2}1 {2}\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC {2}1 files {2}12 B/)
+    expect(out).toMatch(/^docs {2}1 {2}\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC {2}1 file {2}12 B/)
     const lines = events((await run('checkpoints', url, '--source', 'laptop', '--json')).out)
     expect(lines).toMatchObject([
       { type: 'checkpoint', source: 'laptop', number: 1, state: 'committed' },
