@@ -1,7 +1,6 @@
 /** `chunkdav backup SRC… URL` */
-import { createHash } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { setInterval } from 'node:timers'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import prettyBytes from 'pretty-bytes'
@@ -19,6 +18,9 @@ import { ChunkTarget } from '../targets/chunk-target.ts'
 import { DirTarget } from '../targets/dir-target.ts'
 import { parseVaultUrl, type VaultLocation } from '../vault-url.ts'
 import type { CommandContext } from './context.ts'
+import { databaseFolder, ownStatePatterns } from './own-state.ts'
+import { plural, reasonOf, tellProblem } from './report.ts'
+import { defaultSourceName } from './source-name.ts'
 
 interface BackupOptions {
   readonly source?: string
@@ -43,8 +45,9 @@ Examples:
   chunkdav backup /dev/vg0/data http://127.0.0.1:8420/images --as chunks
 
 URL is http://HOST:PORT/VAULT; the vault is made at its first backup. A backup that was interrupted goes on
-where it was when it is run again. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but some files
-could not be read (each is listed).`
+where it was when it is run again. chunkdav's own state is left out: the databases in which it remembers what
+it has sent. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but some files could not be read (each is
+listed).`
 
 /** Adds `backup` to the program. */
 export function registerBackup(program: Command, context: CommandContext): void {
@@ -90,14 +93,16 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   if (paths.length === 0)
     throw new Problem('usage', 'name what to back up, then the URL of the vault; see chunkdav backup --help')
   const location = parseVaultUrl(url)
-  const name = parseSourceName(options.source ?? defaultSource(context, paths))
+  const name = parseSourceName(
+    options.source ?? defaultSourceName(context.hostName, context.workingFolder, paths),
+  )
   await using source = disposable(await openSource(paths, options, context))
   await using target = disposable(openTarget(location, name, options))
-  const folder = join(context.stateFolder, databaseName(location, name, options.as))
+  const folder = databaseFolder(context.stateFolder, location, name, options.as)
   await using database = disposable(await CheckpointDatabase.open(folder))
   const summary = await runEngine(source.value, target.value, database.value, options, context)
-  tell(summary, url, options, context)
-  if (summary.problems.length > 0) context.exitWith(3)
+  tell(summary, source.value.capabilities.form === 'chunks', url, options, context)
+  if (summary.problemCount > 0) context.exitWith(3)
 }
 
 function disposable<T extends { close(): Promise<void> }>(value: T): AsyncDisposable & { readonly value: T } {
@@ -123,6 +128,8 @@ async function openSource(
     patterns.push(...(await patternsFrom(resolve(context.workingFolder, file))))
   const { excludeCaches: caches, oneFileSystem } = options
   const absolute = paths.map((each) => resolve(context.workingFolder, each))
+  // Last, so that no pattern takes it back.
+  patterns.push(...(await ownStatePatterns(context.stateFolder, absolute)))
   return LocalDirSource.open(absolute, { patterns, caches, oneFileSystem })
 }
 
@@ -140,7 +147,9 @@ async function patternsFrom(file: string): Promise<string[]> {
   try {
     return (await readFile(file, 'utf8')).split(/\r?\n/)
   } catch (cause) {
-    throw new Problem('usage', `cannot read the patterns in ${file}: ${(cause as Error).message}`, { cause })
+    throw new Problem('usage', `cannot read the patterns in ${file}: ${reasonOf((cause as Error).message)}`, {
+      cause,
+    })
   }
 }
 
@@ -150,25 +159,6 @@ function openTarget(location: VaultLocation, source: string, options: BackupOpti
   return options.as === 'dir'
     ? new DirTarget(client, source, uploads)
     : new ChunkTarget(client, source, uploads)
-}
-
-/** Host name and first path, in the letters that a source's name may have: `laptop-home-alice`. */
-function defaultSource(context: CommandContext, paths: readonly string[]): string {
-  const path = paths[0] === '-' ? 'stdin' : resolve(context.workingFolder, paths[0] ?? '')
-  const words = `${context.hostName}-${path}`.normalize('NFKD').replace(/[^A-Za-z0-9._]+/g, '-')
-  return (
-    words
-      .replace(/\.{2,}/g, '.')
-      .replace(/^[^A-Za-z0-9]+|-+$/g, '')
-      .slice(0, 128) || 'backup'
-  )
-}
-
-function databaseName({ origin, vault }: VaultLocation, source: string, form: string): string {
-  return createHash('sha256')
-    .update(JSON.stringify([origin, vault, source, form]))
-    .digest('hex')
-    .slice(0, 32)
 }
 
 async function runEngine(
@@ -184,10 +174,7 @@ async function runEngine(
     scanFirst: options.scanFirst,
     verifyContent: options.verifyContent,
     signal: context.signal,
-    onProblem: (problem) => {
-      if (options.json) context.emit({ type: 'problem', ...problem })
-      else context.warn(`${problem.path}: ${problem.detail}`)
-    },
+    onProblem: (problem) => tellProblem(problem, options, context),
   })
   const timer = setInterval(() => {
     const { settled, seen, scanned } = engine.progress
@@ -202,35 +189,36 @@ async function runEngine(
   }
 }
 
-function tell(summary: BackupSummary, url: string, { json }: BackupOptions, context: CommandContext): void {
-  const { checkpoint, problems, durationMs, ...counts } = summary
+function tell(
+  summary: BackupSummary,
+  isStream: boolean,
+  url: string,
+  { as, json }: BackupOptions,
+  context: CommandContext,
+): void {
+  const { checkpoint, problems: _, problemCount: problems, durationMs, ...counts } = summary
   const { source, number } = checkpoint
   if (json) {
     const durationSeconds = Math.round(durationMs) / 1000
-    context.emit({
-      type: 'summary',
-      ...counts,
-      source,
-      checkpoint: number,
-      problems: problems.length,
-      durationSeconds,
-    })
+    context.emit({ type: 'summary', ...counts, source, checkpoint: number, problems, durationSeconds })
     return
   }
   const count = (value: number): string => value.toLocaleString('en')
   context.say(`Checkpoint ${number} of ${source} is committed${summary.resumed ? ' (gone on with)' : ''}.`)
-  context.say(
+  const files =
     `  files  ${count(summary.filesNew)} new, ${count(summary.filesChanged)} changed, ${count(summary.filesUnmodified)} unmodified; ` +
-      `${count(summary.directories)} directories, ${prettyBytes(summary.bytes)} in all`,
-  )
+    `${plural(summary.directories, 'directory', 'directories')}, ${prettyBytes(summary.bytes)} in all`
+  context.say(isStream ? `  stream ${prettyBytes(summary.bytes)}` : files)
   context.say(
     `  data   ${prettyBytes(summary.bytesRead)} read, ${prettyBytes(summary.bytesSent)} sent, ` +
-      `${prettyBytes(summary.bytesStored)} stored; ${count(summary.chunksReused)} chunks were there already`,
+      `${prettyBytes(summary.bytesStored)} stored; ` +
+      `${plural(summary.chunksReused, 'chunk was', 'chunks were')} there already`,
   )
   context.say(`  time   ${duration(durationMs / 1000)}`)
-  if (problems.length > 0)
-    context.warn(
-      `${count(problems.length)} files could not be backed up as they should; they are listed above`,
-    )
-  context.say(`Restore it with: chunkdav restore ${url} --source ${source} --to DIR`)
+  if (problems > 0) {
+    context.warn(`${plural(problems, 'path')} could not be backed up rightly; each is listed above`)
+  }
+  context.say(
+    `Restore it with: chunkdav restore ${url} --source ${source} --to ${isStream && as === 'chunks' ? 'FILE' : 'DIR'}`,
+  )
 }
