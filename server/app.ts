@@ -2,7 +2,7 @@ import Router from '@koa/router'
 import Koa from 'koa'
 import type { Logger } from 'pino'
 import { Problem } from '../protocol/problem.ts'
-import type { RequestState } from './http/context.ts'
+import type { Patience, RequestState } from './http/context.ts'
 import { expectation } from './http/expectation.ts'
 import { lingerAfterEarlyAnswers } from './http/linger.ts'
 import { problemAnswers } from './http/problem-answers.ts'
@@ -20,12 +20,13 @@ import { vaultRoutes } from './routes/vaults.ts'
 export interface AppOptions {
   readonly parts: Parts
   readonly log: Logger
+  readonly patience: Patience
   /** Whether the receiver stops: then connections end with their answer, and new requests are refused. */
   readonly isStopping: () => boolean
 }
 
 /** The application: what happens to a request, in order. */
-export function createApp({ parts, log, isStopping }: AppOptions): Koa<RequestState> {
+export function createApp({ parts, log, patience, isStopping }: AppOptions): Koa<RequestState> {
   const app = new Koa<RequestState>()
   app.on('error', (error: NodeJS.ErrnoException, ctx?: Koa.Context) => {
     // A client that goes away in the middle of an answer is its own affair; the request log has it.
@@ -36,7 +37,7 @@ export function createApp({ parts, log, isStopping }: AppOptions): Koa<RequestSt
     )
   })
 
-  app.use(requestIds(log))
+  app.use(requestIds(log, patience))
   app.use(requestLog())
   app.use(lingerAfterEarlyAnswers())
   app.use(problemAnswers())

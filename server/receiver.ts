@@ -12,6 +12,7 @@ import { type Logger, pino } from 'pino'
 import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
 import { createApp } from './app.ts'
 import { type DataLock, lockDataDir } from './data-lock.ts'
+import { defaultPatience, type Patience } from './http/context.ts'
 import { MemoryBudget } from './http/memory-budget.ts'
 import { targetForLog } from './http/request-target.ts'
 import { packageVersion } from './package-file.ts'
@@ -19,7 +20,7 @@ import { PackChunkStore } from './store/pack-chunk-store.ts'
 import { type OpenStore, Vaults } from './vaults.ts'
 
 const MiB = 1024 * 1024
-/** How long handlers may go on without a connection before the stores are closed under them. */
+/** How long handlers may go on without a connection before the stores are closed under them; and then again. */
 const settleMs = 2000
 
 export interface ReceiverOptions {
@@ -33,6 +34,8 @@ export interface ReceiverOptions {
   readonly memoryBytes?: number
   /** How long open requests may take to finish when the receiver stops. */
   readonly drainMs?: number
+  /** How long clients are waited for that neither send nor take anything. */
+  readonly patience?: Partial<Patience>
   /** Another kind of store. */
   readonly openStore?: OpenStore
 }
@@ -84,6 +87,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       downloads,
     },
     log,
+    patience: { ...defaultPatience, ...options.patience },
     isStopping: () => isStopping,
   })
   const requests = new OpenRequests(app.callback(), log)
@@ -96,11 +100,11 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   const close = async (): Promise<void> => {
     isStopping = true
     await closeServer(server, options.drainMs ?? 30_000)
-    // A long walk does not end with its connection, but with the store that it reads.
-    await Promise.race([requests.settled(), sleep(settleMs, undefined, { ref: false })])
+    // The process must not end here for want of anything to do: the timer keeps it. A long walk does not end with its connection, but with the store that it reads.
+    await requests.settled(settleMs)
     try {
       await vaults.close()
-      await requests.settled()
+      await requests.settled(settleMs)
     } finally {
       await lock.release()
     }
@@ -147,8 +151,15 @@ class OpenRequests {
     }
   }
 
-  async settled(): Promise<void> {
-    while (this.open.size > 0) await Promise.allSettled(this.open)
+  /** Waits until all are done, but not for ever: one that hangs must not keep the stores from closing. */
+  async settled(withinMs: number): Promise<void> {
+    const stop = new AbortController()
+    const enough = sleep(withinMs, undefined, { signal: stop.signal }).catch(() => undefined)
+    const all = async (): Promise<void> => {
+      while (this.open.size > 0 && !stop.signal.aborted) await Promise.allSettled(this.open)
+    }
+    await Promise.race([all(), enough])
+    stop.abort()
   }
 }
 

@@ -2,10 +2,21 @@ import type { IncomingMessage } from 'node:http'
 import type { RouterContext } from '@koa/router'
 import type { Logger } from 'pino'
 
+/** How long clients are waited for. */
+export interface Patience {
+  /** One that sends nothing of a body that it announced. */
+  readonly idleMs: number
+  /** One that does not take a slice of an answer (held-answer.ts). */
+  readonly stallMs: number
+}
+
+export const defaultPatience: Patience = { idleMs: 30_000, stallMs: 60_000 }
+
 /** What the middleware leaves for the handlers. */
 export interface RequestState {
   requestId: string
   log: Logger
+  patience: Patience
   /** Body bytes read so far, as they came. */
   bytesIn: number
   /** The client waits for `100 Continue` before it sends the body. */

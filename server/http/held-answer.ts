@@ -1,71 +1,140 @@
+/**
+ * Answers out of the store. What is read is in memory under a reservation of the download budget until
+ * the client has taken it:
+ *
+ * - Nothing is read before its bytes are reserved, and only one piece at a time.
+ * - A reservation ends when the client asks for what follows, and in any case when the answer has left or
+ *   its connection is gone, whatever is under way then.
+ * - A client that takes less than a slice in `stallMs` is cut off: others wait for that memory.
+ */
 import { Readable } from 'node:stream'
+import { Problem } from '../../protocol/problem.ts'
+import { overSignal, whenOver } from './client-gone.ts'
 import type { Context } from './context.ts'
 import type { MemoryBudget, Reservation } from './memory-budget.ts'
 
-/** A reader that takes nothing for so long is gone, or holds memory for nothing. */
-const stallMs = 60_000
+const sliceBytes = 256 * 1024
 
-/** Keeps a reservation until the answer has left, or its connection is gone. */
-export function holdUntilSent(ctx: Context, reservation: Reservation): void {
-  if (ctx.res.destroyed || ctx.res.writableFinished) reservation.release()
-  else ctx.res.once('close', () => reservation.release())
+export interface Holding {
+  readonly budget: MemoryBudget
+  /** What reading a piece takes at most; the piece itself may be shorter. */
+  readonly pieceBytes: number
+  /** Of the whole answer, where that is known. */
+  readonly totalBytes?: number
 }
 
 /**
- * A stream of `pieces` as fast as the client takes them, each held under a reservation of `pieceBytes`
- * while it is read and until the client asks for more. The first piece is read before this returns, so
+ * A stream of `pieces` as fast as the client takes them. The first piece is read before this returns, so
  * that what fails at once is still a problem; what fails later cuts the connection.
  */
 export async function streamPieces(
   ctx: Context,
-  budget: MemoryBudget,
-  pieceBytes: number,
   pieces: AsyncIterable<Buffer>,
+  holding: Holding,
 ): Promise<Readable> {
-  const source = holding(ctx, budget, pieceBytes, pieces)
-  const first = await source.next()
-  async function* all(): AsyncGenerator<Buffer> {
-    try {
-      if (first.done !== true) yield first.value
-      yield* source
-    } finally {
-      await source.return(undefined)
-    }
-  }
-  const stream = Readable.from(all(), { objectMode: false, highWaterMark: 1 })
-  // A client that left before the first read: nothing would ever pull, or end, the generator.
-  ctx.res.once('close', () => {
-    stream.destroy()
-    void source.return(undefined)
-  })
-  return stream
+  const source = new HeldPieces(pieces, holding, overSignal(ctx))
+  whenOver(ctx, () => void source.close())
+  return sliced(ctx, source, await source.next(), holding)
 }
 
-async function* holding(
-  ctx: Context,
-  budget: MemoryBudget,
-  pieceBytes: number,
-  pieces: AsyncIterable<Buffer>,
-): AsyncGenerator<Buffer> {
-  const iterator = pieces[Symbol.asyncIterator]()
-  const { socket } = ctx.req
-  const stalled = (): void => void socket.destroy()
-  try {
-    for (;;) {
-      const reservation = await budget.reserve(pieceBytes)
-      try {
-        const piece = await iterator.next()
-        if (piece.done === true) return
-        reservation.shrinkTo(piece.value.length)
-        socket.setTimeout(stallMs, stalled)
-        yield piece.value
-      } finally {
-        socket.off('timeout', stalled)
-        socket.setTimeout(0)
-        reservation.release()
-      }
-    }
-  } finally {
-    await iterator.return?.()
+/** Answers with the one buffer that `read` gives. Returns it, for the headers. */
+export async function sendHeld(ctx: Context, holding: Holding, read: () => Promise<Buffer>): Promise<Buffer> {
+  async function* one(): AsyncGenerator<Buffer> {
+    yield await read()
   }
+  const source = new HeldPieces(one(), holding, overSignal(ctx))
+  whenOver(ctx, () => void source.close())
+  const bytes = (await source.next()) ?? Buffer.alloc(0)
+  ctx.body = sliced(ctx, source, bytes, { ...holding, totalBytes: bytes.length })
+  ctx.length = bytes.length
+  return bytes
+}
+
+/** Pieces, each under a reservation until the next is asked for or `close` is called. */
+class HeldPieces {
+  private readonly iterator: AsyncIterator<Buffer>
+  private readonly holding: Holding
+  private readonly gone: AbortSignal
+  private reservation: Reservation | undefined
+  private reading: Promise<unknown> = Promise.resolve()
+
+  constructor(pieces: AsyncIterable<Buffer>, holding: Holding, gone: AbortSignal) {
+    this.iterator = pieces[Symbol.asyncIterator]()
+    this.holding = holding
+    this.gone = gone
+  }
+
+  next(): Promise<Buffer | undefined> {
+    const piece = this.read()
+    this.reading = piece.catch(() => undefined)
+    return piece
+  }
+
+  private async read(): Promise<Buffer | undefined> {
+    this.release()
+    this.reservation = await this.holding.budget.reserve(this.holding.pieceBytes, this.gone)
+    if (this.gone.aborted) throw new Problem('unavailable', 'the client left before it was answered')
+    const { done, value } = await this.iterator.next()
+    if (done === true) {
+      this.release()
+      return undefined
+    }
+    this.reservation.shrinkTo(value.length)
+    return value
+  }
+
+  private release(): void {
+    this.reservation?.release()
+    this.reservation = undefined
+  }
+
+  /** Gives back what is held, once what is being read is there. To be called when nothing more is wanted. */
+  async close(): Promise<void> {
+    await this.reading
+    this.release()
+    // What fails now has nobody to be told to; the next reader of those bytes finds out itself.
+    await this.iterator.return?.().catch(() => undefined)
+  }
+}
+
+function sliced(
+  ctx: Context,
+  source: HeldPieces,
+  first: Buffer | undefined,
+  { totalBytes = Number.POSITIVE_INFINITY }: Holding,
+): Readable {
+  let piece = first
+  let position = 0
+  let left = totalBytes
+  let stall: NodeJS.Timeout | undefined
+  const cut = (): void => {
+    // An answer that waits behind another one on its connection: that one has a timer of its own.
+    if (ctx.res.socket === null) stall?.refresh()
+    else ctx.req.socket.destroy()
+  }
+  const advance = async (): Promise<void> => {
+    clearTimeout(stall)
+    while (piece !== undefined && position >= piece.length && left > 0) {
+      piece = await source.next()
+      position = 0
+    }
+    if (stream.destroyed) return
+    if (piece === undefined || left <= 0) return void stream.push(null)
+    const slice = piece.subarray(position, position + sliceBytes)
+    position += slice.length
+    left -= slice.length
+    stall = setTimeout(cut, ctx.state.patience.stallMs)
+    stream.push(slice)
+    if (left <= 0) stream.push(null)
+  }
+  const stream: Readable = new Readable({
+    // No slice is asked for before the client has taken the one before.
+    highWaterMark: 0,
+    read: () => void advance().catch((error: Error) => stream.destroy(error)),
+  })
+  whenOver(ctx, () => {
+    clearTimeout(stall)
+    stream.destroy()
+  })
+  return stream
 }

@@ -1,11 +1,4 @@
-import { Semaphore } from 'async-mutex'
 import { Problem } from '../../protocol/problem.ts'
-
-/**
- * The semaphore counts in these units. Not in bytes: each release walks through all free weights one by
- * one, which for 2^27 of them would hold the event loop for a large part of a second.
- */
-const unitBytes = 64 * 1024
 
 /** What a caller holds of the budget. */
 export interface Reservation {
@@ -13,6 +6,11 @@ export interface Reservation {
   shrinkTo(bytes: number): void
   /** Gives everything back. Idempotent. */
   release(): void
+}
+
+interface Waiting {
+  readonly bytes: number
+  readonly admit: () => void
 }
 
 /**
@@ -23,54 +21,74 @@ export interface Reservation {
  */
 export class MemoryBudget {
   readonly totalBytes: number
-  private readonly semaphore: Semaphore
-  private readonly units: number
   private readonly maxWaiting: number
-  private waitingNow = 0
-  private heldUnits = 0
-  private peakUnits = 0
+  /** In order of arrival. */
+  private readonly queue = new Set<Waiting>()
+  private heldBytes = 0
+  private peakBytes = 0
 
   constructor(totalBytes: number, maxWaiting = 256) {
     this.totalBytes = totalBytes
-    this.units = Math.max(1, Math.floor(totalBytes / unitBytes))
     this.maxWaiting = maxWaiting
-    this.semaphore = new Semaphore(this.units)
   }
 
   /** Bytes held now, the most that were ever held, and callers that wait. */
   get usage(): { heldBytes: number; peakBytes: number; waiting: number } {
-    return {
-      heldBytes: this.heldUnits * unitBytes,
-      peakBytes: this.peakUnits * unitBytes,
-      waiting: this.waitingNow,
-    }
+    return { heldBytes: this.heldBytes, peakBytes: this.peakBytes, waiting: this.queue.size }
   }
 
-  /** Waits until `bytes` are free and holds them. More than the whole budget counts as the whole. */
-  async reserve(bytes: number): Promise<Reservation> {
-    let held = this.weightOf(bytes)
-    if (this.waitingNow >= this.maxWaiting) {
+  /**
+   * Waits until `bytes` are free and holds them. More than the whole budget counts as the whole. When
+   * `gone` is aborted first, the place in the queue is given up: Problem `unavailable`.
+   */
+  async reserve(bytes: number, gone?: AbortSignal): Promise<Reservation> {
+    let held = Math.min(this.totalBytes, Math.max(1, Math.ceil(bytes)))
+    if (gone?.aborted === true) throw abandoned()
+    if (this.queue.size >= this.maxWaiting) {
       throw new Problem('unavailable', 'too many requests wait for memory; try again in a second')
     }
-    this.waitingNow++
-    try {
-      await this.semaphore.acquire(held)
-    } finally {
-      this.waitingNow--
+    await this.turn(held, gone)
+    const keep = (less: number): void => {
+      if (less >= held) return
+      this.heldBytes -= held - less
+      held = less
+      this.admitNext()
     }
-    this.heldUnits += held
-    this.peakUnits = Math.max(this.peakUnits, this.heldUnits)
-    const keep = (weight: number): void => {
-      if (weight >= held) return
-      const excess = held - weight
-      held = weight
-      this.heldUnits -= excess
-      this.semaphore.release(excess)
-    }
-    return { shrinkTo: (less) => keep(this.weightOf(less)), release: () => keep(0) }
+    return { shrinkTo: (less) => keep(Math.max(1, Math.ceil(less))), release: () => keep(0) }
   }
 
-  private weightOf(bytes: number): number {
-    return Math.min(this.units, Math.max(1, Math.ceil(bytes / unitBytes)))
+  /** Resolves with `bytes` taken. */
+  private turn(bytes: number, gone: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const leave = (): void => {
+        this.queue.delete(waiting)
+        reject(abandoned())
+        this.admitNext()
+      }
+      const waiting: Waiting = {
+        bytes,
+        admit: () => {
+          gone?.removeEventListener('abort', leave)
+          resolve()
+        },
+      }
+      gone?.addEventListener('abort', leave, { once: true })
+      this.queue.add(waiting)
+      this.admitNext()
+    })
   }
+
+  private admitNext(): void {
+    for (const waiting of this.queue) {
+      if (this.heldBytes + waiting.bytes > this.totalBytes) return
+      this.queue.delete(waiting)
+      this.heldBytes += waiting.bytes
+      this.peakBytes = Math.max(this.peakBytes, this.heldBytes)
+      waiting.admit()
+    }
+  }
+}
+
+function abandoned(): Problem {
+  return new Problem('unavailable', 'the client left before there was memory for its request')
 }

@@ -5,12 +5,10 @@
 import getRawBody from 'raw-body'
 import { Problem } from '../../protocol/problem.ts'
 import { decompress } from '../../protocol/zstd.ts'
+import { overSignal } from './client-gone.ts'
 import type { Context } from './context.ts'
 import { hasBody } from './context.ts'
 import type { MemoryBudget } from './memory-budget.ts'
-
-/** A client that sends nothing for so long has lost its connection, and holds memory that others wait for. */
-const idleMs = 30_000
 
 export type BodyEncoding = 'identity' | 'zstd'
 
@@ -64,7 +62,7 @@ export async function withBody<T>(
   const encoding = bodyEncoding(ctx, rules.zstd === true)
   const length = declaredLength(ctx, rules.maxBytes)
   const decodedBytes = rules.decodedBytes ?? 0
-  const reservation = await budget.reserve((length ?? rules.maxBytes) + decodedBytes)
+  const reservation = await budget.reserve((length ?? rules.maxBytes) + decodedBytes, overSignal(ctx))
   try {
     const bytes = await readBytes(ctx, rules.maxBytes, length)
     return await use({ bytes, encoding })
@@ -77,7 +75,7 @@ async function readBytes(ctx: Context, maxBytes: number, length: number | undefi
   const request = ctx.req
   if (request.destroyed && !request.complete) throw incomplete()
   letContinue(ctx)
-  const idle = setTimeout(() => request.destroy(incomplete()), idleMs)
+  const idle = setTimeout(() => request.destroy(incomplete()), ctx.state.patience.idleMs)
   const count = (chunk: Buffer): void => {
     ctx.state.bytesIn += chunk.length
     idle.refresh()
@@ -111,7 +109,7 @@ export async function drainBody(ctx: Context, maxBytes: number): Promise<void> {
   const length = declaredLength(ctx, maxBytes) ?? maxBytes
   const request = ctx.req
   let seen = 0
-  const idle = setTimeout(() => request.destroy(incomplete()), idleMs)
+  const idle = setTimeout(() => request.destroy(incomplete()), ctx.state.patience.idleMs)
   try {
     for await (const chunk of request) {
       seen += (chunk as Buffer).length

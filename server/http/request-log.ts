@@ -1,18 +1,19 @@
 import { randomUUID } from 'node:crypto'
 import type { Middleware } from 'koa'
 import type { Logger } from 'pino'
-import type { RequestState } from './context.ts'
+import type { Patience, RequestState } from './context.ts'
 import { targetForLog } from './request-target.ts'
 
 const saneRequestId = /^[A-Za-z0-9._:+/=-]{1,128}$/
 
-/** Takes the client's request id when it is sane, else makes one; every answer carries it. */
-export function requestIds(log: Logger): Middleware<RequestState> {
+/** Begins the request's state. Takes the client's request id when it is sane, else makes one; every answer carries it. */
+export function requestIds(log: Logger, patience: Patience): Middleware<RequestState> {
   return async (ctx, next) => {
     const given = ctx.get('X-Request-Id')
     const requestId = saneRequestId.test(given) ? given : randomUUID()
     ctx.state.requestId = requestId
     ctx.state.log = log.child({ requestId })
+    ctx.state.patience = patience
     ctx.state.bytesIn = 0
     ctx.state.expectsContinue = false
     ctx.state.allow = ''

@@ -73,8 +73,8 @@ async function postFetch(parts: Parts, ctx: Context): Promise<void> {
   await touch(ids.filter((_, position) => sizes[position] !== undefined))
   ctx.status = 200
   ctx.type = batchMediaType
-  const blocks = fetched(vault.store, ids)
-  ctx.body = await streamPieces(ctx, parts.downloads, parts.limits.maxBlockBytes, blocks)
+  const holding = { budget: parts.downloads, pieceBytes: parts.limits.maxBlockBytes }
+  ctx.body = await streamPieces(ctx, fetched(vault.store, ids), holding)
 }
 
 async function* fetched(store: ChunkStore, ids: readonly Id[]): AsyncGenerator<Buffer> {

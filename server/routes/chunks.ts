@@ -7,7 +7,7 @@ import type { PutAnswer } from '../../protocol/schema.ts'
 import { baseHeader, mediaTypes } from '../../protocol/url.ts'
 import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
 import type { Context, RequestState } from '../http/context.ts'
-import { holdUntilSent } from '../http/held-answer.ts'
+import { sendHeld } from '../http/held-answer.ts'
 import { bodyEncoding, drainBody, withBody } from '../http/request-body.ts'
 import type { ChunkStore } from '../store/chunk-store.ts'
 import { maxEncodedBytes, receiveChunk, receiveDelta } from '../store/receive.ts'
@@ -105,23 +105,19 @@ async function getChunk(parts: Parts, ctx: Context): Promise<void> {
     return
   }
   const range = requestedRange(ctx, size, tag)
-  const reservation = await parts.downloads.reserve(size)
-  holdUntilSent(ctx, reservation)
-  const zstd = range === undefined && acceptsZstd(ctx) ? await storedFrame(vault.store, id) : undefined
-  if (zstd !== undefined) {
-    ctx.set('Content-Encoding', 'zstd')
-    ctx.set('ETag', `"${id}-zstd"`)
-    ctx.body = zstd
-    return
-  }
-  const plain = await vault.store.get(id)
-  if (plain === undefined) throw chunkNotFound(id)
-  if (range === undefined) {
-    ctx.body = plain
-  } else {
-    setPartial(ctx, range, size)
-    ctx.body = plain.subarray(range.start, range.end)
-  }
+  await sendHeld(ctx, { budget: parts.downloads, pieceBytes: size }, async () => {
+    const frame = range === undefined && acceptsZstd(ctx) ? await storedFrame(vault.store, id) : undefined
+    if (frame !== undefined) {
+      ctx.set('Content-Encoding', 'zstd')
+      ctx.set('ETag', `"${id}-zstd"`)
+      return frame
+    }
+    const plain = await vault.store.get(id)
+    if (plain === undefined) throw chunkNotFound(id)
+    // A copy: a view would keep all of the chunk in memory.
+    return range === undefined ? plain : Buffer.from(plain.subarray(range.start, range.end))
+  })
+  if (range !== undefined) setPartial(ctx, range, size)
 }
 
 function acceptsZstd(ctx: Context): boolean {

@@ -1,21 +1,25 @@
 import type Router from '@koa/router'
 import Negotiator from 'negotiator'
 import { type Id, parseId } from '../../protocol/id.ts'
+import { limits } from '../../protocol/limits.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { DirectoryObject, FileObject, ObjectAnswer, Part } from '../../protocol/schema.ts'
 import { baseHeader, mediaTypes } from '../../protocol/url.ts'
-import { referencesFrom } from '../catalog/closure.ts'
 import { readContent } from '../catalog/content.ts'
 import { applyObjectPatch, parsePatch } from '../catalog/object-patch.ts'
-import { decodeObject, type ObjectKind, readObjectBytes } from '../catalog/objects.ts'
+import { decodeObject, type ObjectKind, readObject, readObjectBytes } from '../catalog/objects.ts'
+import { overSignal } from '../http/client-gone.ts'
 import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
 import type { Context, RequestState } from '../http/context.ts'
-import { holdUntilSent, streamPieces } from '../http/held-answer.ts'
+import { sendHeld, streamPieces } from '../http/held-answer.ts'
 import { bodyEncoding, drainBody, plainBytes, withBody, withText } from '../http/request-body.ts'
 import { maxEncodedBytes, receiveChunk } from '../store/receive.ts'
 import type { Vault } from '../vaults.ts'
 import { idOf, type Parts, touchFor, vaultOf } from './parts.ts'
 import { resource } from './resource.ts'
+
+/** What an object takes in memory, decoded, for each of its bytes: the bytes, their text and the values. */
+const decodedFactor = 3
 
 type StoredObject = FileObject | DirectoryObject
 
@@ -84,14 +88,7 @@ async function answerObject(
   object: StoredObject,
   outcome: ObjectAnswer['outcome'],
 ): Promise<void> {
-  const { closure, reader } = vault.catalog
-  const wanted = { id, as: kind, within: id }
-  const since = reader.losses
-  let missing: Id[] = []
-  if (!closure.recall(wanted)) {
-    missing = await closure.incomplete(referencesFrom(wanted, object))
-    if (missing.length === 0) closure.remember(wanted, object.type === 'file' ? object.size : 0, since)
-  }
+  const missing = await vault.catalog.closure.lacking({ id, as: kind, within: id }, object)
   ctx.status = outcome === 'stored' ? 201 : 200
   ctx.body = { id, outcome, whole: missing.length === 0, missing } satisfies ObjectAnswer
 }
@@ -128,27 +125,43 @@ async function getFile(parts: Parts, ctx: Context): Promise<void> {
   if (accepted === undefined) {
     throw new Problem('not-acceptable', `a file is ${mediaTypes.file} or ${mediaTypes.chunk}`)
   }
-  const bytes = await readObjectBytes(vault.catalog.reader, 'file', id)
-  await touch([id])
   ctx.set('Vary', 'Accept')
-  if (accepted !== mediaTypes.chunk) return await sendObject(parts, ctx, id, mediaTypes.file, bytes)
-  const { size } = decodeObject('file', bytes) as FileObject
-  await sendContent(parts, ctx, vault, { id, size, chunked: true })
+  if (accepted === mediaTypes.chunk) {
+    const reservation = await parts.downloads.reserve(await decodingBytes(vault, 'file', id), overSignal(ctx))
+    const { size } = await readObject(vault.catalog.reader, 'file', id).finally(() => reservation.release())
+    await sendContent(parts, ctx, vault, { id, size, chunked: true })
+  } else {
+    await sendObject(parts, ctx, vault, 'file', id)
+  }
+  await touch([id])
 }
 
-/** An object's JSON, as it was stored. */
+/** An object's JSON, as it was stored. Problem `not-found` when it is not here. */
 export async function sendObject(
   parts: Parts,
   ctx: Context,
+  vault: Vault,
+  kind: ObjectKind,
   id: Id,
-  type: string,
-  bytes: Buffer,
 ): Promise<void> {
+  const { reader } = vault.catalog
+  const holding = { budget: parts.downloads, pieceBytes: await decodingBytes(vault, kind, id) }
+  await sendHeld(ctx, holding, () => readObjectBytes(reader, kind, id))
   setImmutable(ctx, id)
   if (isNotModified(ctx, [`"${id}"`])) return
-  holdUntilSent(ctx, await parts.downloads.reserve(bytes.length))
-  ctx.body = bytes
-  ctx.type = type
+  ctx.type = kind === 'file' ? mediaTypes.file : mediaTypes.directory
+}
+
+/**
+ * Memory for reading and decoding an object: its bytes, and what is made of them. Problem `not-found` when
+ * there is no object under the id.
+ */
+async function decodingBytes({ catalog }: Vault, kind: ObjectKind, id: Id): Promise<number> {
+  const [length] = await catalog.reader.stat([id])
+  if (length === undefined || length > limits.maxObjectBytes) {
+    throw new Problem('not-found', `there is no ${kind} object ${id}`)
+  }
+  return decodedFactor * length
 }
 
 /** A file's content, or the range of it that is asked for, as fast as the client takes it. */
@@ -163,9 +176,10 @@ export async function sendContent(parts: Parts, ctx: Context, vault: Vault, part
     ctx.status = 200
   } else {
     const pieces = readContent(vault.catalog.reader, part, { start, end })
-    const stream = await streamPieces(ctx, parts.downloads, parts.limits.maxChunkBytes, pieces)
+    const { maxChunkBytes } = parts.limits
+    const holding = { budget: parts.downloads, pieceBytes: maxChunkBytes, totalBytes: end - start }
+    ctx.body = await streamPieces(ctx, pieces, holding)
     if (range !== undefined) setPartial(ctx, range, part.size)
-    ctx.body = stream
   }
   ctx.length = end - start
 }

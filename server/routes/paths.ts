@@ -76,8 +76,7 @@ async function getPath(parts: Parts, ctx: Context): Promise<void> {
   await touch([root])
   if (entry === undefined || entry.kind === 'directory') {
     const id = entry?.id ?? root
-    const bytes = await readObjectBytes(reader, 'directory', id)
-    return await sendObject(parts, ctx, id, mediaTypes.directory, bytes)
+    return await sendObject(parts, ctx, vault, 'directory', id)
   }
   if (entry.kind !== 'file') throw new Problem('not-found', `a ${entry.kind} has no content`)
   await sendContent(parts, ctx, vault, entry)
@@ -93,7 +92,10 @@ async function propfindPath(parts: Parts, ctx: Context): Promise<void> {
   if (entry !== undefined && !isShown(entry)) throw new Problem('not-found', `a ${entry.kind} is not shown`)
   const base = ['', vault.name, 'dirs', root, ...names.map(encodeSegment)].join('/')
   const pieces = listing(vault, { base, root, entry }, asked)
-  const stream = await streamPieces(ctx, parts.downloads, parts.limits.maxObjectBytes, pieces)
+  const stream = await streamPieces(ctx, pieces, {
+    budget: parts.downloads,
+    pieceBytes: parts.limits.maxObjectBytes,
+  })
   ctx.status = 207
   ctx.type = 'application/xml; charset=utf-8'
   ctx.body = stream

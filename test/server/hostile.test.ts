@@ -1,7 +1,10 @@
 /** Requests that no client of ours sends: none may end the receiver, or hold what others need. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { Id } from '../../protocol/id.ts'
+import type { ChunkStore } from '../../server/index.ts'
+import { MemoryChunkStore } from '../../server/store/memory-chunk-store.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
-import { RawConnection } from './requests.ts'
+import { chunk, MiB, noise, put, RawConnection, smallTree } from './requests.ts'
 
 let server: TestReceiver
 beforeEach(async () => {
@@ -32,3 +35,146 @@ test.each([['bad host'], ['['], ['a:b:c'], ['%'], ['']])('Host "%s" is no fault 
   )
   expect(answer).toMatch(/^HTTP\/1\.1 4\d\d /)
 })
+
+describe('a client that leaves early', () => {
+  const body = (id: string): string => {
+    const json = JSON.stringify({ ids: [id] })
+    return `POST /home/chunks/fetch HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${json.length}\r\n\r\n${json}`
+  }
+  const get = (id: string): string => `GET /home/chunks/${id} HTTP/1.1\r\nHost: localhost\r\n\r\n`
+  const requests: [string, (id: string) => string][] = [
+    ['a fetch', body],
+    ['a chunk', get],
+    ['chunks, one behind the other', (id) => get(id).repeat(3)],
+  ]
+
+  test.each(requests)('before the first of it was read gives its memory back: %s', async (_, text) => {
+    const gate = gated()
+    await using slow = await startReceiver({
+      unobserved: true,
+      openStore: async () => gate.around(await MemoryChunkStore.open()),
+    })
+    const item = chunk(noise(MiB, 11))
+    await put(slow, 'chunks', item)
+    const { downloads } = slow.receiver
+    gate.close()
+    const raw = await RawConnection.open(slow.url)
+    raw.send(text(item.id))
+    await until(() => downloads.usage.heldBytes > 0)
+    raw.socket.resetAndDestroy()
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    gate.open()
+    await until(() => downloads.usage.heldBytes === 0 && downloads.usage.waiting === 0)
+    expect((await fetch(`${slow.vaultUrl}/chunks/${item.id}`)).status).toBe(200)
+  })
+
+  test.each(requests)('while it waits for memory gives up its place: %s', async (_, text) => {
+    const item = chunk(noise(MiB, 12))
+    await put(server, 'chunks', item)
+    const { downloads } = server.receiver
+    const all = await downloads.reserve(downloads.totalBytes)
+    const raw = await RawConnection.open(server.url)
+    raw.send(text(item.id))
+    await until(() => downloads.usage.waiting > 0)
+    raw.socket.resetAndDestroy()
+    await until(() => downloads.usage.waiting === 0)
+    all.release()
+    expect(downloads.usage.heldBytes).toBe(0)
+  })
+})
+
+test('stopping does not wait for ever for a request that hangs, and closes the stores', async () => {
+  let closed = false
+  const gate = gated()
+  const hanging = await startReceiver({
+    unobserved: true,
+    drainMs: 50,
+    openStore: async () => {
+      const store = gate.around(await MemoryChunkStore.open())
+      return new Proxy(store, {
+        get(target, name) {
+          if (name === 'close') closed = true
+          return Reflect.get(target, name, target)
+        },
+      })
+    },
+  })
+  const item = chunk('hangs')
+  await put(hanging, 'chunks', item)
+  gate.close()
+  const raw = await RawConnection.open(hanging.url)
+  raw.send(`GET /home/chunks/${item.id} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+  await until(() => hanging.receiver.downloads.usage.heldBytes > 0)
+  await hanging.stop()
+  expect(closed).toBe(true)
+  gate.open()
+})
+
+describe('a client that does not take its answer is cut off, and its memory is there for others', () => {
+  const tree = smallTree()
+  const item = chunk(noise(16 * MiB, 13))
+  test.each([
+    ['a chunk', `GET /home/chunks/${item.id}`, ''],
+    ['a fetch', 'POST /home/chunks/fetch', JSON.stringify({ ids: [item.id] })],
+  ])('%s', async (_, line, body) => {
+    await using hasty = await startReceiver({ unobserved: true, patience: { stallMs: 200 } })
+    await put(hasty, 'chunks', item)
+    const { downloads } = hasty.receiver
+    const raw = await RawConnection.open(hasty.url)
+    raw.socket.pause()
+    raw.send(`${line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+    await until(() => downloads.usage.heldBytes > 0)
+    await until(() => downloads.usage.heldBytes === 0)
+    raw.socket.destroy()
+    await put(hasty, 'chunks', tree.a)
+    expect((await fetch(`${hasty.vaultUrl}/chunks/${tree.a.id}`)).status).toBe(200)
+  })
+
+  test('one that takes it slowly, but takes it, gets all of it', async () => {
+    await using hasty = await startReceiver({ unobserved: true, patience: { stallMs: 400 } })
+    await put(hasty, 'chunks', item)
+    const raw = await RawConnection.open(hasty.url)
+    raw.socket.pause()
+    raw.send(`GET /home/chunks/${item.id} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`)
+    for (let took = 0; took < 8; took++) {
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      raw.socket.resume()
+      await new Promise((resolve) => setTimeout(resolve, 2))
+      raw.socket.pause()
+    }
+    raw.socket.resume()
+    expect((await raw.end()).length).toBeGreaterThan(item.bytes.length)
+  })
+})
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+/** A store of which reads wait while the gate is closed. */
+function gated() {
+  let opened = Promise.resolve()
+  let open = (): void => {}
+  return {
+    close: () => {
+      opened = new Promise((resolve) => {
+        open = resolve
+      })
+    },
+    open: () => open(),
+    around: (store: ChunkStore): ChunkStore =>
+      new Proxy(store, {
+        get(target, name) {
+          const value: unknown = Reflect.get(target, name, target)
+          if (name === 'get') return async (id: Id) => opened.then(() => target.get(id))
+          if (name === 'blocks') {
+            return async function* (ids: readonly Id[]) {
+              await opened
+              yield* target.blocks(ids)
+            }
+          }
+          return typeof value === 'function' ? value.bind(target) : value
+        },
+      }),
+  }
+}

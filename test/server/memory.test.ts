@@ -19,7 +19,7 @@ describe('the budget', () => {
   test('is given in order of arrival, and never more than there is', async () => {
     const budget = new MemoryBudget(256 * KiB)
     const order: number[] = []
-    const first = await budget.reserve(200 * KiB)
+    const first = await budget.reserve(256 * KiB)
     const waiting = [1, 2, 3].map(async (number) => {
       const reservation = await budget.reserve(number === 1 ? 256 * KiB : 64 * KiB)
       order.push(number)
