@@ -29,9 +29,10 @@ import type {
 import type { CheckpointName } from '../../protocol/url.ts'
 import { CheckpointFolder } from './checkpoint-folder.ts'
 import type { ChunkReader } from './chunk-reader.ts'
-import type { Closure, Wanted } from './closure.ts'
+import type { Closure } from './closure.ts'
 import { appendItems, itemPages, readItems, syncItems } from './item-list.ts'
 import { appendTouched } from './touched-log.ts'
+import type { Wanted } from './wanted.ts'
 
 /** Commits that walk at the same time, per vault: each holds a few objects per level in memory. */
 const walksAtOnce = 4

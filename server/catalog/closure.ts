@@ -8,48 +8,60 @@
  * The memo holds objects known to be whole: everything below them was present when it was looked up, and
  * nothing has been lost since. The last part is what `losses` tells: when it moves, the memo is void, and
  * what a walk under way concludes is not added any more. So a memo entry never outlives a loss.
+ *
+ * That parts fit together (their order, their counts, how deep they nest) is checked from below: when
+ * everything below an object was seen, its summary follows from those of its parts. A frame collects the
+ * summaries of its objects for those whose parts they are. So what is remembered is never entered for it.
  */
 import { LRUCache } from 'lru-cache'
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
-import { type Reference, referencesOfDirectory, referencesOfFile } from '../../protocol/objects.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { DirectoryObject, FileObject, MissingChunk } from '../../protocol/schema.ts'
 import type { ChunkReader } from './chunk-reader.ts'
-import { decodeObject, type ObjectKind } from './objects.ts'
+import { type ListSummary, summarize, summaryBytes } from './list-summary.ts'
+import { decodeObject } from './objects.ts'
+import { checkDepth, checkSize, invalid, type ObjectWanted, referencesFrom, type Wanted } from './wanted.ts'
 
 /** Objects that are read at once. */
 const groupObjects = 8
 const statBatch = 1000
 /** Directories in one another. Paths of file systems end at a few thousand bytes, so at half as many levels. */
 const maxDepth = 8192
-/** About 40 MB when full. */
 const memoEntries = 200_000
+const memoBytes = 64 * 1024 * 1024
 const seenEntries = 100_000
+const seenBytes = 32 * 1024 * 1024
 
-/** Something that must be there. `within` is the entry that needs it. */
-export interface Wanted extends Reference {
-  readonly within: Id
-  /** Nesting of list parts so far. */
-  readonly partDepth?: number
-}
+/** What a walk knows of an object: that it will be entered; what it amounts to; or that something below is missing. */
+type Seen = ListSummary | 'pending' | 'incomplete'
 
-interface ObjectWanted extends Wanted {
-  readonly as: ObjectKind
+/** An object whose references make up a frame. */
+interface Owner {
+  readonly wanted: ObjectWanted
+  /** Left out when the summary does not depend on parts: then the object need not be kept. */
+  readonly object?: FileObject | DirectoryObject
+  readonly summary?: ListSummary
 }
 
 interface Frame {
   readonly objects: readonly ObjectWanted[]
   next: number
   /** The objects whose references this frame's objects are: whole when the frame ends sound. */
-  readonly owners: readonly { wanted: ObjectWanted; size: number }[]
+  readonly owners: readonly Owner[]
+  /** Of the references, as far as they are known yet, by `memoKey`. */
+  readonly summaries: Map<string, ListSummary>
   sound: boolean
 }
 
 /** The walks over one vault, and what they remember. */
 export class Closure {
   private readonly reader: ChunkReader
-  private readonly memo = new LRUCache<string, number>({ max: memoEntries })
+  private readonly memo = new LRUCache<string, ListSummary>({
+    max: memoEntries,
+    maxSize: memoBytes,
+    sizeCalculation: summaryBytes,
+  })
   private memoLosses: number
 
   constructor(reader: ChunkReader) {
@@ -90,47 +102,62 @@ export class Closure {
     return [...found]
   }
 
+  /**
+   * Of an object that is here, the direct references that are absent or not whole; none when it is known to
+   * be whole, which is then remembered. Problem `invalid-object` when what is here does not fit together.
+   */
+  async lacking(wanted: ObjectWanted, object: FileObject | DirectoryObject): Promise<Id[]> {
+    if (this.recall(wanted) !== undefined) return []
+    const since = this.reader.losses
+    const references = referencesFrom(wanted, object)
+    const incomplete = await this.incomplete(references)
+    if (incomplete.length > 0) return incomplete
+    const summary = summarize(wanted, object, (id) => this.memo.get(memoKey({ as: wanted.as, id })))
+    if (summary === undefined) return []
+    checkDepth(wanted, summary.height)
+    this.remember(wanted, summary, since)
+    return []
+  }
+
   private async isWhole(wanted: Wanted, storedBytes: number): Promise<boolean> {
     if (wanted.as === 'chunk') {
       checkSize(wanted, storedBytes)
       return true
     }
-    if (this.recall(wanted as ObjectWanted)) return true
+    if (this.recall(wanted as ObjectWanted) !== undefined) return true
     return (await this.missing([[wanted]], 1)).length === 0
   }
 
-  /** Whether this object is known to be whole. */
-  recall(wanted: ObjectWanted): boolean {
+  /** The summary of an object that is known to be whole. Problem `invalid-object` when it is not what is wanted. */
+  recall(wanted: ObjectWanted): ListSummary | undefined {
     if (this.reader.losses !== this.memoLosses) {
       this.memo.clear()
       this.memoLosses = this.reader.losses
     }
-    const size = this.memo.get(memoKey(wanted))
-    if (size === undefined) return false
-    if (wanted.as === 'file') checkSize(wanted, size)
-    return true
+    const summary = this.memo.get(memoKey(wanted))
+    if (summary === undefined) return undefined
+    if (wanted.as === 'file') checkSize(wanted, summary.size)
+    checkDepth(wanted, summary.height)
+    return summary
   }
 
   /** Notes that an object was found whole by somebody who began when `losses` was `since`. */
-  remember(wanted: ObjectWanted, size: number, since: number): void {
-    if (this.reader.losses === since && this.memoLosses === since) this.memo.set(memoKey(wanted), size)
+  remember(wanted: ObjectWanted, summary: ListSummary, since: number): void {
+    if (this.reader.losses === since && this.memoLosses === since) this.memo.set(memoKey(wanted), summary)
   }
 }
 
-function memoKey({ as, id }: ObjectWanted): string {
+function memoKey({ as, id }: Pick<ObjectWanted, 'as' | 'id'>): string {
   return (as === 'file' ? 'f' : 'd') + id
 }
 
-function checkSize(wanted: Wanted, actual: number): void {
-  if (wanted.size === undefined || wanted.size === actual) return
-  throw invalid(wanted, `${wanted.id} has ${actual} bytes, what refers to it says ${wanted.size}`)
+/** Two references that state different sizes are two things to look at: one of them is wrong. */
+function seenKey(wanted: ObjectWanted): string {
+  return `${memoKey(wanted)} ${wanted.size ?? ''}`
 }
 
-function invalid(wanted: Wanted, detail: string, cause?: unknown): Problem {
-  return new Problem('invalid-object', detail, {
-    cause,
-    extensions: { id: wanted.id, within: wanted.within },
-  })
+function isPart({ partDepth = 0 }: Wanted): boolean {
+  return partDepth > 0
 }
 
 /** One walk. */
@@ -140,8 +167,12 @@ class Walk {
   private readonly reader: ChunkReader
   private readonly limit: number
   private readonly since: number
-  /** Objects entered in this walk and not known whole: entering them again would tell nothing new. */
-  private readonly seen = new LRUCache<string, true>({ max: seenEntries })
+  /** Objects that this walk has met: entering them again would tell nothing new. */
+  private readonly seen = new LRUCache<string, Seen>({
+    max: seenEntries,
+    maxSize: seenBytes,
+    sizeCalculation: (seen) => (typeof seen === 'string' ? 200 : summaryBytes(seen)),
+  })
 
   constructor(closure: Closure, reader: ChunkReader, limit: number) {
     this.closure = closure
@@ -155,7 +186,7 @@ class Walk {
   }
 
   async explore(wanted: readonly Wanted[]): Promise<void> {
-    const frames = [await this.frame(wanted, [], true)]
+    const frames = [await this.frame(wanted, [])]
     while (!this.isFull) {
       const top = frames.at(-1)
       if (top === undefined) return
@@ -164,32 +195,63 @@ class Walk {
         frames.push(await this.enter(top))
       } else {
         frames.pop()
-        const below = frames.at(-1)
-        if (!top.sound && below !== undefined) below.sound = false
-        if (top.sound)
-          for (const { wanted, size } of top.owners) this.closure.remember(wanted, size, this.since)
+        this.leave(top, frames.at(-1))
       }
+    }
+  }
+
+  /** Concludes from a frame that ended what its owners are, which are objects of the frame below. */
+  private leave(frame: Frame, below: Frame | undefined): void {
+    if (!frame.sound && below !== undefined) below.sound = false
+    for (const { wanted, object, summary: own } of frame.owners) {
+      const partOf = (id: Id) => frame.summaries.get(memoKey({ as: wanted.as, id }))
+      const summary = own ?? (object && summarize(wanted, object, partOf))
+      this.seen.set(seenKey(wanted), summary ?? 'incomplete')
+      if (summary === undefined) continue
+      checkDepth(wanted, summary.height)
+      below?.summaries.set(memoKey(wanted), summary)
+      if (frame.sound) this.closure.remember(wanted, summary, this.since)
     }
   }
 
   /** Reads the next objects of a frame; what they refer to is the frame above. */
   private async enter(frame: Frame): Promise<Frame> {
-    const group = frame.objects.slice(frame.next, frame.next + groupObjects)
-    frame.next += group.length
+    const group = frame.objects
+      .slice(frame.next, frame.next + groupObjects)
+      .filter((wanted) => !this.wasEntered(frame, wanted))
+    frame.next += groupObjects
     const objects = await Promise.all(group.map((wanted) => this.read(wanted)))
-    const owners: { wanted: ObjectWanted; size: number }[] = []
+    const owners: Owner[] = []
     const references: Wanted[] = []
     for (const [position, wanted] of group.entries()) {
       const object = objects[position]
       if (object === undefined) {
         this.miss(wanted)
+        this.seen.set(seenKey(wanted), 'incomplete')
         frame.sound = false
         continue
       }
-      owners.push({ wanted, size: object.type === 'file' ? object.size : 0 })
+      const summary = summarize(wanted, object, () => undefined)
+      owners.push(summary === undefined ? { wanted, object } : { wanted, summary })
       for (const reference of referencesFrom(wanted, object)) references.push(reference)
     }
-    return await this.frame(references, owners, true)
+    return await this.frame(references, owners)
+  }
+
+  /** Whether an object of `frame` was entered further up since the frame was made, as a part of something there. */
+  private wasEntered(frame: Frame, wanted: ObjectWanted): boolean {
+    const seen = this.seen.get(seenKey(wanted))
+    if (seen === undefined || seen === 'pending') return false
+    this.note(frame, wanted, seen)
+    return true
+  }
+
+  /** Takes over what the walk found out about a reference before, sound or not. */
+  private note(frame: Frame, wanted: ObjectWanted, seen: Seen): void {
+    if (this.closure.recall(wanted) === undefined) frame.sound = false
+    if (typeof seen === 'string') return
+    checkDepth(wanted, seen.height)
+    frame.summaries.set(memoKey(wanted), seen)
   }
 
   private async read(wanted: ObjectWanted): Promise<FileObject | DirectoryObject | undefined> {
@@ -212,25 +274,31 @@ class Walk {
     }
   }
 
-  private async frame(wanted: readonly Wanted[], owners: Frame['owners'], sound: boolean): Promise<Frame> {
-    const before = this.missing.size
-    const chunks = wanted.filter(({ as }) => as === 'chunk')
-    const misses = await this.statChunks(chunks)
+  private async frame(wanted: readonly Wanted[], owners: readonly Owner[]): Promise<Frame> {
+    const misses = await this.statChunks(wanted.filter(({ as }) => as === 'chunk'))
     const objects: ObjectWanted[] = []
-    let isSound = sound && misses === 0 && this.missing.size === before
+    const frame: Frame = { objects, next: 0, owners, summaries: new Map(), sound: misses === 0 }
+    const own = new Set<string>()
     for (const reference of wanted) {
       if (reference.as === 'chunk') continue
       const object = reference as ObjectWanted
-      if (this.closure.recall(object)) continue
-      const key = memoKey(object)
-      if (this.seen.has(key)) {
-        isSound = false
+      const key = seenKey(object)
+      // What this frame has already says the same for both, whole or not.
+      const ownKey = `${key} ${isPart(object)}`
+      if (own.has(ownKey)) continue
+      own.add(ownKey)
+      const known = this.closure.recall(object)
+      const seen = known ?? this.seen.get(key)
+      // Something below waits for this too. Whoever has it for a part cannot wait: it is entered here.
+      const isOpen = seen === undefined || (seen === 'pending' && isPart(object))
+      if (!isOpen) {
+        this.note(frame, object, seen)
         continue
       }
-      this.seen.set(key, true)
+      this.seen.set(key, 'pending')
       objects.push(object)
     }
-    return { objects, next: 0, owners, sound: isSound }
+    return frame
   }
 
   /** Looks chunks up and notes the absent ones; returns how many there are. */
@@ -255,15 +323,4 @@ class Walk {
   private miss({ id, within }: Wanted): void {
     if (!this.isFull && !this.missing.has(id)) this.missing.set(id, { id, within })
   }
-}
-
-/** What an object refers to, and within which entry each is needed. Problem `invalid-object` when parts nest too deep. */
-export function referencesFrom(owner: Wanted, object: FileObject | DirectoryObject): Wanted[] {
-  const inParts = object.type === 'file' || 'parts' in object
-  const references = object.type === 'file' ? referencesOfFile(object) : referencesOfDirectory(object)
-  // The entries of a directory are needed for themselves; parts are needed for what they are parts of.
-  if (!inParts) return references.map((reference) => ({ ...reference, within: reference.id }))
-  const partDepth = (owner.partDepth ?? 0) + 1
-  if (partDepth > limits.maxPartDepth) throw invalid(owner, 'parts nest too deep')
-  return references.map((reference) => ({ ...reference, within: owner.within, partDepth }))
 }

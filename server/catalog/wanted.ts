@@ -1,0 +1,50 @@
+import type { Id } from '../../protocol/id.ts'
+import { limits } from '../../protocol/limits.ts'
+import { type Reference, referencesOfDirectory, referencesOfFile } from '../../protocol/objects.ts'
+import { Problem } from '../../protocol/problem.ts'
+import type { DirectoryObject, FileObject } from '../../protocol/schema.ts'
+import type { ObjectKind } from './objects.ts'
+
+/** Something that must be there. `within` is the entry that needs it. */
+export interface Wanted extends Reference {
+  readonly within: Id
+  /** Nesting of list parts so far; 0 or absent for what is no part. */
+  readonly partDepth?: number
+}
+
+export interface ObjectWanted extends Wanted {
+  readonly as: ObjectKind
+}
+
+/** Problem `invalid-object` when something is there, of another size than what refers to it says. */
+export function checkSize(wanted: Wanted, actual: number): void {
+  if (wanted.size === undefined || wanted.size === actual) return
+  throw invalid(wanted, `${wanted.id} has ${actual} bytes, what refers to it says ${wanted.size}`)
+}
+
+export function invalid(wanted: Wanted, detail: string, cause?: unknown): Problem {
+  return new Problem('invalid-object', detail, {
+    cause,
+    extensions: { id: wanted.id, within: wanted.within },
+  })
+}
+
+/** What an object refers to, and within which entry each is needed. Problem `invalid-object` when parts nest too deep. */
+export function referencesFrom(owner: Wanted, object: FileObject | DirectoryObject): Wanted[] {
+  const inParts = object.type === 'file' || 'parts' in object
+  const references = object.type === 'file' ? referencesOfFile(object) : referencesOfDirectory(object)
+  // The entries of a directory are needed for themselves; parts are needed for what they are parts of.
+  if (!inParts) return references.map((reference) => ({ ...reference, within: reference.id }))
+  const partDepth = (owner.partDepth ?? 0) + 1
+  if (partDepth > limits.maxPartDepth) throw tooDeep(owner)
+  return references.map((reference) => ({ ...reference, within: owner.within, partDepth }))
+}
+
+/** Problem `invalid-object` when the parts below an object, `height` levels of them, nest too deep where it stands. */
+export function checkDepth(wanted: Wanted, height: number): void {
+  if ((wanted.partDepth ?? 0) + height > limits.maxPartDepth) throw tooDeep(wanted)
+}
+
+function tooDeep(wanted: Wanted): Problem {
+  return invalid(wanted, `parts nest more than ${limits.maxPartDepth} deep`)
+}
