@@ -6,7 +6,7 @@
  * are verified by those who read them. The file is long because the list of requests is; it has no depth.
  */
 import type { Static, TSchema } from 'typebox'
-import { type Block, batchMediaType } from '../protocol/block.ts'
+import { type Block, batchMediaType, type OutgoingBlock } from '../protocol/block.ts'
 import { hashId } from '../protocol/hash.ts'
 import { algorithmOf, type Id } from '../protocol/id.ts'
 import { type Limits, limits } from '../protocol/limits.ts'
@@ -166,10 +166,13 @@ export class ReceiverClient {
   }
 
   /** Sends blocks in one request, at most `maxBatchBytes` of them. One outcome per chunk, in order. */
-  async putBatch(blocks: readonly Block[], options: CallOptions = {}): Promise<schema.BatchAnswer> {
+  async putBatch(
+    blocks: readonly (Block | OutgoingBlock)[],
+    options: CallOptions = {},
+  ): Promise<schema.BatchAnswer> {
     const path = paths.chunks(this.vault)
     const headers = { 'content-type': batchMediaType }
-    const body = blocks.map((block) => block.bytes)
+    const body = blocks.flatMap((block) => ('pieces' in block ? block.pieces : [block.bytes]))
     const answer = await this.#json(
       schema.BatchAnswer,
       { method: 'POST', path, headers, body, answerMs: commitAnswerMs },

@@ -60,6 +60,12 @@ export interface Block {
   readonly bytes: Buffer
 }
 
+/** A block that is only sent: header and payload stand where they were made, and nothing is copied to join them. */
+export interface OutgoingBlock {
+  readonly header: BlockHeader
+  readonly pieces: readonly [header: Buffer, payload: Buffer]
+}
+
 /** A chunk and its plain bytes. The bytes are borrowed: whoever keeps them must copy. */
 export interface PlainChunk {
   readonly id: Id
@@ -108,6 +114,16 @@ export async function encodeBlock(
   plain: Buffer,
   options: { encoding?: BlockEncoding; level?: number } = {},
 ): Promise<Block> {
+  const { header, pieces } = await encodeOutgoing(chunks, plain, options)
+  return { header, bytes: Buffer.concat(pieces) }
+}
+
+/** The same in two pieces. Under identity the payload is `plain` itself. */
+export async function encodeOutgoing(
+  chunks: readonly { id: Id; length: number }[],
+  plain: Buffer,
+  options: { encoding?: BlockEncoding; level?: number } = {},
+): Promise<OutgoingBlock> {
   const sum = chunks.reduce((total, chunk) => total + chunk.length, 0)
   if (chunks.length === 0 || chunks.length > limits.maxBlockChunks) {
     throw new TypeError(`a block holds 1 to ${limits.maxBlockChunks} chunks, not ${chunks.length}`)
@@ -126,7 +142,8 @@ export async function encodeBlock(
       payload = encoded
     }
   }
-  return assembleBlock(chunks, encoding, payload)
+  const header = writeHeader(chunks, encoding, payload)
+  return { header: parseHeader(header) as BlockHeader, pieces: [header, payload] }
 }
 
 /** The block around a payload that is encoded already. The caller vouches that they belong together. */

@@ -11,7 +11,7 @@
  * The receiver refuses a block whole when one chunk in it is false: its chunks then go once more, each
  * alone, so that only who put the false one hears of it.
  */
-import { type Block, encodeBlock, type PlainChunk } from '../../protocol/block.ts'
+import { encodeOutgoing, type OutgoingBlock, type PlainChunk } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
 import { Problem } from '../../protocol/problem.ts'
@@ -136,7 +136,7 @@ export class Uploader {
     let at = 0
     for (const [i, group] of groups.entries()) {
       const outcomes = answer.outcomes.slice(at, at + group.length)
-      if (outcomes.includes('stored')) this.bytesStored += blocks[i]?.bytes.length ?? 0
+      if (outcomes.includes('stored')) this.bytesStored += blocks[i]?.header.totalBytes ?? 0
       for (const [j, waiting] of group.entries()) {
         if (outcomes[j] !== 'refused') waiting.settle(outcomes[j] === 'stored')
         else if (group.length > 1) alone.push([waiting])
@@ -147,12 +147,11 @@ export class Uploader {
     if (alone.length > 0) await this.#send(alone)
   }
 
-  async #encode(group: readonly Waiting[]): Promise<Block> {
-    const [only] = group as [Waiting]
-    const plain = group.length === 1 ? only.chunk.bytes : Buffer.concat(group.map(({ chunk }) => chunk.bytes))
+  async #encode(group: readonly Waiting[]): Promise<OutgoingBlock> {
+    const plain = joined(group.map(({ chunk }) => chunk.bytes))
     const rows = group.map(({ chunk }) => ({ id: chunk.id, length: chunk.bytes.length }))
     const worthwhile = this.#level !== 0 && (await this.#looksCompressible(plain))
-    return encodeBlock(rows, plain, { encoding: worthwhile ? 'zstd' : 'identity', level: this.#level })
+    return encodeOutgoing(rows, plain, { encoding: worthwhile ? 'zstd' : 'identity', level: this.#level })
   }
 
   /** Tries a stretch from the middle of large blocks, so that media and archives cost next to nothing. */
@@ -164,6 +163,17 @@ export class Uploader {
     const head = await compress(plain.subarray(0, probeBytes), { level: 1 })
     return head.length < probeBytes * 0.95
   }
+}
+
+/** The pieces as one. Files that were read one after the other stand so in memory: then nothing is copied. */
+function joined(pieces: readonly Buffer[]): Buffer {
+  const [first] = pieces as [Buffer]
+  let end = first.byteOffset
+  for (const piece of pieces) {
+    if (piece.buffer !== first.buffer || piece.byteOffset !== end) return Buffer.concat(pieces)
+    end += piece.length
+  }
+  return Buffer.from(first.buffer, first.byteOffset, end - first.byteOffset)
 }
 
 /** In order: large chunks alone, small ones together up to a block's size. */
