@@ -28,6 +28,7 @@ export function lingerAfterEarlyAnswers(): Middleware<RequestState> {
     if (res.headersSent) return
     ctx.set('Connection', 'close')
     const { socket } = req
+    if (socket === null || socket.destroyed) return
     // Node ends a `Connection: close` exchange through this method.
     socket.destroySoon = () => linger(socket)
   }

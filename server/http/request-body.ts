@@ -111,7 +111,8 @@ export async function drainBody(ctx: Context, maxBytes: number): Promise<void> {
   let seen = 0
   const idle = setTimeout(() => request.destroy(incomplete()), ctx.state.patience.idleMs)
   try {
-    for await (const chunk of request) {
+    // Left as it is when this ends early: destroying it would take the connection, and so the answer.
+    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       seen += (chunk as Buffer).length
       ctx.state.bytesIn += (chunk as Buffer).length
       idle.refresh()

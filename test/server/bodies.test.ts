@@ -87,7 +87,12 @@ describe('a body over the limit', () => {
     expect(text.toLowerCase()).toContain('connection: close')
   })
 
-  test('is refused as soon as it is too long when its length is not told; the rest is not read', async () => {
+  const known = chunk('stored already')
+  test.each([
+    ['a chunk that is not here', id],
+    ['one that is here', known.id],
+  ])('is refused as soon as it is too long, the rest is not read: %s', async (_, id) => {
+    await put(server, 'chunks', known)
     const raw = await RawConnection.open(server.url)
     raw.send(head('PUT', `chunks/${id}`, { 'Transfer-Encoding': 'chunked' }))
     const piece = Buffer.concat([Buffer.from('100000\r\n'), Buffer.alloc(MiB), Buffer.from('\r\n')])
