@@ -5,16 +5,18 @@ import { Problem } from '../../protocol/problem.ts'
 import type { Part } from '../../protocol/schema.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import { readObject } from './objects.ts'
+import { takeTurn } from './turn.ts'
 
 /**
  * The bytes from `start` to `end` (exclusive) of what `part` stands for, chunk by chunk, in order; one
  * chunk is in memory at a time, and lists that lie outside are not read. A chunk that is absent ends it with
- * Problem `chunk-not-found`, a damaged one with `chunk-corrupt`.
+ * Problem `chunk-not-found`, a damaged one with `chunk-corrupt`, an aborted `signal` with `unavailable`.
  */
 export async function* readContent(
   reader: ChunkReader,
   part: Part,
   range: { start: number; end: number } = { start: 0, end: part.size },
+  signal?: AbortSignal,
 ): AsyncGenerator<Buffer> {
   interface Level {
     readonly parts: readonly Part[]
@@ -32,10 +34,12 @@ export async function* readContent(
     }
     level.next++
     const end = position + current.size
-    if (end <= range.start) {
+    // Parts of no bytes have nothing to give, however much is below them.
+    if (end <= range.start || current.size === 0) {
       position = end
     } else if (current.chunked === true) {
       if (levels.length > limits.maxPartDepth) throw new Problem('invalid-object', 'parts nest too deep')
+      await takeTurn(signal)
       const object = await readObject(reader, 'file', current.id)
       if (object.size !== current.size) throw wrongSize(current.id, object.size, current.size)
       levels.push({ parts: object.parts, next: 0 })

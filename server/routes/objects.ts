@@ -175,7 +175,7 @@ export async function sendContent(parts: Parts, ctx: Context, vault: Vault, part
   if (ctx.method === 'HEAD') {
     ctx.status = 200
   } else {
-    const pieces = readContent(vault.catalog.reader, part, { start, end })
+    const pieces = readContent(vault.catalog.reader, part, { start, end }, overSignal(ctx))
     const { maxChunkBytes } = parts.limits
     const holding = { budget: parts.downloads, pieceBytes: maxChunkBytes, totalBytes: end - start }
     ctx.body = await streamPieces(ctx, pieces, holding)

@@ -6,6 +6,7 @@ import type { DirectoryEntry, Entry, FileEntry } from '../../protocol/schema.ts'
 import { mediaTypes } from '../../protocol/url.ts'
 import { entriesOf, resolvePath } from '../catalog/directory.ts'
 import { readObjectBytes } from '../catalog/objects.ts'
+import { overSignal } from '../http/client-gone.ts'
 import type { Context, RequestState } from '../http/context.ts'
 import {
   collection,
@@ -72,7 +73,7 @@ async function getPath(parts: Parts, ctx: Context): Promise<void> {
   const names = namesOf(ctx.path)
   const touch = await touchFor(ctx, vault)
   const { reader } = vault.catalog
-  const entry = await resolvePath(reader, root, names)
+  const entry = await resolvePath(reader, root, names, overSignal(ctx))
   await touch([root])
   if (entry === undefined || entry.kind === 'directory') {
     const id = entry?.id ?? root
@@ -88,10 +89,11 @@ async function propfindPath(parts: Parts, ctx: Context): Promise<void> {
   const names = namesOf(ctx.path)
   const asked = await readPropfind(ctx, parts.uploads)
   if (asked === undefined) return
-  const entry = await resolvePath(vault.catalog.reader, root, names)
+  const signal = overSignal(ctx)
+  const entry = await resolvePath(vault.catalog.reader, root, names, signal)
   if (entry !== undefined && !isShown(entry)) throw new Problem('not-found', `a ${entry.kind} is not shown`)
   const base = ['', vault.name, 'dirs', root, ...names.map(encodeSegment)].join('/')
-  const pieces = listing(vault, { base, root, entry }, asked)
+  const pieces = listing(vault, { base, root, entry }, asked, signal)
   const stream = await streamPieces(ctx, pieces, {
     budget: parts.downloads,
     pieceBytes: parts.limits.maxObjectBytes,
@@ -114,6 +116,7 @@ async function* listing(
   vault: Vault,
   { base, root, entry }: Listed,
   asked: Propfind,
+  signal: AbortSignal,
 ): AsyncGenerator<Buffer> {
   const { reader } = vault.catalog
   const id = entry === undefined ? root : entry.id
@@ -121,7 +124,7 @@ async function* listing(
   const self = entry === undefined ? rootResource(base, root) : entryResource(base, entry)
   let text = multistatusStart + responseXml(self, asked)
   if (asked.depth === 1 && entry?.kind !== 'file') {
-    for await (const member of entriesOf(reader, id)) {
+    for await (const member of entriesOf(reader, id, signal)) {
       if (!isShown(member)) continue
       text += responseXml(entryResource(`${base}/${encodeSegment(nameBytes(member))}`, member), asked)
       if (text.length < pieceChars) continue

@@ -1,0 +1,124 @@
+/** Reading what nobody verified: objects can be put as chunks, so what they announce may be false. */
+import { describe, expect, test } from 'vitest'
+import type { Id } from '../../../protocol/id.ts'
+import {
+  type EncodedObject,
+  encodeDirectoryObject,
+  encodeDirectoryParts,
+  encodeFileObject,
+} from '../../../protocol/objects.ts'
+import type { ChunkReader } from '../../../server/catalog/chunk-reader.ts'
+import { readContent } from '../../../server/catalog/content.ts'
+import { entriesOf, resolvePath } from '../../../server/catalog/directory.ts'
+import { chunk, fileEntry } from '../requests.ts'
+
+class CountingReader implements ChunkReader {
+  readonly losses = 0
+  readonly chunks = new Map<Id, Buffer>()
+  gets = 0
+  onGet: () => void = () => {}
+
+  keep<T extends EncodedObject>(item: T): T {
+    this.chunks.set(item.id, item.bytes)
+    return item
+  }
+
+  async stat(ids: readonly Id[]): Promise<(number | undefined)[]> {
+    return ids.map((id) => this.chunks.get(id)?.length)
+  }
+
+  async get(id: Id): Promise<Buffer | undefined> {
+    this.gets++
+    this.onGet()
+    return this.chunks.get(id)
+  }
+
+  async flush(): Promise<void> {}
+}
+
+/** Levels of parts, each `width` times the one below, that announce what `entriesAt` says. */
+function bomb(
+  reader: CountingReader,
+  leaf: EncodedObject,
+  width: number,
+  entriesAt: (level: number) => number,
+) {
+  let top = leaf
+  for (let level = 0; level < 8; level++) {
+    const part = { id: top.id, entries: entriesAt(level) }
+    top = reader.keep(encodeDirectoryParts(Array.from({ length: width }, () => part)))
+  }
+  return top
+}
+
+const x = Buffer.from('x')
+
+describe('a directory of parts of parts, each of them many times', () => {
+  test('of nothing: it is not entered', async () => {
+    const reader = new CountingReader()
+    const top = bomb(reader, reader.keep(encodeDirectoryObject([])), 4000, () => 0)
+    await expect(resolvePath(reader, top.id, [x])).rejects.toMatchObject({ code: 'not-found' })
+    expect(reader.gets).toBe(1)
+  })
+
+  test.each([
+    ['one entry each', 1, (_: number) => 1],
+    ['as many as would be', 1, (level: number) => 10 ** level],
+    ['none at all in truth', 0, (_: number) => 1],
+  ])('said to hold %s: refused where it turns out false', async (_, entries, entriesAt) => {
+    const reader = new CountingReader()
+    const leaf = encodeDirectoryObject(entries === 0 ? [] : [fileEntry('a', chunk('a'))])
+    const top = bomb(reader, reader.keep(leaf), 10, entriesAt)
+    await expect(resolvePath(reader, top.id, [x])).rejects.toMatchObject({ code: 'invalid-object' })
+    expect(reader.gets).toBeLessThan(20)
+  })
+})
+
+test('nobody waits any more: reading a directory ends', async () => {
+  const reader = new CountingReader()
+  const leaves = Array.from({ length: 50 }, (_, i) =>
+    reader.keep(encodeDirectoryObject([fileEntry(`f${100 + i}`, chunk('a'))])),
+  )
+  const top = reader.keep(encodeDirectoryParts(leaves.map(({ id }) => ({ id, entries: 1 }))))
+  const gone = new AbortController()
+  reader.onGet = () => {
+    if (reader.gets === 10) gone.abort()
+  }
+  await expect(resolvePath(reader, top.id, [x], gone.signal)).rejects.toMatchObject({ code: 'unavailable' })
+  expect(reader.gets).toBe(10)
+  reader.onGet = () => {}
+  let count = 0
+  for await (const _ of entriesOf(reader, top.id)) count++
+  expect(count).toBe(50)
+})
+
+test('reading lets the event loop turn', async () => {
+  const reader = new CountingReader()
+  const leaf = reader.keep(encodeDirectoryObject([fileEntry('a', chunk('a'))]))
+  const top = reader.keep(encodeDirectoryParts([{ id: leaf.id, entries: 1 }]))
+  let turned = false
+  setImmediate(() => {
+    turned = true
+  })
+  for await (const _ of entriesOf(reader, top.id)) expect(turned).toBe(true)
+})
+
+test('parts of a file that have no bytes are not entered', async () => {
+  const reader = new CountingReader()
+  const [a, none] = [reader.keep(chunk('a')), reader.keep(chunk(''))]
+  let empty = encodeFileObject([{ id: none.id, size: 0 }], undefined)
+  for (let level = 0; level < 6; level++) {
+    const part = { id: reader.keep(empty).id, size: 0, chunked: true } as const
+    empty = encodeFileObject(
+      Array.from({ length: 100 }, () => part),
+      undefined,
+    )
+  }
+  const nothing = { id: reader.keep(empty).id, size: 0, chunked: true } as const
+  const one = { id: a.id, size: 1 }
+  const file = reader.keep(encodeFileObject([one, nothing, one], undefined))
+  const pieces: Buffer[] = []
+  for await (const piece of readContent(reader, { id: file.id, size: 2, chunked: true })) pieces.push(piece)
+  expect(Buffer.concat(pieces).toString()).toBe('aa')
+  expect(reader.gets).toBe(3)
+})
