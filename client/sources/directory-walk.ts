@@ -4,6 +4,9 @@
  * Runs on a worker thread and speaks in byte strings (latin1), which clone cheaply; a Buffer would drag
  * its whole pool along. Memory: the names of one directory, and of the directories still to be entered
  * on the way down.
+ *
+ * A directory is listed only if it is still the one that was told of, and no symlink leads to it
+ * (open-directories.ts).
  */
 import {
   type BigIntStats,
@@ -16,11 +19,12 @@ import {
   readlinkSync,
   readSync,
 } from 'node:fs'
-import { Problem, type ProblemCode } from '../../protocol/problem.ts'
+import { isProblem, Problem, type ProblemCode } from '../../protocol/problem.ts'
 import type { EntryKind, SourceStat } from '../engine/source.ts'
 import { type ExcludeOptions, ExcludeRules } from './exclude-rules.ts'
 import { kindOf, sourceStat } from './lstat.ts'
-import { fsPath, reach } from './reachable-path.ts'
+import { OpenDirectories } from './open-directories.ts'
+import { fsPath } from './reachable-path.ts'
 import type { Outlet } from './stream-thread.ts'
 
 export interface ScanJob {
@@ -39,6 +43,8 @@ export type ScanMessage =
   | { type: 'problem'; path: string; code: ProblemCode; detail: string }
 
 const batchMessages = 256
+/** ENOTDIR and ELOOP: something else, or a symlink, stands where a directory was told of. */
+const vanishedCodes = ['ENOENT', 'ENOTDIR', 'ELOOP']
 const cacheTag = 'Signature: 8a477f597d28d172789f06886806bc55'
 
 /** The directory made up to hold several sources: nothing about it changes from run to run. */
@@ -76,6 +82,7 @@ class DirectoryWalk {
   readonly #job: ScanJob
   readonly #outlet: Outlet<ScanMessage[]>
   readonly #exclude: ExcludeRules
+  readonly #directories = new OpenDirectories()
   #batch: ScanMessage[] = []
   #device = ''
 
@@ -86,6 +93,14 @@ class DirectoryWalk {
   }
 
   run(): void {
+    try {
+      this.#all()
+    } finally {
+      this.#directories.close()
+    }
+  }
+
+  #all(): void {
     if (this.#job.gathered) this.#gather()
     else {
       const [root] = this.#job.roots
@@ -131,28 +146,34 @@ class DirectoryWalk {
   /** Tells the entries of a directory; returns the directories among them. */
   #list(directory: Pending): Pending[] {
     const directories: Pending[] = []
-    let reached: ReturnType<typeof reach> | undefined
     try {
-      reached = reach(directory.path)
-      const names = readdirSync(fsPath(reached.path), { encoding: 'latin1' }).sort((a, b) => (a < b ? -1 : 1))
-      if (
-        this.#job.exclude.caches &&
-        names.includes('CACHEDIR.TAG') &&
-        isCacheTag(`${reached.path}/CACHEDIR.TAG`)
-      ) {
+      const base = this.#open(directory)
+      if (base === undefined) return directories
+      const names = readdirSync(fsPath(base), { encoding: 'latin1' }).sort((a, b) => (a < b ? -1 : 1))
+      if (this.#job.exclude.caches && names.includes('CACHEDIR.TAG') && isCacheTag(`${base}/CACHEDIR.TAG`)) {
         names.splice(0, names.length, 'CACHEDIR.TAG')
       }
       for (const name of names) {
         if (this.#outlet.cancelled) break
         const shown = directory.shown === '' ? name : `${directory.shown}/${name}`
-        this.#entry(name, `${reached.path}/${name}`, shown, directories, `${directory.path}/${name}`)
+        this.#entry(name, `${base}/${name}`, shown, directories, `${directory.path}/${name}`)
       }
     } catch (error) {
       this.#problem(directory.shown, error)
-    } finally {
-      reached?.close()
     }
     return directories
+  }
+
+  /** A way to the directory that was told of; undefined where a mount meanwhile made it one not to be crossed. */
+  #open({ path, stat: told }: Pending): string | undefined {
+    const { base, stats } = this.#directories.list(path)
+    if (stats === undefined) return base
+    const now = sourceStat(stats)
+    // An automount is one: it takes place when it is opened.
+    if (deviceOf(now) !== deviceOf(told)) return this.#job.oneFileSystem ? undefined : base
+    if (!sameDirectory(told, now))
+      throw new Problem('source-vanished', 'another directory has taken its place')
+    return base
   }
 
   #entry(name: string, path: string, shown: string, directories: Pending[], absolute = path): void {
@@ -175,7 +196,8 @@ class DirectoryWalk {
 
   #problem(path: string, error: unknown): void {
     const { code: errno = '', message = String(error) } = error as NodeJS.ErrnoException
-    this.#tell({ type: 'problem', path, code: codeOf(error), detail: `${errno || message}` })
+    const detail = isProblem(error) ? message : errno || message
+    this.#tell({ type: 'problem', path, code: codeOf(error), detail })
   }
 
   #tell(message: ScanMessage): void {
@@ -190,7 +212,14 @@ class DirectoryWalk {
 }
 
 function codeOf(error: unknown): ProblemCode {
-  return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'source-vanished' : 'source-unreadable'
+  if (isProblem(error)) return error.code
+  const { code = '' } = error as NodeJS.ErrnoException
+  return vanishedCodes.includes(code) ? 'source-vanished' : 'source-unreadable'
+}
+
+/** Some FUSE and CIFS file systems number their inodes anew; another directory has another ctime. */
+function sameDirectory(told: SourceStat, now: SourceStat): boolean {
+  return told.inode === now.inode || (told.ctimeNs === now.ctimeNs && told.mtimeNs === now.mtimeNs)
 }
 
 /** Without its root there is no tree to tell of. */

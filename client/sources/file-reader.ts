@@ -19,13 +19,14 @@ import type { SourceStat } from '../engine/source.ts'
 import { posixAvailable, waitReadable } from '../posix.ts'
 import { bufferAt, giveBuffer, type SharedBuffers, takeBuffer } from './buffer-pool.ts'
 import { kindOf, sourceStat } from './lstat.ts'
-import { fsPath, reach } from './reachable-path.ts'
+import { OpenDirectories } from './open-directories.ts'
+import { fsPath } from './reachable-path.ts'
 import type { Outlet } from './stream-thread.ts'
 
 export interface FillJob {
   /** Absolute byte strings, or a number: an open file descriptor that is read to its end. */
   readonly files: readonly (string | number)[]
-  /** Block devices and pipes may be read too. */
+  /** Block devices and pipes may be read too, and symlinks are followed: the user has named it. */
   readonly anyKind: boolean
 }
 
@@ -90,6 +91,8 @@ class FileReader {
   readonly #job: FillJob
   readonly #outlet: Outlet<FillMessage>
   readonly #buffers: SharedBuffers
+  /** For this job only: what takes a directory's place shall be seen by the next. */
+  readonly #directories = new OpenDirectories()
   /** The buffer at hand; none before the first file and after a send. */
   #index: number | undefined
   #buffer: Buffer = Buffer.alloc(0)
@@ -117,7 +120,7 @@ class FileReader {
 
   /** Reads a file from front to end. False, and nothing but chunks told, when it changed meanwhile and `last` is not set. */
   #readOnce(file: number, last: boolean): boolean {
-    const input = openInput(this.#job.files[file] as string | number, this.#job.anyKind)
+    const input = this.#openInput(this.#job.files[file] as string | number)
     try {
       const { digest, bytesRead } = this.#readContent(file, input)
       const after = sourceStat(asErrno(() => fstatSync(input.fd, { bigint: true })))
@@ -129,6 +132,33 @@ class FileReader {
     } finally {
       if (input.owned) closeSync(input.fd)
     }
+  }
+
+  #openInput(file: string | number): Input {
+    if (typeof file === 'number') {
+      const stats = asErrno(() => fstatSync(file, { bigint: true }))
+      return { fd: file, stat: sourceStat(stats), regular: false, uncertain: false, owned: false }
+    }
+    const { anyKind } = this.#job
+    // The clock first: a write that comes after the stat is then younger than any moment compared with.
+    const openedMs = Date.now()
+    return asErrno(() => {
+      const fd = anyKind
+        ? openSync(fsPath(file), constants.O_RDONLY | streamFlags(file))
+        : openRegular(file, this.#directories)
+      try {
+        const stats = fstatSync(fd, { bigint: true })
+        if (!stats.isFile() && !(anyKind && !stats.isDirectory())) {
+          throw new ReadFailure('source-vanished', `a ${kindOf(stats) ?? 'thing'} has taken its place`)
+        }
+        const regular = stats.isFile()
+        const uncertain = regular && Number(stats.ctimeMs) > openedMs - youngMs
+        return { fd, stat: sourceStat(stats), regular, uncertain, owned: true }
+      } catch (error) {
+        closeSync(fd)
+        throw error
+      }
+    })
   }
 
   #readContent(file: number, input: Input): { digest: Id; bytesRead: number } {
@@ -264,6 +294,7 @@ class FileReader {
 
   close(): void {
     if (this.#index !== undefined) giveBuffer(this.#buffers, this.#index)
+    this.#directories.close()
   }
 }
 
@@ -276,36 +307,11 @@ interface Input {
   readonly owned: boolean
 }
 
-function openInput(file: string | number, anyKind: boolean): Input {
-  if (typeof file === 'number') {
-    const stats = asErrno(() => fstatSync(file, { bigint: true }))
-    return { fd: file, stat: sourceStat(stats), regular: false, uncertain: false, owned: false }
-  }
-  // The clock first: a write that comes after the stat is then younger than any moment compared with.
-  const openedMs = Date.now()
-  return asErrno(() => {
-    const reached = reach(file)
-    let fd: number
-    try {
-      // O_NONBLOCK: what was a file at the scan may be a fifo by now, and must not be waited for.
-      const flags = anyKind ? streamFlags(reached.path) : constants.O_NOFOLLOW | constants.O_NONBLOCK
-      fd = openSync(fsPath(reached.path), constants.O_RDONLY | flags)
-    } finally {
-      reached.close()
-    }
-    try {
-      const stats = fstatSync(fd, { bigint: true })
-      if (!stats.isFile() && !(anyKind && !stats.isDirectory())) {
-        throw new ReadFailure('source-vanished', `a ${kindOf(stats) ?? 'thing'} has taken its place`)
-      }
-      const regular = stats.isFile()
-      const uncertain = regular && Number(stats.ctimeMs) > openedMs - youngMs
-      return { fd, stat: sourceStat(stats), regular, uncertain, owned: true }
-    } catch (error) {
-      closeSync(fd)
-      throw error
-    }
-  })
+function openRegular(path: string, directories: OpenDirectories): number {
+  const name = path.lastIndexOf('/')
+  const reached = directories.base(path.slice(0, name)) + path.slice(name)
+  // O_NONBLOCK: what was a file at the scan may be a fifo by now, and must not be waited for.
+  return openSync(fsPath(reached), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
 }
 
 /**

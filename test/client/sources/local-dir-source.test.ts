@@ -9,6 +9,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -18,7 +19,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { makeFifo } from '../../../client/posix.ts'
 import { type LocalDirOptions, LocalDirSource } from '../../../client/sources/local-dir-source.ts'
-import type { ReadingRecord, WalkRecord } from '../../conformance/source-record.ts'
+import { type ReadingRecord, WalkRecord } from '../../conformance/source-record.ts'
 import { filesOf, reading, walkOf } from '../../conformance/source-suite.ts'
 import { temporaryFolder } from '../../support/tree.ts'
 
@@ -217,47 +218,105 @@ describe('trouble', () => {
     }
   })
 
-  test('a directory that vanishes while the walk is elsewhere is a problem', async () => {
+  test.each<[string, (b: string, outside: string) => void]>([
+    ['vanishes', () => {}],
+    ['becomes a link', (b, outside) => symlinkSync(outside, b)],
+    ['becomes a link to itself', (b) => symlinkSync('b', b)],
+    ['becomes a file', (b) => writeFileSync(b, '')],
+    ['becomes another directory', (b, outside) => renameSync(join(outside, 'other'), b)],
+  ])('a directory that %s while the walk is elsewhere is a problem', async (_, replace) => {
     await using folder = await temporaryFolder()
+    await using outside = await temporaryFolder()
+    writeFileSync(join(outside.path, 'secret'), 'secret')
+    mkdirSync(join(outside.path, 'other/secret'), { recursive: true })
     const at = (name: string): string => join(folder.path, name)
     // Enough before it that the thread, which is a bounded number of entries ahead, is not there yet.
     mkdirSync(at('a'))
-    for (let i = 0; i < 15_000; i++) writeFileSync(at(`a/${i}`), '')
+    for (let i = 0; i < 6_000; i++) writeFileSync(at(`a/${i}`), '')
     mkdirSync(at('b/sub'), { recursive: true })
     mkdirSync(at('c'))
     const source = await LocalDirSource.open([folder.path], { readers: 1 })
-    const problems: unknown[] = []
+    const record = new WalkRecord()
     try {
-      let first = true
       for await (const batch of source.scan(new AbortController().signal)) {
-        if (first) rmSync(at('b'), { recursive: true })
-        first = false
-        for (const event of batch) {
-          if (event.type === 'problem') problems.push([event.path.toString(), event.code])
+        if (record.entered.length === 0) {
+          rmSync(at('b'), { recursive: true })
+          replace(at('b'), outside.path)
         }
+        for (const event of batch) record.take(event)
       }
+      record.end()
     } finally {
       await source.close()
     }
-    expect(problems).toEqual([['b', 'source-vanished']])
+    expect(record.problems).toEqual([{ path: 'b', code: 'source-vanished' }])
+    expect(pathsOf(record).filter((path) => !path.startsWith('a/'))).toEqual(['a', 'b', 'c'])
+  })
+
+  test('no file is read through a link that has taken the place of a directory', async () => {
+    await using folder = await temporaryFolder()
+    await using outside = await temporaryFolder()
+    const at = (name: string): string => join(folder.path, name)
+    mkdirSync(join(outside.path, 'deep/er'), { recursive: true })
+    for (const name of ['file', 'deep/file', 'deep/er/file']) {
+      writeFileSync(join(outside.path, name), 'secret')
+    }
+    for (const name of ['near', 'far', 'stays']) mkdirSync(at(`${name}/deep/er`), { recursive: true })
+    for (const name of ['near/file', 'far/deep/er/file', 'stays/deep/file', 'stays/file']) {
+      writeFileSync(at(name), 'own')
+    }
+    await withSource([folder.path], async (source, walk) => {
+      for (const name of ['near', 'far']) {
+        renameSync(at(name), at(`${name}-away`))
+        symlinkSync(outside.path, at(name))
+      }
+      expect(contentsOf(walk, await reading(source, filesOf(walk)))).toEqual({
+        'near/file': 'source-vanished',
+        'far/deep/er/file': 'source-vanished',
+        'stays/deep/file': 'own',
+        'stays/file': 'own',
+      })
+    })
+  })
+
+  test('a root that becomes a link after it was named is not followed', async () => {
+    await using folder = await temporaryFolder()
+    await using outside = await temporaryFolder()
+    const at = (name: string): string => join(folder.path, name)
+    writeFileSync(join(outside.path, 'secret'), 'secret')
+    mkdirSync(at('above/root'), { recursive: true })
+    const source = await LocalDirSource.open([at('above/root')], { readers: 1 })
+    try {
+      rmSync(at('above/root'), { recursive: true })
+      symlinkSync(outside.path, at('above/root'))
+      const walk = await walkOf(source)
+      expect(walk.problems).toEqual([{ path: '', code: 'source-vanished' }])
+      expect(walk.entries).toEqual([])
+    } finally {
+      await source.close()
+    }
   })
 
   test('a directory and a file that may not be read are told, with what is around them', async (context) => {
     await using folder = await temporaryFolder()
     await using outside = await temporaryFolder()
-    const at = (name: string): string => join(folder.path, name)
+    // Whoever backs up may pass through the folder above, and not list it.
+    const root = join(folder.path, 'tree')
+    const at = (name: string): string => join(root, name)
+    mkdirSync(root)
     mkdirSync(at('closed'))
     writeFileSync(at('closed/inside'), 'secret')
     writeFileSync(at('file'), 'open')
     writeFileSync(at('private'), 'secret')
     chmodSync(at('private'), 0)
     chmodSync(at('closed'), 0)
-    chmodSync(folder.path, 0o755)
+    chmodSync(root, 0o755)
+    chmodSync(folder.path, 0o711)
     // Root may read everything: ask as somebody else, in a process of its own.
     const program = `
       import { LocalDirSource } from ${JSON.stringify(join(import.meta.dirname, '../../../client/sources/local-dir-source.ts'))}
       if (process.getuid() === 0) { process.setgid(65534); process.setuid(65534) }
-      const source = await LocalDirSource.open([${JSON.stringify(folder.path)}], { readers: 1 })
+      const source = await LocalDirSource.open([${JSON.stringify(root)}], { readers: 1 })
       const { signal } = new AbortController()
       const told = [], files = []
       for await (const batch of source.scan(signal)) for (const event of batch) {
