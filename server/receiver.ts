@@ -20,6 +20,8 @@ import { PackChunkStore } from './store/pack-chunk-store.ts'
 import { type OpenStore, Vaults } from './vaults.ts'
 
 const MiB = 1024 * 1024
+/** For JSON and XML bodies in memory at once. */
+const questionBytes = 16 * MiB
 /** How long handlers may go on without a connection before the stores are closed under them; and then again. */
 const settleMs = 2000
 
@@ -84,6 +86,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       limits: options.limits ?? defaultLimits,
       version: await packageVersion(),
       uploads,
+      questions: new MemoryBudget(Math.min(memoryBytes, questionBytes)),
       downloads,
     },
     log,

@@ -10,6 +10,12 @@ import type { Context } from './context.ts'
 import { hasBody } from './context.ts'
 import type { MemoryBudget } from './memory-budget.ts'
 
+/** 16 KiB in a second: a modem could do that. */
+const minBytesPerMs = (16 * 1024) / 1000
+
+/** A text of so few bytes is not counted: what asks for a commit must not wait behind uploads or questions. */
+const uncountedTextBytes = 16 * 1024
+
 export type BodyEncoding = 'identity' | 'zstd'
 
 export interface BodyRules {
@@ -17,6 +23,8 @@ export interface BodyRules {
   readonly maxBytes: number
   /** What decoding takes in memory besides; reserved together with the body. */
   readonly decodedBytes?: number
+  /** So few bytes need no reservation. */
+  readonly uncountedBytes?: number
   /** Whether `Content-Encoding: zstd` is understood. */
   readonly zstd?: boolean
 }
@@ -62,12 +70,14 @@ export async function withBody<T>(
   const encoding = bodyEncoding(ctx, rules.zstd === true)
   const length = declaredLength(ctx, rules.maxBytes)
   const decodedBytes = rules.decodedBytes ?? 0
-  const reservation = await budget.reserve((length ?? rules.maxBytes) + decodedBytes, overSignal(ctx))
+  const wanted = (length ?? rules.maxBytes) + decodedBytes
+  const reservation =
+    wanted > (rules.uncountedBytes ?? 0) ? await budget.reserve(wanted, overSignal(ctx)) : undefined
   try {
     const bytes = await readBytes(ctx, rules.maxBytes, length)
     return await use({ bytes, encoding })
   } finally {
-    reservation.release()
+    reservation?.release()
   }
 }
 
@@ -75,11 +85,8 @@ async function readBytes(ctx: Context, maxBytes: number, length: number | undefi
   const request = ctx.req
   if (request.destroyed && !request.complete) throw incomplete()
   letContinue(ctx)
-  const idle = setTimeout(() => request.destroy(incomplete()), ctx.state.patience.idleMs)
-  const count = (chunk: Buffer): void => {
-    ctx.state.bytesIn += chunk.length
-    idle.refresh()
-  }
+  const pace = expectPace(ctx)
+  const count = (chunk: Buffer): void => pace.came(chunk.length)
   request.on('data', count)
   try {
     return await getRawBody(request, { limit: maxBytes, length: length ?? null })
@@ -88,7 +95,7 @@ async function readBytes(ctx: Context, maxBytes: number, length: number | undefi
     if (type === 'entity.too.large') throw tooLarge(maxBytes, cause)
     throw incomplete(cause)
   } finally {
-    clearTimeout(idle)
+    pace.stop()
     request.off('data', count)
   }
 }
@@ -109,20 +116,45 @@ export async function drainBody(ctx: Context, maxBytes: number): Promise<void> {
   const length = declaredLength(ctx, maxBytes) ?? maxBytes
   const request = ctx.req
   let seen = 0
-  const idle = setTimeout(() => request.destroy(incomplete()), ctx.state.patience.idleMs)
+  const pace = expectPace(ctx)
   try {
     // Left as it is when this ends early: destroying it would take the connection, and so the answer.
     for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       seen += (chunk as Buffer).length
-      ctx.state.bytesIn += (chunk as Buffer).length
-      idle.refresh()
+      pace.came((chunk as Buffer).length)
       if (seen > length) throw tooLarge(maxBytes)
     }
   } catch (cause) {
     if (cause instanceof Problem) throw cause
     throw incomplete(cause)
   } finally {
-    clearTimeout(idle)
+    pace.stop()
+  }
+}
+
+/**
+ * Ends the request when nothing of its body comes for `idleMs`, or when all of it comes more slowly than
+ * `minBytesPerMs`: what is reserved for it is memory that others wait for. Counts what comes, too.
+ */
+function expectPace(ctx: Context): { came(bytes: number): void; stop(): void } {
+  const { idleMs } = ctx.state.patience
+  const started = performance.now()
+  let last = started
+  let seen = 0
+  const check = (): void => {
+    const deadline = Math.min(last + idleMs, started + idleMs + seen / minBytesPerMs)
+    const waitMs = deadline - performance.now()
+    if (waitMs > 0) timer = setTimeout(check, Math.ceil(waitMs))
+    else ctx.req.destroy(incomplete())
+  }
+  let timer = setTimeout(check, idleMs)
+  return {
+    came: (bytes) => {
+      ctx.state.bytesIn += bytes
+      seen += bytes
+      last = performance.now()
+    },
+    stop: () => clearTimeout(timer),
   }
 }
 
@@ -140,5 +172,6 @@ export function withText<T>(
   maxBytes: number,
   use: (text: string) => Promise<T>,
 ): Promise<T> {
-  return withBody(ctx, budget, { maxBytes }, ({ bytes }) => use(bytes.toString('utf8')))
+  const rules = { maxBytes, uncountedBytes: uncountedTextBytes }
+  return withBody(ctx, budget, rules, ({ bytes }) => use(bytes.toString('utf8')))
 }

@@ -50,7 +50,7 @@ async function postMissing(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const touch = await touchFor(ctx, vault)
   const { maxJsonBytes, maxMissingIds } = parts.limits
-  ctx.body = await withText(ctx, parts.uploads, maxJsonBytes, async (text) => {
+  ctx.body = await withText(ctx, parts.questions, maxJsonBytes, async (text) => {
     const { ids } = parseJson(MissingRequest, text)
     if (ids.length > maxMissingIds) {
       throw new Problem('body-too-large', `one request asks about at most ${maxMissingIds} ids`)
@@ -66,7 +66,7 @@ async function postMissing(parts: Parts, ctx: Context): Promise<void> {
 async function postFetch(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const touch = await touchFor(ctx, vault)
-  const { ids } = await withText(ctx, parts.uploads, parts.limits.maxJsonBytes, async (text) => {
+  const { ids } = await withText(ctx, parts.questions, parts.limits.maxJsonBytes, async (text) => {
     return parseJson(FetchRequest, text)
   })
   const sizes = await vault.store.stat(ids)

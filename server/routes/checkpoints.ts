@@ -66,7 +66,7 @@ const list: Use = async (ctx, checkpoints) => {
 /** The same as the JSON list, for WebDAV clients; kind and state in a namespace of our own. */
 const propfind: Use = async (ctx, checkpoints, parts) => {
   const source = sourceOf(ctx)
-  const asked = await readPropfind(ctx, parts.uploads)
+  const asked = await readPropfind(ctx, parts.questions)
   if (asked === undefined) return
   const base = paths.source(param(ctx, 'vault'), source)
   const resources = [collection(base, Buffer.from(source))]
@@ -92,7 +92,7 @@ function checkpointResource(base: string, state: CheckpointState): DavResource {
 
 const begin: Use = async (ctx, checkpoints, parts) => {
   const source = sourceOf(ctx)
-  const opened = await withText(ctx, parts.uploads, parts.limits.maxJsonBytes, async (text) => {
+  const opened = await withText(ctx, parts.questions, parts.limits.maxJsonBytes, async (text) => {
     return await checkpoints.begin(source, parseJson(OpenRequest, text))
   })
   ctx.status = 201
@@ -113,7 +113,7 @@ const remove: Use = async (ctx, checkpoints) => {
 const addItems: Use = async (ctx, checkpoints, parts) => {
   const name = nameOf(ctx)
   const { maxJsonBytes, maxPageItems } = parts.limits
-  ctx.body = await withText(ctx, parts.uploads, maxJsonBytes, async (text) => {
+  ctx.body = await withText(ctx, parts.questions, maxJsonBytes, async (text) => {
     const request = parseJson(ItemsRequest, text)
     if (request.items.length > maxPageItems) {
       throw new Problem('body-too-large', `one request adds at most ${maxPageItems} items`)
@@ -131,7 +131,7 @@ const items: Use = async (ctx, checkpoints, parts) => {
 
 const commit: Use = async (ctx, checkpoints, parts) => {
   const name = nameOf(ctx)
-  const request = await withText(ctx, parts.uploads, parts.limits.maxJsonBytes, async (text) => {
+  const request = await withText(ctx, parts.questions, parts.limits.maxJsonBytes, async (text) => {
     return parseJson(CommitRequest, text)
   })
   ctx.body = await checkpoints.commit(name, request)

@@ -11,8 +11,10 @@ export interface Parts {
   readonly vaults: Vaults
   readonly limits: Limits
   readonly version: string
-  /** For request bodies. */
+  /** For bodies of chunks, batches and objects. */
   readonly uploads: MemoryBudget
+  /** For other bodies, all short. Apart, so that uploads do not stop what ends them, such as a commit. */
+  readonly questions: MemoryBudget
   /** For what is read from the store and waits to be sent. Apart, so that slow readers do not stop uploads. */
   readonly downloads: MemoryBudget
 }

@@ -28,7 +28,7 @@ async function listVaults(parts: Parts, ctx: Context): Promise<void> {
 }
 
 async function propfindVaults(parts: Parts, ctx: Context): Promise<void> {
-  const asked = await readPropfind(ctx, parts.uploads)
+  const asked = await readPropfind(ctx, parts.questions)
   if (asked === undefined) return
   const names = asked.depth === 1 ? await parts.vaults.list() : []
   const vaults = names.map((name) => collection(paths.vault(name), Buffer.from(name)))

@@ -4,7 +4,7 @@ import type { Id } from '../../protocol/id.ts'
 import type { ChunkStore } from '../../server/index.ts'
 import { MemoryChunkStore } from '../../server/store/memory-chunk-store.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
-import { chunk, MiB, noise, put, RawConnection, smallTree } from './requests.ts'
+import { begin, chunk, MiB, noise, post, put, RawConnection, smallTree } from './requests.ts'
 
 let server: TestReceiver
 beforeEach(async () => {
@@ -145,6 +145,47 @@ describe('a client that does not take its answer is cut off, and its memory is t
     raw.socket.resume()
     expect((await raw.end()).length).toBeGreaterThan(item.bytes.length)
   })
+})
+describe('a client that sends its body too slowly', () => {
+  const { id } = chunk('never whole')
+  const line = `PUT /home/chunks/${id}`
+  test.each([
+    ['in silence', line, 1000, 0],
+    ['byte by byte', line, 100_000, 1],
+    ['byte by byte, of an object', `PUT /home/dirs/${id}`, 100_000, 1],
+    ['byte by byte, of a question', 'POST /home/chunks/missing', 100_000, 1],
+  ])('%s is cut off, and its memory is there for others', async (_, line, length, bytes) => {
+    await using hasty = await startReceiver({ unobserved: true, patience: { idleMs: 200 } })
+    const raw = await RawConnection.open(hasty.url)
+    raw.send(`${line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${length}\r\n\r\n`)
+    const trickle = setInterval(() => raw.send(Buffer.alloc(bytes, 'x')), 20)
+    await raw.end()
+    clearInterval(trickle)
+    await until(() => hasty.receiver.uploads.usage.heldBytes === 0)
+  })
+
+  test('but fast enough is served, however long it takes', async () => {
+    await using hasty = await startReceiver({ unobserved: true, patience: { idleMs: 200 } })
+    const item = chunk(noise(60_000, 14))
+    const raw = await RawConnection.open(hasty.url)
+    raw.send(`PUT /home/chunks/${item.id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n`)
+    for (let sent = 0; sent < item.bytes.length; sent += 6000) {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      raw.send(item.bytes.subarray(sent, sent + 6000))
+    }
+    expect(await raw.until('"stored"')).toMatch(/^HTTP\/1\.1 201 /)
+    raw.socket.destroy()
+  })
+})
+
+test('a commit and a question do not wait behind uploads', async () => {
+  const { uploads } = server.receiver
+  const all = await uploads.reserve(uploads.totalBytes)
+  const path = await begin(server, 's', 'chunks')
+  expect((await post(server, `${path}/commit`, { items: 0 })).status).toBe(200)
+  const ids = Array.from({ length: 500 }, (_, i) => chunk(`asked ${i}`).id)
+  expect((await post(server, 'chunks/missing', { ids })).status).toBe(200)
+  all.release()
 })
 
 async function until(condition: () => boolean): Promise<void> {
