@@ -24,7 +24,8 @@ export function problemAnswers(): Middleware<RequestState> {
     } catch (error) {
       problem = asProblem(error)
       const document = encodeProblem(problem)
-      if (document.status >= 500 && problem.code !== 'unavailable') {
+      // Without a cause it is no fault: too much is asked for at once, or the receiver stops.
+      if (document.status >= 500 && (problem.code !== 'unavailable' || problem.cause !== undefined)) {
         ctx.state.log.error({ err: error, path: targetForLog(ctx.req) }, 'request failed')
       }
       for (const name of ctx.res.getHeaderNames()) if (!kept.has(name)) ctx.remove(name)
@@ -38,8 +39,25 @@ export function problemAnswers(): Middleware<RequestState> {
   }
 }
 
+/** What an error of the system means to a client. */
+const systemErrors: Readonly<Record<string, 'insufficient-storage' | 'unavailable'>> = {
+  ENOSPC: 'insufficient-storage',
+  EDQUOT: 'insufficient-storage',
+  EIO: 'unavailable',
+  EMFILE: 'unavailable',
+  ENFILE: 'unavailable',
+  EROFS: 'unavailable',
+}
+
 function asProblem(error: unknown): Problem {
   if (error instanceof Problem && error.status !== undefined) return error
+  const code = systemErrors[(error as NodeJS.ErrnoException | undefined)?.code ?? '']
+  if (code !== undefined) {
+    // The message of a system error names paths; the log has it.
+    const detail = 'the disk of the receiver failed; its log tells more under the request id'
+    const full = 'there is no space left on the disk of the receiver'
+    return new Problem(code, code === 'insufficient-storage' ? full : detail, { cause: error })
+  }
   return new Problem('internal-error', 'the receiver failed; its log tells more under the request id', {
     cause: error,
   })

@@ -99,6 +99,22 @@ test.each([
   expect(answer.headers.get('retry-after')).toBe(status === 503 ? '1' : null)
 })
 
+test.each([
+  ['ENOSPC', 507],
+  ['EDQUOT', 507],
+  ['EIO', 503],
+  ['EMFILE', 503],
+  ['EROFS', 503],
+  ['EPERM', 500],
+])('%s of the disk is %i, and logged', async (code, status) => {
+  failure = Object.assign(new Error(`${code}: /secret/path`), { code })
+  const answer = await put(server, 'chunks', chunk(`disk ${code}`), { 'X-Request-Id': `disk-${code}` })
+  failure = undefined
+  expect([answer.status, (await answer.text()).includes('secret')]).toEqual([status, false])
+  const logged = lines.find((line) => line.requestId === `disk-${code}` && line.err !== undefined)
+  expect(JSON.stringify(logged?.err)).toContain('/secret/path')
+})
+
 test('one log line per request, without secrets', async () => {
   await fetch(`${server.url}/-/health?token=hunter2`, {
     headers: { 'X-Request-Id': 'line-1', Authorization: 'Basic aHVudGVyMg==' },
