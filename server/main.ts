@@ -88,7 +88,10 @@ async function serve({ data, listen, auth, logLevel }: ServeOptions): Promise<vo
       `${listen.host} can be reached by others, and this receiver asks nobody who they are; listen on 127.0.0.1, or add --no-auth if that is what you want`,
     )
   }
-  const log = pino({ level: logLevel }, destination({ dest: 2, sync: true }))
+  const stderr = destination({ dest: 2, sync: true })
+  // A log that cannot be written, on a full disk, must not end the receiver. There is no other place to say it.
+  stderr.on('error', () => {})
+  const log = pino({ level: logLevel }, stderr)
   const dataDir = resolve(data)
   const receiver = await openReceiver({ dataDir, ...listen, log })
   process.stdout.write(

@@ -7,6 +7,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Logger, pino } from 'pino'
 import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
@@ -77,7 +78,11 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   const downloads = new MemoryBudget(memoryBytes)
   const vaults = await Vaults.open(
     options.dataDir,
-    options.openStore ?? ((path) => PackChunkStore.open(path)),
+    options.openStore ??
+      ((path) =>
+        PackChunkStore.open(path, {
+          onFault: (problem) => log.error({ err: problem, vault: basename(path) }, 'the disk failed'),
+        })),
   )
   let isStopping = false
   const app = createApp({

@@ -1,6 +1,6 @@
 /** The command `serve` as a process: where it listens, what it refuses, how it stops, what survives. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, open, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,19 +17,19 @@ interface Served {
   err: string
 }
 
-function run(args: string[], env: Record<string, string> = {}): Served {
+function run(args: string[], env: Record<string, string> = {}, stderr: 'pipe' | number = 'pipe'): Served {
   const child = spawn(process.execPath, ['--input-type=module', '-e', script, '--', ...args], {
     env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', stderr],
   })
   const ended = new Promise<number | string | null>((resolve) => {
     child.once('close', (code, signal) => resolve(code ?? signal))
   })
   const served: Served = { child, ended, out: '', err: '' }
-  child.stdout.on('data', (text: Buffer) => {
+  child.stdout?.on('data', (text: Buffer) => {
     served.out += text
   })
-  child.stderr.on('data', (text: Buffer) => {
+  child.stderr?.on('data', (text: Buffer) => {
     served.err += text
   })
   return served
@@ -49,8 +49,13 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true })
 })
 
-async function serve(...args: string[]): Promise<Served & { url: string }> {
-  const served = run(['serve', '--data', join(dir, 'data'), '--listen', '127.0.0.1:0', ...args])
+function serve(...args: string[]): Promise<Served & { url: string }> {
+  return serveWith('pipe', ...args)
+}
+
+async function serveWith(stderr: 'pipe' | number, ...args: string[]): Promise<Served & { url: string }> {
+  const words = ['serve', '--data', join(dir, 'data'), '--listen', '127.0.0.1:0', ...args]
+  const served = run(words, {}, stderr)
   running.push(served)
   let over = false
   void served.ended.then(() => {
@@ -142,6 +147,23 @@ describe('start', () => {
     expect(await served.ended).toBe(1)
     expect(served.err).toMatch(oneLine)
   })
+})
+
+test.skipIf(process.platform !== 'linux')('a log that cannot be written does not end it', async () => {
+  const full = await open('/dev/full', 'w')
+  const { url } = await serveWith(full.fd)
+  await fetch(`${url}/-/health`)
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  expect((await fetch(`${url}/-/health`)).status).toBe(200)
+  await full.close()
+})
+
+test('a disk that fails is in the log, whoever hears of it', async () => {
+  const served = await serve()
+  await fetch(`${served.url}/home/`, { method: 'MKCOL' })
+  await writeFile(join(dir, 'data/vaults/home/packs'), '')
+  expect((await fetch(`${served.url}/home/`)).status).toBe(503)
+  expect(served.err).toMatch(/"level":50[^\n]*packs/)
 })
 
 describe('stop', () => {
