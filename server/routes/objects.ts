@@ -12,7 +12,7 @@ import { overSignal } from '../http/client-gone.ts'
 import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
 import type { Context, RequestState } from '../http/context.ts'
 import { sendHeld, streamPieces } from '../http/held-answer.ts'
-import { bodyEncoding, drainBody, plainBytes, withBody, withText } from '../http/request-body.ts'
+import { bodyEncoding, drainBody, plainBytes, withBody } from '../http/request-body.ts'
 import { maxEncodedBytes, receiveChunk } from '../store/receive.ts'
 import type { Vault } from '../vaults.ts'
 import { idOf, type Parts, touchFor, vaultOf } from './parts.ts'
@@ -45,23 +45,51 @@ export async function putObject(parts: Parts, ctx: Context, kind: ObjectKind): P
   const zstd = bodyEncoding(ctx, true) === 'zstd'
   const { maxObjectBytes } = parts.limits
   const maxBytes = zstd ? maxEncodedBytes(maxObjectBytes) : maxObjectBytes
-  const known = await storedObject(vault, kind, id)
-  if (known !== undefined) {
+  if (await answerKnown(parts, ctx, vault, kind, id)) {
     await touch([id])
     if (!ctx.state.expectsContinue) await drainBody(ctx, maxBytes)
-    return await answerObject(ctx, vault, kind, id, known, 'known')
+    return
   }
-  await withBody(ctx, parts.uploads, { maxBytes, zstd, decodedBytes: 2 * maxObjectBytes }, async (body) => {
-    const bytes = await plainBytes(body, maxObjectBytes)
-    await storeObject(ctx, vault, kind, id, bytes)
-  })
+  await withBody(
+    ctx,
+    parts.uploads,
+    { maxBytes, zstd, decodedBytes: decodedFactor * maxObjectBytes },
+    async (body) => {
+      const bytes = await plainBytes(body, maxObjectBytes)
+      await storeObject(ctx, vault, kind, id, bytes)
+    },
+  )
   await touch([id])
 }
 
-/** The object, when it is here; undefined when it is absent, damaged, or no object of that kind. */
-async function storedObject(vault: Vault, kind: ObjectKind, id: Id): Promise<StoredObject | undefined> {
+/**
+ * Sets the answer about an object that is here; false when it is not. The object is in memory meanwhile only,
+ * not until its body has come.
+ */
+async function answerKnown(
+  parts: Parts,
+  ctx: Context,
+  vault: Vault,
+  kind: ObjectKind,
+  id: Id,
+): Promise<boolean> {
+  const [length] = await vault.store.stat([id])
+  if (length === undefined || length > parts.limits.maxObjectBytes) return false
+  const reservation = await parts.uploads.reserve(decodedFactor * length, overSignal(ctx))
   try {
-    return decodeObject(kind, await readObjectBytes(vault.catalog.reader, kind, id))
+    const known = await storedObject(vault, kind, id)
+    if (known === undefined) return false
+    await answerObject(ctx, vault, kind, id, known, 'known')
+    return true
+  } finally {
+    reservation.release()
+  }
+}
+
+/** The object, when it is here; undefined when it is absent, damaged, or no object of that kind. */
+async function storedObject({ catalog }: Vault, kind: ObjectKind, id: Id): Promise<StoredObject | undefined> {
+  try {
+    return decodeObject(kind, await readObjectBytes(catalog.reader, kind, id))
   } catch (error) {
     if (isProblem(error, 'not-found') || isProblem(error, 'chunk-corrupt')) return undefined
     throw error
@@ -102,12 +130,16 @@ export async function patchObject(parts: Parts, ctx: Context, kind: ObjectKind):
   }
   const base = parseId(ctx.get(baseHeader))
   const touch = await touchFor(ctx, vault)
-  const object = await storedObject(vault, kind, base)
-  if (object === undefined) {
-    throw new Problem('base-not-found', `there is no ${kind} object ${base}`, { extensions: { base } })
-  }
-  await withText(ctx, parts.uploads, parts.limits.maxJsonBytes, async (text) => {
-    const patched = await applyObjectPatch(object, parsePatch(text), parts.limits.maxObjectBytes)
+  const noBase = new Problem('base-not-found', `there is no ${kind} object ${base}`, { extensions: { base } })
+  const [length] = await vault.store.stat([base])
+  if (length === undefined) throw noBase
+  const { maxJsonBytes, maxObjectBytes } = parts.limits
+  // The base and what becomes of it.
+  const rules = { maxBytes: maxJsonBytes, decodedBytes: decodedFactor * 2 * maxObjectBytes }
+  await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
+    const object = await storedObject(vault, kind, base)
+    if (object === undefined) throw noBase
+    const patched = await applyObjectPatch(object, parsePatch(bytes.toString('utf8')), maxObjectBytes)
     await storeObject(ctx, vault, kind, id, patched)
   })
   await touch([id])

@@ -87,7 +87,7 @@ async function propfindPath(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const root = idOf(ctx)
   const names = namesOf(ctx.path)
-  const asked = await readPropfind(ctx, parts.uploads)
+  const asked = await readPropfind(ctx, parts.questions)
   if (asked === undefined) return
   const signal = overSignal(ctx)
   const entry = await resolvePath(vault.catalog.reader, root, names, signal)

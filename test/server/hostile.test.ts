@@ -188,6 +188,38 @@ test('a commit and a question do not wait behind uploads', async () => {
   all.release()
 })
 
+describe('an object that is here takes memory of the budget while it is decoded, not while a body comes', () => {
+  const tree = smallTree()
+  beforeEach(async () => {
+    for (const item of tree.objects) await put(server, 'chunks', item)
+  })
+  const head = (line: string, headers = ''): string =>
+    `${line} HTTP/1.1\r\nHost: localhost\r\n${headers}Content-Length: 30000\r\n\r\n`
+
+  test('PUT', async () => {
+    const { uploads } = server.receiver
+    const all = await uploads.reserve(uploads.totalBytes)
+    const raw = await RawConnection.open(server.url)
+    raw.send(head(`PUT /home/dirs/${tree.root.id}`))
+    await until(() => uploads.usage.waiting === 1)
+    all.release()
+    await until(() => uploads.usage.heldBytes === 0 && uploads.usage.waiting === 0)
+    raw.send(Buffer.alloc(30_000))
+    expect(await raw.until('"known"')).toMatch(/^HTTP\/1\.1 200 /)
+    raw.socket.destroy()
+  })
+
+  test('PATCH', async () => {
+    const { uploads } = server.receiver
+    const raw = await RawConnection.open(server.url)
+    const headers = `Content-Type: application/json-patch+json\r\nChunkdav-Base: ${tree.root.id}\r\n`
+    raw.send(head(`PATCH /home/dirs/${chunk('new').id}`, headers))
+    await until(() => uploads.usage.heldBytes > 20 * MiB)
+    raw.socket.destroy()
+    await until(() => uploads.usage.heldBytes === 0)
+  })
+})
+
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5))
 }
