@@ -1,16 +1,19 @@
 /** One stream of bytes: a file, a block device, or standard input. */
+import type { BigIntStats } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { Problem } from '../../protocol/problem.ts'
 import type {
   FileToRead,
+  FillEvent,
   Filled,
   ScanEvent,
   Source,
   SourceCapabilities,
   SourceStat,
 } from '../engine/source.ts'
+import { sourceStat } from './lstat.ts'
 import { ReadingThreads } from './reading-threads.ts'
 
 const standardInput = 0
@@ -37,27 +40,14 @@ export class ChunkSource implements Source {
    * and when it is restored as a file. Problem `usage` when there is nothing that can be read there.
    */
   static async open(path: string, options: { name?: string } = {}): Promise<ChunkSource> {
-    const now = `${BigInt(Date.now()) * 1_000_000n}`
-    const made = {
-      uid: process.getuid?.() ?? 0,
-      gid: process.getgid?.() ?? 0,
-      ctimeNs: '0',
-      inode: '',
-      links: 1,
-    }
-    const plain = { ...made, size: 0, mode: 0o600, mtimeNs: now, major: 0, minor: 0, sparse: false }
-    if (path === '-') return new ChunkSource(standardInput, options.name ?? 'stdin', plain, false)
+    if (path === '-') return new ChunkSource(standardInput, options.name ?? 'stdin', madeStat(), false)
     const absolute = resolve(path)
     try {
       const stats = await stat(absolute, { bigint: true })
       if (stats.isDirectory()) throw new Problem('usage', `${absolute} is a directory, not a stream of bytes`)
-      const size = stats.isFile() ? Number(stats.size) : 0
-      const mode = Number(stats.mode & 0o777n)
-      const known = { ...plain, size, mode, uid: Number(stats.uid), gid: Number(stats.gid) }
-      const times = stats.isFile() ? { mtimeNs: `${stats.mtimeNs}`, ctimeNs: `${stats.ctimeNs}` } : {}
       const name = options.name ?? (basename(absolute) || 'stream')
       const rereadable = stats.isFile() || stats.isBlockDevice()
-      return new ChunkSource(absolute, name, { ...known, ...times }, rereadable)
+      return new ChunkSource(absolute, name, streamStat(stats), rereadable)
     } catch (cause) {
       if (cause instanceof Problem) throw cause
       const { code, message } = cause as NodeJS.ErrnoException
@@ -67,7 +57,8 @@ export class ChunkSource implements Source {
   }
 
   async *scan(): AsyncGenerator<readonly ScanEvent[], void, undefined> {
-    const root: SourceStat = { ...this.#stat, size: 0, mode: 0o755, mtimeNs: '0', sparse: false }
+    const { uid, gid } = this.#stat
+    const root: SourceStat = { ...madeStat(), mode: 0o755, uid, gid, mtimeNs: '0' }
     yield [
       { type: 'enter', name: Buffer.alloc(0), stat: root },
       { type: 'entries', entries: [{ name: this.#name, kind: 'file', stat: this.#stat }] },
@@ -87,18 +78,48 @@ export class ChunkSource implements Source {
       typeof this.#input === 'number' ? this.#input : Buffer.from(this.#input, 'utf8').toString('latin1')
     const job = { files: [input], anyKind: true }
     for await (const { events, release } of this.#readers.fill(job, signal)) {
-      // A device's or a pipe's own stat says nothing about the stream.
-      const stat = (bytesRead: number): SourceStat => ({ ...this.#stat, size: bytesRead })
       yield {
         events: events.map((event) =>
-          event.type === 'done' ? { ...event, stat: stat(event.bytesRead) } : event,
+          event.type === 'done' ? { ...event, stat: this.#readStat(event) } : event,
         ),
         release,
       }
     }
   }
 
+  /** What held while the stream was read. */
+  #readStat({ stat, bytesRead }: FillEvent & { type: 'done' }): SourceStat {
+    // Only a regular file has an inode here.
+    const known = this.#stat.inode === '' ? this.#stat : { ...stat, links: 1 }
+    return { ...known, size: bytesRead }
+  }
+
   async close(): Promise<void> {
     await this.#readers.close()
   }
+}
+
+/** The stat of a stream that has none: it came to be now. */
+function madeStat(): SourceStat {
+  return {
+    size: 0,
+    mode: 0o600,
+    uid: process.getuid?.() ?? 0,
+    gid: process.getgid?.() ?? 0,
+    mtimeNs: `${BigInt(Date.now()) * 1_000_000n}`,
+    ctimeNs: '0',
+    inode: '',
+    links: 1,
+    major: 0,
+    minor: 0,
+    sparse: false,
+  }
+}
+
+/** A regular file keeps what it has. Of a device or a pipe, times and numbers say nothing about the stream. */
+function streamStat(stats: BigIntStats): SourceStat {
+  const known = sourceStat(stats)
+  // One file is all there is here: other names of it are none of its business.
+  if (stats.isFile()) return { ...known, links: 1 }
+  return { ...madeStat(), mode: known.mode & 0o777, uid: known.uid, gid: known.gid }
 }

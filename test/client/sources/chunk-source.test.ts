@@ -1,13 +1,25 @@
 /** Streams that say nothing for long, are no files, or come through standard input. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, mkdirSync, openSync, symlinkSync, writeFileSync, writeSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { makeFifo } from '../../../client/posix.ts'
 import { ChunkSource } from '../../../client/sources/chunk-source.ts'
+import { sourceStat } from '../../../client/sources/lstat.ts'
 import { hashId } from '../../../protocol/hash.ts'
 import { collect } from '../../conformance/chunk-store-suite.ts'
 import { filesOf, reading, walkOf, within } from '../../conformance/source-suite.ts'
@@ -167,5 +179,28 @@ test('standard input and character devices can be read only once', async () => {
     } finally {
       await source.close()
     }
+  }
+})
+
+test('a regular file keeps what its stat tells, before and after reading; a change is seen', async () => {
+  await using folder = await temporaryFolder()
+  const path = join(folder.path, 'image')
+  writeFileSync(path, 'x')
+  truncateSync(path, 3_000_000)
+  linkSync(path, join(folder.path, 'other name'))
+  chmodSync(path, 0o4755)
+  const source = await ChunkSource.open(path)
+  try {
+    const look = () => ({ ...sourceStat(statSync(path, { bigint: true })), links: 1 })
+    const walk = await walkOf(source)
+    const files = filesOf(walk)
+    expect(walk.entered[0]?.stat).toMatchObject({ mode: 0o755, inode: '', size: 0, sparse: false })
+    expect(files[0]?.stat).toEqual(look())
+    expect(files[0]?.stat).toMatchObject({ mode: 0o4755, sparse: true, size: 3_000_000 })
+    expect((await reading(source, files)).files[0]?.done?.stat).toEqual(look())
+    writeFileSync(path, 'new')
+    expect((await reading(source, files)).files[0]?.done?.stat).toEqual(look())
+  } finally {
+    await source.close()
   }
 })
