@@ -116,7 +116,8 @@ function whatIsLeft({ synced, writes }: PackState, now: Buffer, pick: Pick): Buf
   synced.copy(left)
   for (const { position, length } of writes) {
     for (let at = position; at < position + length; at += pageBytes) {
-      if (pick(3) > 0) now.copy(left, at, at, Math.min(at + pageBytes, position + length))
+      // What was cut off since is not there any more; Buffer.copy refuses to begin behind the end.
+      if (pick(3) > 0 && at < now.length) now.copy(left, at, at, Math.min(at + pageBytes, position + length))
     }
   }
   return left.subarray(0, synced.length + pick(longest - synced.length + 1))
