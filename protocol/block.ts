@@ -21,6 +21,7 @@
  * rot without decoding. Neither replaces the ids: who takes a block from somebody else calls
  * `verifyBlock`, which decodes it and hashes every chunk.
  */
+import { setImmediate as yieldToEventLoop } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import { hashInSlices } from './hash.ts'
 import { type Id, idBytes, readId, writeId } from './id.ts'
@@ -213,14 +214,19 @@ export function payloadIsIntact(block: Block): boolean {
 
 /**
  * Splits a batch into its blocks, which are views of `body`.
- * Problem `invalid-batch` with the offset when anything is out of place: then nothing of it counts.
+ * Problem `invalid-batch` with the offset when anything is out of place, `body-too-large` when there are more
+ * than `maxChunks` rows: then nothing of it counts.
  */
-export function splitBatch(body: Buffer): Block[] {
+export function splitBatch(body: Buffer, options: { maxChunks?: number } = {}): Block[] {
+  const { maxChunks = Number.POSITIVE_INFINITY } = options
   const blocks: Block[] = []
+  let chunks = 0
   let offset = 0
   while (offset < body.length) {
     const header = parseHeader(body, offset)
     if (header === undefined) throw batchProblem(offset, 'there is no block header, or it is damaged')
+    chunks += header.rows.length
+    if (chunks > maxChunks) throw new Problem('body-too-large', `a batch has at most ${maxChunks} chunks`)
     const end = offset + header.totalBytes
     if (end > body.length) throw batchProblem(offset, 'the block is cut short')
     const block = { header, bytes: body.subarray(offset, end) }
@@ -255,13 +261,17 @@ export function sliceRow(plain: Buffer, row: BlockRow): Buffer {
   return plain.subarray(row.start, row.start + row.length)
 }
 
+/** Chunks that are hashed between two turns of the event loop, however short they are. */
+const rowsPerTurn = 256
+
 /**
- * Decodes a block and hashes every chunk in it; returns the plain bytes.
+ * Decodes a block and hashes every chunk in it, never holding the event loop for long; returns the plain bytes.
  * Problem `digest-mismatch` with the id when a chunk is not what its id says.
  */
 export async function verifyBlock(block: Block): Promise<Buffer> {
   const plain = await decodeBlock(block)
-  for (const row of block.header.rows) {
+  for (const [i, row] of block.header.rows.entries()) {
+    if (i % rowsPerTurn === rowsPerTurn - 1) await yieldToEventLoop()
     const actual = await hashInSlices(sliceRow(plain, row), row.id)
     if (actual !== row.id) {
       throw new Problem('digest-mismatch', `the bytes sent as ${row.id} hash to ${actual}`, {

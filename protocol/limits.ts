@@ -11,6 +11,8 @@ export const limits = {
   maxBlockChunks: 4096,
   /** Encoded bytes of one request body that holds blocks. */
   maxBatchBytes: 32 * MiB,
+  /** Chunks in one batch that is sent: bounds the tables that are in memory at once, and the answer. */
+  maxBatchChunks: 65_536,
   /** Ids in one CheckChunkList request: 0.75 MiB of JSON. */
   maxMissingIds: 10_000,
   /** Ids in one fetch request. */

@@ -146,7 +146,7 @@ export const ObjectAnswer = Type.Object(
 )
 export type ObjectAnswer = Static<typeof ObjectAnswer>
 
-/** What became of each chunk of a batch, in the batch's order; `problems` tells why of the refused. */
+/** What became of each chunk of a batch, in the batch's order; `problems` has one entry per refused block. */
 export const BatchAnswer = Type.Object(
   {
     outcomes: Type.Array(Type.Union([StoredOrKnown, Type.Literal('refused')])),

@@ -1,12 +1,5 @@
 import type Router from '@koa/router'
-import {
-  assembleBlock,
-  type Block,
-  batchMediaType,
-  decodeBlock,
-  sliceRow,
-  splitBatch,
-} from '../../protocol/block.ts'
+import { assembleBlock, type Block, batchMediaType, decodeBlock, sliceRow } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { FetchRequest, type MissingAnswer, MissingRequest, parseJson } from '../../protocol/schema.ts'
@@ -36,12 +29,11 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
   }
   const touch = await touchFor(ctx, vault)
   bodyEncoding(ctx, false)
-  const { maxBatchBytes, maxBlockBytes } = parts.limits
+  const { maxBatchBytes, maxBatchChunks: maxChunks, maxBlockBytes } = parts.limits
   const rules = { maxBytes: maxBatchBytes, decodedBytes: decodedAtOnce * maxBlockBytes }
   ctx.body = await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
-    const answer = await receiveBatch(vault.store, bytes)
-    const ids = splitBatch(bytes).flatMap((block) => block.header.rows.map((row) => row.id))
-    await touch(ids.filter((_, position) => answer.outcomes[position] !== 'refused'))
+    const { answer, kept } = await receiveBatch(vault.store, bytes, { maxChunks })
+    await touch(kept)
     return answer
   })
 }

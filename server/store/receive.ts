@@ -93,12 +93,17 @@ export async function receiveChunk(
 }
 
 /**
- * Takes a batch. Its framing is checked wholly first: Problem `invalid-batch`, nothing is stored. Then
- * each block is verified and stored by itself; one with a false chunk is refused whole, and `problems`
- * says why for each of its chunks. When the store fails, blocks before the failure may be stored.
+ * Takes a batch. Its framing is checked wholly first: Problems `invalid-batch`, `body-too-large` (too many
+ * chunks), nothing is stored. Then each block is verified and stored by itself; one with a false chunk is
+ * refused whole, and `problems` has one entry for it, with the first that is false. `kept` are the ids of the
+ * others, in order. When the store fails, blocks before the failure may be stored.
  */
-export async function receiveBatch(store: ChunkStore, body: Buffer): Promise<BatchAnswer> {
-  const blocks = splitBatch(body)
+export async function receiveBatch(
+  store: ChunkStore,
+  body: Buffer,
+  { maxChunks = limits.maxBatchChunks }: { maxChunks?: number } = {},
+): Promise<{ answer: BatchAnswer; kept: Id[] }> {
+  const blocks = splitBatch(body, { maxChunks })
   const answers: BatchAnswer[] = new Array(blocks.length)
   const queue = blocks.entries()
   const work = async (): Promise<void> => {
@@ -106,9 +111,13 @@ export async function receiveBatch(store: ChunkStore, body: Buffer): Promise<Bat
   }
   const ends = await Promise.allSettled(Array.from({ length: blocksInFlight }, work))
   for (const end of ends) if (end.status === 'rejected') throw end.reason
+  const kept = blocks.filter((_, index) => answers[index]?.problems.length === 0)
   return {
-    outcomes: answers.flatMap((answer) => answer.outcomes),
-    problems: answers.flatMap((answer) => answer.problems),
+    answer: {
+      outcomes: answers.flatMap((answer) => answer.outcomes),
+      problems: answers.flatMap((answer) => answer.problems),
+    },
+    kept: kept.flatMap(({ header }) => header.rows.map(({ id }) => id)),
   }
 }
 
@@ -186,17 +195,10 @@ async function receiveBlock(store: ChunkStore, block: Block): Promise<BatchAnswe
   return { outcomes: await store.put(checked), problems: [] }
 }
 
-/** The answer for a block that does not verify: the false chunk's own reason, and that reason's echo. */
-function refuse(block: Block, problem: Problem): BatchAnswer {
+/** The answer for a block that does not verify: the chunk that is false, or the first if all of it is. */
+function refuse({ header }: Block, problem: Problem): BatchAnswer {
   const { type } = encodeProblem(problem)
-  const culprit = problem.extensions.id
-  const problems = block.header.rows.map(({ id }) => {
-    const own = culprit === undefined || culprit === id
-    return {
-      id,
-      type,
-      detail: own ? problem.message : `it stands in one block with ${culprit}, which is false`,
-    }
-  })
-  return { outcomes: block.header.rows.map(() => 'refused' as const), problems }
+  const id = (problem.extensions.id ?? header.rows[0]?.id) as Id
+  const outcomes = header.rows.map(() => 'refused' as const)
+  return { outcomes, problems: [{ id, type, detail: problem.message }] }
 }

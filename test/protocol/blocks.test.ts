@@ -214,6 +214,21 @@ describe('limits', () => {
     await verifyBlock(block)
   })
 
+  test('many short chunks do not hold the event loop', async () => {
+    const rows = chunksOf(Array.from({ length: limits.maxBlockChunks }, () => Buffer.from('x')))
+    const block = await encodeBlock(rows, Buffer.alloc(rows.length, 'x'))
+    let turns = 0
+    let ended = false
+    const turn = (): void => {
+      turns++
+      if (!ended) setImmediate(turn)
+    }
+    setImmediate(turn)
+    await verifyBlock(block)
+    ended = true
+    expect(turns).toBeGreaterThan(10)
+  })
+
   test('a largest chunk fits', async () => {
     const bytes = Buffer.alloc(limits.maxChunkBytes)
     const block = await encodeBlock(chunksOf([bytes]), bytes, { encoding: 'zstd' })

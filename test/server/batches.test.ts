@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { sliceRow, splitBatch, verifyBlock } from '../../protocol/block.ts'
+import { assembleBlock, sliceRow, splitBatch, verifyBlock } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
+import { limits } from '../../protocol/limits.ts'
 import type { BatchAnswer } from '../../protocol/schema.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import { blockOf, chunk, noise, post, problemOf, put } from './requests.ts'
@@ -60,7 +61,6 @@ test('a block with a false chunk is refused whole, the others are stored', async
   const { outcomes, problems } = (await answer.json()) as BatchAnswer
   expect(outcomes).toEqual(['refused', 'refused', 'stored'])
   expect(problems.map(({ id, type }) => [id, type])).toEqual([
-    [good?.id, 'urn:chunkdav:problem:digest-mismatch'],
     [bad?.id, 'urn:chunkdav:problem:digest-mismatch'],
   ])
   const missing = await post(server, 'chunks/missing', { ids: [good?.id, bad?.id, other?.id] })
@@ -79,6 +79,19 @@ test.each([
   expect(await problemOf(await sendBatch(await blocks()))).toBe('400 invalid-batch')
   const ids = ['m1', 'm2', 'm3'].map((text) => chunk(text).id)
   expect(await (await post(server, 'chunks/missing', { ids })).json()).toEqual({ missing: ids })
+})
+
+test('a batch has so many chunks and no more, and one reason for each refused block', async () => {
+  const rows = (id: Id) => Array.from({ length: limits.maxBlockChunks }, () => ({ id, length: 0 }))
+  const block = (id: Id) => assembleBlock(rows(id), 'identity', Buffer.alloc(0)).bytes
+  const blocks = limits.maxBatchChunks / limits.maxBlockChunks
+  const full = Array.from({ length: blocks }, () => block(chunk('false').id))
+  const answer = (await (await sendBatch(full)).json()) as BatchAnswer
+  expect([answer.outcomes.length, answer.problems.length]).toEqual([limits.maxBatchChunks, blocks])
+  const over = [...full, await blockOf([chunk('one too many')])]
+  expect(await problemOf(await sendBatch(over))).toBe('413 body-too-large')
+  const missing = await post(server, 'chunks/missing', { ids: [chunk('one too many').id] })
+  expect(await missing.json()).toEqual({ missing: [chunk('one too many').id] })
 })
 
 test('a batch of another media type is refused', async () => {
