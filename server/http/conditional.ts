@@ -10,7 +10,8 @@ function tagsOf(header: string): string[] {
 
 /**
  * Judges If-Match and If-None-Match for a resource that exists and has these entity tags (its forms).
- * True when the client's copy is good: the answer is then 304, and set. Problem `precondition-failed`.
+ * True when the client's copy is good: the answer is then 304, and set, with the tag of that copy. Problem
+ * `precondition-failed`.
  */
 export function isNotModified(ctx: Context, tags: readonly string[]): boolean {
   const ifMatch = ctx.get('If-Match')
@@ -19,8 +20,10 @@ export function isNotModified(ctx: Context, tags: readonly string[]): boolean {
   }
   const ifNoneMatch = ctx.get('If-None-Match')
   if (ifNoneMatch === '') return false
-  if (ifNoneMatch.trim() !== '*' && !tagsOf(ifNoneMatch).some((tag) => tags.includes(tag))) return false
+  const matching = tagsOf(ifNoneMatch).find((tag) => tags.includes(tag))
+  if (ifNoneMatch.trim() !== '*' && matching === undefined) return false
   ctx.status = 304
+  if (matching !== undefined) ctx.set('ETag', matching)
   return true
 }
 
@@ -40,6 +43,7 @@ export function requestedRange(ctx: Context, size: number, tag: string): ByteRan
   if (header === '' || ctx.method !== 'GET') return undefined
   const ifRange = ctx.get('If-Range').trim()
   if (ifRange !== '' && ifRange !== tag) return undefined
+  if (!isOneRange(header)) return undefined
   const ranges = parseRange(size, header)
   if (ranges === -1) {
     ctx.set('Content-Range', `bytes */${size}`)
@@ -48,6 +52,12 @@ export function requestedRange(ctx: Context, size: number, tag: string): ByteRan
   if (ranges === -2 || ranges.type !== 'bytes' || ranges.length !== 1) return undefined
   const [range] = ranges
   return range === undefined ? undefined : { start: range.start, end: range.end + 1 }
+}
+
+/** Whether the header asks for one range of bytes, by its form. The package takes any unit and a range that runs backwards. */
+function isOneRange(header: string): boolean {
+  const match = /^bytes=\s*(?:(\d+)-(\d*)|-\d+)\s*$/i.exec(header)
+  return match !== null && !(match[2] && Number(match[2]) < Number(match[1]))
 }
 
 /** Status and headers of a partial answer. */

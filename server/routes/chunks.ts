@@ -99,7 +99,8 @@ async function getChunk(parts: Parts, ctx: Context): Promise<void> {
   if (isNotModified(ctx, [tag, `"${id}-zstd"`])) return
   ctx.set('Accept-Ranges', 'bytes')
   ctx.type = mediaTypes.chunk
-  if (ctx.method === 'HEAD') {
+  // Whether there is a zstd form is known only to who reads the block.
+  if (ctx.method === 'HEAD' && !acceptsZstd(ctx)) {
     ctx.status = 200
     ctx.length = size
     return

@@ -179,8 +179,10 @@ export async function sendObject(
   const { reader } = vault.catalog
   const holding = { budget: parts.downloads, pieceBytes: await decodingBytes(vault, kind, id) }
   await sendHeld(ctx, holding, () => readObjectBytes(reader, kind, id))
-  setImmutable(ctx, id)
-  if (isNotModified(ctx, [`"${id}"`])) return
+  // The content of a file has the tag `"{id}"`, under the same path; a directory has but one form.
+  const tag = kind === 'file' ? `"${id}-object"` : `"${id}"`
+  setImmutable(ctx, tag)
+  if (isNotModified(ctx, [tag])) return
   ctx.type = kind === 'file' ? mediaTypes.file : mediaTypes.directory
 }
 
@@ -198,11 +200,12 @@ async function decodingBytes({ catalog }: Vault, kind: ObjectKind, id: Id): Prom
 
 /** A file's content, or the range of it that is asked for, as fast as the client takes it. */
 export async function sendContent(parts: Parts, ctx: Context, vault: Vault, part: Part): Promise<void> {
-  setImmutable(ctx, part.id)
-  if (isNotModified(ctx, [`"${part.id}"`])) return
+  const tag = `"${part.id}"`
+  setImmutable(ctx, tag)
+  if (isNotModified(ctx, [tag])) return
   ctx.set('Accept-Ranges', 'bytes')
   ctx.type = mediaTypes.chunk
-  const range = requestedRange(ctx, part.size, `"${part.id}"`)
+  const range = requestedRange(ctx, part.size, tag)
   const { start, end } = range ?? { start: 0, end: part.size }
   if (ctx.method === 'HEAD') {
     ctx.status = 200
@@ -216,7 +219,7 @@ export async function sendContent(parts: Parts, ctx: Context, vault: Vault, part
   ctx.length = end - start
 }
 
-function setImmutable(ctx: Context, id: Id): void {
+function setImmutable(ctx: Context, tag: string): void {
   ctx.set('Cache-Control', 'public, max-age=31536000, immutable')
-  ctx.set('ETag', `"${id}"`)
+  ctx.set('ETag', tag)
 }

@@ -51,6 +51,23 @@ describe('a zstd body', () => {
     expect(Number(encoded.headers.get('content-length'))).toBe(frame.length)
   })
 
+  test('is told of by HEAD as by GET, and a 304 has the tag of the copy that is good', async () => {
+    const item = chunk(Buffer.alloc(100_000, 'both '))
+    await put(server, 'chunks', item)
+    const headers = { 'Accept-Encoding': 'zstd' }
+    const [get, head] = [
+      await fetch(url(item.id), { headers }),
+      await fetch(url(item.id), { method: 'HEAD', headers }),
+    ]
+    for (const name of ['etag', 'content-encoding', 'content-length', 'vary']) {
+      expect([name, head.headers.get(name)]).toEqual([name, get.headers.get(name)])
+    }
+    for (const tag of [`"${item.id}-zstd"`, `"${item.id}"`]) {
+      const answer = await fetch(url(item.id), { headers: { ...headers, 'If-None-Match': tag } })
+      expect([answer.status, answer.headers.get('etag')]).toEqual([304, tag])
+    }
+  })
+
   test('must not decode to more than a chunk', async () => {
     const bomb = await compress(Buffer.alloc(16 * MiB + 1))
     const { id } = chunk('bomb')
@@ -103,6 +120,9 @@ describe('ranges and conditions', () => {
     ['bytes=0-1,3-4', {}, 200, '0123456789', null],
     ['lines=0-1', {}, 200, '0123456789', null],
     ['bytes=x', {}, 200, '0123456789', null],
+    ['items=100-200', {}, 200, '0123456789', null],
+    ['bytes=5-2', {}, 200, '0123456789', null],
+    ['bytes=20-30,40-50', {}, 200, '0123456789', null],
     ['bytes=0-3', { 'If-Range': tag }, 206, '0123', 'bytes 0-3/10'],
     ['bytes=0-3', { 'If-Range': '"other"' }, 200, '0123456789', null],
     ['bytes=0-3', { 'Accept-Encoding': 'zstd' }, 206, '0123', 'bytes 0-3/10'],
