@@ -99,7 +99,7 @@ export interface SourceCapabilities {
  */
 export interface Source {
   readonly capabilities: SourceCapabilities
-  /** What to tell the receiver about this source (host, paths): shown in listings. */
+  /** What to tell the receiver about this source (host, paths): shown in listings. Values have at most 4096 characters. */
   readonly about: Readonly<Record<string, string>>
 
   /**

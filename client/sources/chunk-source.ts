@@ -1,8 +1,8 @@
 /** One stream of bytes: a file, a block device, or standard input. */
 import type { BigIntStats } from 'node:fs'
 import { stat } from 'node:fs/promises'
-import { hostname } from 'node:os'
 import { basename, resolve } from 'node:path'
+import { nameFault } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type {
   FileToRead,
@@ -13,6 +13,7 @@ import type {
   SourceCapabilities,
   SourceStat,
 } from '../engine/source.ts'
+import { about } from './about.ts'
 import { sourceStat } from './lstat.ts'
 import { ReadingThreads } from './reading-threads.ts'
 
@@ -32,14 +33,17 @@ export class ChunkSource implements Source {
     this.#input = input
     this.#name = Buffer.from(name, 'utf8')
     this.#stat = stat
-    this.about = { host: hostname(), paths: typeof input === 'string' ? input : '-', name }
+    this.about = about({ paths: typeof input === 'string' ? input : '-', name })
   }
 
   /**
    * `path` is a file or a device; `-` is standard input. `name` is what the stream is called in listings
-   * and when it is restored as a file. Problem `usage` when there is nothing that can be read there.
+   * and when it is restored as a file. Problem `usage` when nothing can be called so, or when there is nothing that can
+   * be read there.
    */
   static async open(path: string, options: { name?: string } = {}): Promise<ChunkSource> {
+    const fault = options.name === undefined ? undefined : nameFault(Buffer.from(options.name, 'utf8'))
+    if (fault !== undefined) throw new Problem('usage', `no stream can be called "${options.name}": ${fault}`)
     if (path === '-') return new ChunkSource(standardInput, options.name ?? 'stdin', madeStat(), false)
     const absolute = resolve(path)
     try {

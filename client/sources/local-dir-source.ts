@@ -1,6 +1,6 @@
 /** A directory tree on this machine, or several files and trees side by side. */
 import { lstat, realpath } from 'node:fs/promises'
-import { availableParallelism, hostname } from 'node:os'
+import { availableParallelism } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { Problem } from '../../protocol/problem.ts'
 import type {
@@ -11,6 +11,7 @@ import type {
   Source,
   SourceCapabilities,
 } from '../engine/source.ts'
+import { about } from './about.ts'
 import type { ScanJob, ScanMessage } from './directory-walk.ts'
 import type { ExcludeOptions } from './exclude-rules.ts'
 import { ReadingThreads } from './reading-threads.ts'
@@ -33,9 +34,9 @@ export class LocalDirSource implements Source {
   readonly #scanner: StreamThread<ScanJob, ScanMessage[]>
   readonly #readers: ReadingThreads
 
-  private constructor(job: ScanJob, about: Record<string, string>, readers: number) {
+  private constructor(job: ScanJob, told: Record<string, string>, readers: number) {
     this.#job = job
-    this.about = about
+    this.about = told
     this.#scanner = new StreamThread(workerModule(import.meta.url, 'scan-worker'), scanAhead)
     this.#readers = new ReadingThreads(readers)
   }
@@ -58,8 +59,8 @@ export class LocalDirSource implements Source {
       exclude: { patterns: options.patterns ?? [], caches: options.caches ?? false },
       oneFileSystem: options.oneFileSystem ?? false,
     }
-    const about = { host: hostname(), paths: roots.map((root) => root.shown).join(' ') }
-    return new LocalDirSource(job, about, options.readers ?? Math.min(4, availableParallelism()))
+    const told = about({ paths: roots.map((root) => root.shown).join(' ') })
+    return new LocalDirSource(job, told, options.readers ?? Math.min(4, availableParallelism()))
   }
 
   async *scan(signal: AbortSignal): AsyncGenerator<readonly ScanEvent[], void, undefined> {

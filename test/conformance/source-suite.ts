@@ -207,7 +207,10 @@ function walkTests(test: Test): void {
   test('says what it is', async (source) => {
     const { form } = source.capabilities
     assert.ok(form === 'dir' || form === 'chunks')
-    for (const [key, value] of Object.entries(source.about)) assert.equal(typeof value, 'string', key)
+    for (const [key, value] of Object.entries(source.about)) {
+      assert.equal(typeof value, 'string', key)
+      assert.ok(value.length <= 4096, `about.${key} is no longer than a receiver takes`)
+    }
     if (form === 'chunks') assert.equal(filesOf(await walkOf(source)).length, 1)
   })
 }

@@ -204,3 +204,16 @@ test('a regular file keeps what its stat tells, before and after reading; a chan
     await source.close()
   }
 })
+
+test.each(['', '.', '..', 'a/b', '/', 'a\0b'])(
+  'no stream can be called %j: usage, and nothing is looked at',
+  async (name) => {
+    for (const path of ['-', '/there/is/nothing']) {
+      const opening = ChunkSource.open(path, { name })
+      await expect(opening).rejects.toMatchObject({
+        code: 'usage',
+        message: expect.stringMatching(/^no stream can be called/),
+      })
+    }
+  },
+)

@@ -370,6 +370,19 @@ describe('what the user names', () => {
     })
   })
 
+  test('many paths are told as far as a receiver takes it', async () => {
+    await using folder = await temporaryFolder()
+    const names = Array.from({ length: 30 }, (_, i) => join(folder.path, `${i}-`.padEnd(200, 'n')))
+    for (const name of names) writeFileSync(name, '')
+    const source = await LocalDirSource.open(names, { readers: 1 })
+    try {
+      expect(source.about.paths).toHaveLength(4096)
+      expect(source.about.paths).toMatch(/…$/)
+    } finally {
+      await source.close()
+    }
+  })
+
   test('a link to a directory whose name is no UTF-8', async () => {
     await using folder = await temporaryFolder()
     const odd = Buffer.concat([Buffer.from(`${folder.path}/`), Buffer.of(0x64, 0xff, 0xfe)])
