@@ -83,6 +83,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
         PackChunkStore.open(path, {
           onFault: (problem) => log.error({ err: problem, vault: basename(path) }, 'the disk failed'),
         })),
+    (problem) => log.error({ err: problem }, 'a checkpoint is left out'),
   )
   let isStopping = false
   const app = createApp({

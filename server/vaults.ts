@@ -34,19 +34,25 @@ export type OpenStore = (vaultPath: string) => Promise<ChunkStore>
 export class Vaults {
   readonly path: string
   private readonly openStore: OpenStore
+  private readonly onDamage: (problem: Problem) => void
   private readonly opened = new Map<string, Promise<Vault>>()
   private closed = false
 
-  private constructor(path: string, openStore: OpenStore) {
+  private constructor(path: string, openStore: OpenStore, onDamage: (problem: Problem) => void) {
     this.path = path
     this.openStore = openStore
+    this.onDamage = onDamage
   }
 
-  /** Opens the vaults of a data directory, which is there. */
-  static async open(dataDir: string, openStore: OpenStore): Promise<Vaults> {
+  /** Opens the vaults of a data directory, which is there. `onDamage` is told of checkpoints that are left out. */
+  static async open(
+    dataDir: string,
+    openStore: OpenStore,
+    onDamage: (problem: Problem) => void = () => {},
+  ): Promise<Vaults> {
     const path = join(dataDir, 'vaults')
     await makeFolderDurably(path)
-    return new Vaults(path, openStore)
+    return new Vaults(path, openStore, onDamage)
   }
 
   /** Names of all vaults, in order. */
@@ -94,7 +100,7 @@ export class Vaults {
     await syncDirectory(this.path)
     const store = await this.openStore(path)
     try {
-      return { name, store, catalog: await openCatalog(path, store) }
+      return { name, store, catalog: await openCatalog(path, store, this.onDamage) }
     } catch (error) {
       await store.close()
       throw error

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import type { Problem } from '../../protocol/problem.ts'
 import { Checkpoints } from './checkpoints.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import { Closure } from './closure.ts'
@@ -11,12 +12,19 @@ export interface Catalog {
   readonly checkpoints: Checkpoints
 }
 
-/** Opens the catalogue that is kept in a vault's folder. Nothing to close. */
-export async function openCatalog(vaultPath: string, reader: ChunkReader): Promise<Catalog> {
+/**
+ * Opens the catalogue that is kept in a vault's folder. Nothing to close. `onDamage` is told of checkpoints
+ * that cannot be read; the others go on without them.
+ */
+export async function openCatalog(
+  vaultPath: string,
+  reader: ChunkReader,
+  onDamage: (problem: Problem) => void = () => {},
+): Promise<Catalog> {
   const path = join(vaultPath, 'checkpoints')
   await makeFolderDurably(path)
   // The sources in it may have been made by a process that died before it synced them.
   await syncDirectory(path)
   const closure = new Closure(reader)
-  return { reader, closure, checkpoints: await Checkpoints.open(path, reader, closure) }
+  return { reader, closure, checkpoints: await Checkpoints.open(path, reader, closure, onDamage) }
 }

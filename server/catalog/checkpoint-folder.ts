@@ -11,10 +11,13 @@
  * means open, and its items and touched files were there before it. Any other file of n is a remainder.
  * Each state file is replaced as a whole and durably, so a crash leaves the state before or after.
  * Recovery, at opening: remainders are removed, the files of open checkpoints cut to whole records.
+ *
+ * A state file that cannot be read costs that checkpoint and no other. An open one counts as absent, a
+ * committed one is in no list; the files stay, and so does the number, until somebody deletes it.
  */
 import { open, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import { CheckpointState, parseJson } from '../../protocol/schema.ts'
 import { parseCheckpointNumber } from '../../protocol/url.ts'
 import { makeFolderDurably, removeFile, replaceDurably, syncDirectory } from './durable-file.ts'
@@ -30,9 +33,12 @@ export interface RecoveredCheckpoint {
 /** One source's folder. Callers exclude each other per checkpoint, and for `nextNumber`. */
 export class CheckpointFolder {
   readonly path: string
+  private readonly onDamage: (problem: Problem) => void
 
-  constructor(path: string) {
+  /** `onDamage` is told of every checkpoint that is left out. */
+  constructor(path: string, onDamage: (problem: Problem) => void = () => {}) {
     this.path = path
+    this.onDamage = onDamage
   }
 
   itemsPath(number: number): string {
@@ -70,16 +76,40 @@ export class CheckpointFolder {
     }
   }
 
-  /** A committed checkpoint's state; undefined when there is none. */
+  /** A committed checkpoint's state; undefined when there is none. Problem `store-corrupt` when it is damaged. */
   async readCommitted(number: number): Promise<CheckpointState | undefined> {
-    return await readState(this.committedPath(number))
+    return await readState(this.committedPath(number), number)
+  }
+
+  /** The states of all committed checkpoints, ascending; damaged ones are left out. */
+  async listCommitted(): Promise<CheckpointState[]> {
+    const states: CheckpointState[] = []
+    for (const number of await this.committedNumbers()) {
+      const state = await this.unlessDamaged(() => this.readCommitted(number))
+      if (state !== undefined) states.push(state)
+    }
+    return states
+  }
+
+  private async unlessDamaged<T>(read: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await read()
+    } catch (error) {
+      if (!isProblem(error, 'store-corrupt')) throw error
+      this.onDamage(error)
+      return undefined
+    }
   }
 
   /** The number after the highest that was ever given; durably noted before it returns. */
   async nextNumber(): Promise<number> {
     const names = await this.names()
     const lastPath = join(this.path, 'last')
-    let highest = Math.max(0, ...numbersOf(names, '.json'), ...numbersOf(names, '.open.json'))
+    // One by one: as arguments of Math.max a hundred thousand of them are too many.
+    let highest = 0
+    for (const number of [...numbersOf(names, '.json'), ...numbersOf(names, '.open.json')]) {
+      highest = Math.max(highest, number)
+    }
     if (names.includes('last')) {
       const text = await readFile(lastPath, 'utf8')
       highest = Math.max(highest, parseCheckpointNumber(text.trim()) ?? 0)
@@ -116,7 +146,7 @@ export class CheckpointFolder {
     return true
   }
 
-  /** Puts the folder in order after a stop of any kind; returns the open checkpoints. */
+  /** Puts the folder in order after a stop of any kind; returns the open checkpoints, without damaged ones. */
   async recover(): Promise<RecoveredCheckpoint[]> {
     const names = await this.names()
     const committed = new Set(numbersOf(names, '.json'))
@@ -126,13 +156,18 @@ export class CheckpointFolder {
     }
     const recovered: RecoveredCheckpoint[] = []
     for (const number of opened) {
-      const state = await readState(this.openPath(number))
-      if (state === undefined) continue
-      const { count, contentBytes } = await recoverItems(this.itemsPath(number))
-      await recoverTouched(this.touchedPath(number))
-      recovered.push({ state, items: count, itemBytes: contentBytes })
+      const opened = await this.unlessDamaged(() => this.recoverOpen(number))
+      if (opened !== undefined) recovered.push(opened)
     }
     return recovered
+  }
+
+  private async recoverOpen(number: number): Promise<RecoveredCheckpoint | undefined> {
+    const state = await readState(this.openPath(number), number)
+    if (state === undefined) return undefined
+    const { count, contentBytes } = await recoverItems(this.itemsPath(number))
+    await recoverTouched(this.touchedPath(number))
+    return { state, items: count, itemBytes: contentBytes }
   }
 }
 
@@ -153,7 +188,7 @@ function numbersOf(names: readonly string[], suffix: string): number[] {
     .filter((number) => number !== undefined)
 }
 
-async function readState(path: string): Promise<CheckpointState | undefined> {
+async function readState(path: string, number: number): Promise<CheckpointState | undefined> {
   let text: string
   try {
     text = await readFile(path, 'utf8')
@@ -161,9 +196,12 @@ async function readState(path: string): Promise<CheckpointState | undefined> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw error
   }
+  let state: CheckpointState
   try {
-    return parseJson(CheckpointState, text)
+    state = parseJson(CheckpointState, text)
   } catch (cause) {
     throw new Problem('store-corrupt', `the checkpoint file ${path} is damaged`, { cause })
   }
+  if (state.number === number) return state
+  throw new Problem('store-corrupt', `the checkpoint file ${path} says that it is number ${state.number}`)
 }

@@ -39,6 +39,8 @@ const walksAtOnce = 4
 /** How often a commit walks again because something was lost under it. */
 const maxWalks = 5
 
+type OnDamage = (problem: Problem) => void
+
 interface OpenCheckpoint {
   readonly state: CheckpointState
   readonly folder: CheckpointFolder
@@ -60,17 +62,27 @@ export class Checkpoints {
   private readonly reader: ChunkReader
   private readonly closure: Closure
   private readonly sources = new Map<string, Source>()
+  private readonly onDamage: OnDamage
   private readonly walks = new Semaphore(walksAtOnce)
 
-  private constructor(path: string, reader: ChunkReader, closure: Closure) {
+  private constructor(path: string, reader: ChunkReader, closure: Closure, onDamage: OnDamage) {
     this.path = path
+    this.onDamage = onDamage
     this.reader = reader
     this.closure = closure
   }
 
-  /** Opens the folder of a vault's checkpoints, which is there, and puts it in order. */
-  static async open(path: string, reader: ChunkReader, closure: Closure): Promise<Checkpoints> {
-    const checkpoints = new Checkpoints(path, reader, closure)
+  /**
+   * Opens the folder of a vault's checkpoints, which is there, and puts it in order. A damaged checkpoint is
+   * left out, here and in lists; `onDamage` is told each time.
+   */
+  static async open(
+    path: string,
+    reader: ChunkReader,
+    closure: Closure,
+    onDamage: OnDamage = () => {},
+  ): Promise<Checkpoints> {
+    const checkpoints = new Checkpoints(path, reader, closure, onDamage)
     for (const entry of await readdir(path, { withFileTypes: true })) {
       if (entry.isDirectory()) await checkpoints.recover(entry.name)
     }
@@ -85,7 +97,8 @@ export class Checkpoints {
   }
 
   private addSource(name: string): Source {
-    const source = { folder: new CheckpointFolder(join(this.path, name)), lock: new Mutex(), open: new Map() }
+    const folder = new CheckpointFolder(join(this.path, name), this.onDamage)
+    const source = { folder, lock: new Mutex(), open: new Map() }
     this.sources.set(name, source)
     return source
   }
@@ -99,15 +112,12 @@ export class Checkpoints {
     return names.sort()
   }
 
-  /** Every checkpoint of a source, ascending, open ones too; none for a source that was never heard of. */
+  /** Every checkpoint of a source, ascending, open ones too, damaged ones left out; none for a source that was never heard of. */
   async list(sourceName: string): Promise<CheckpointState[]> {
     const source = this.sources.get(sourceName)
     if (source === undefined) return []
     const states = new Map([...source.open].map(([number, opened]) => [number, openState(opened)]))
-    for (const number of await source.folder.committedNumbers()) {
-      const state = await source.folder.readCommitted(number)
-      if (state !== undefined) states.set(number, state)
-    }
+    for (const state of await source.folder.listCommitted()) states.set(state.number, state)
     return [...states.values()].sort((a, b) => a.number - b.number)
   }
 

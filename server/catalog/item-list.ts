@@ -80,9 +80,15 @@ export async function* itemPages(path: string, total: number): AsyncGenerator<Pa
   }
 }
 
-/** Opens after a stop of any kind: cuts off what is not whole; tells how many items stand, and their bytes. */
+/**
+ * Opens after a stop of any kind: cuts off what is not whole; tells how many items stand, and their bytes.
+ * Problem `store-corrupt` when there is no list.
+ */
 export async function recoverItems(path: string): Promise<{ count: number; contentBytes: number }> {
-  const handle = await open(path, 'r+')
+  const handle = await open(path, 'r+').catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'ENOENT') throw cause
+    throw new Problem('store-corrupt', `the item list ${path} is gone`, { cause })
+  })
   try {
     const { size } = await handle.stat()
     const buffer = Buffer.allocUnsafe(pageItems * itemBytes)

@@ -92,9 +92,34 @@ describe('recovery', () => {
     expect(touched).toEqual([...ids, ids[0]])
   })
 
-  test('a damaged state is not passed over', async () => {
-    await writeFile(join(path, '1.open.json'), '{}')
-    await expect(folder.recover()).rejects.toMatchObject({ code: 'store-corrupt' })
+  test.each([
+    ['a damaged state', () => writeFile(join(path, '1.open.json'), '{}')],
+    ['an empty one', () => writeFile(join(path, '1.open.json'), '')],
+    ['that of another number', () => writeFile(join(path, '1.open.json'), JSON.stringify(opened(2)))],
+    ['a state without its items', () => rm(folder.itemsPath(1))],
+  ])('%s counts as absent, and its number is not given again', async (_, harm) => {
+    const damage: string[] = []
+    folder = new CheckpointFolder(path, ({ code }) => damage.push(code))
+    for (const number of [1, 2]) await folder.begin(opened(number))
+    await harm()
+    expect(await folder.recover()).toMatchObject([{ state: { number: 2 } }])
+    expect(damage).toEqual(['store-corrupt'])
+    expect(await readdir(path)).toContain('1.open.json')
+    expect(await folder.nextNumber()).toBe(3)
+    expect(await folder.remove(1)).toBe(true)
+    await folder.recover()
+    expect(damage).toHaveLength(1)
+  })
+
+  test('a damaged committed state is in no list, and its number is not given again', async () => {
+    for (const number of [1, 2, 3]) {
+      await writeFile(join(path, `${number}.json`), JSON.stringify(committed(number)))
+    }
+    await writeFile(join(path, '3.json'), '{"sour')
+    expect((await folder.listCommitted()).map(({ number }) => number)).toEqual([1, 2])
+    await expect(folder.readCommitted(3)).rejects.toMatchObject({ code: 'store-corrupt' })
+    expect(await folder.nextNumber()).toBe(4)
+    expect(await folder.remove(3)).toBe(true)
   })
 })
 
