@@ -205,7 +205,8 @@ export class Checkpoints {
 
   /**
    * Appends items at the list's end, or confirms what stands there; Problem `items-conflict` otherwise.
-   * Survives kill -9; durable with the commit. Tells which of these are not whole.
+   * Survives kill -9; durable with the commit. Tells which of these are not whole. Problem `invalid-object`
+   * for an item that is here and not what it says: then none of these is kept.
    */
   async addItems(name: CheckpointName, { first, items }: ItemsRequest): Promise<ItemsAnswer> {
     return await this.exclusively(name, async (opened) => {
@@ -221,13 +222,18 @@ export class Checkpoints {
         throw itemsConflict(`other items stand from ${first} on`, opened)
       }
       const fresh = items.slice(overlap)
+      const bytes = fresh.reduce((sum, item) => sum + item.size, opened.itemBytes)
+      if (bytes > Number.MAX_SAFE_INTEGER) {
+        throw new Problem('invalid-request', 'the items of one checkpoint hold less than 2^53 bytes')
+      }
+      // All of them are looked at, though only so many are told of: what was kept wrong could never be committed.
+      const missing = await this.closure.incomplete(items.map(wantedItem), items.length)
       if (fresh.length > 0) {
         await appendItems(path, opened.items, fresh)
         opened.items += fresh.length
-        opened.itemBytes += fresh.reduce((sum, item) => sum + item.size, 0)
+        opened.itemBytes = bytes
       }
-      const missing = await this.closure.incomplete(items.map(wantedItem))
-      return { total: opened.items, missing }
+      return { total: opened.items, missing: missing.slice(0, limits.maxListedMissing) }
     })
   }
 

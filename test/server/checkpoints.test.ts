@@ -205,6 +205,22 @@ describe('commit', () => {
 })
 
 describe('items', () => {
+  test('that cannot be right are not kept: the right ones take their place', async () => {
+    const path = await begin(server, 'wrong-items', 'chunks')
+    const right = { id: tree.a.id, size: tree.a.bytes.length }
+    const absent = Array.from({ length: 1001 }, (_, i) => ({ id: chunk(`no item ${i}`).id, size: 9 }))
+    const huge = { id: chunk('huge').id, size: Number.MAX_SAFE_INTEGER }
+    const send = (items: unknown[]) => post(server, `${path}/items`, { first: 0, items })
+    for (const wrong of [[{ ...right, size: 1 }], [...absent, { ...right, size: 1 }]]) {
+      expect(await problemOf(await send(wrong))).toBe('400 invalid-object')
+    }
+    expect(await problemOf(await send([{ ...right, chunked: true }]))).toBe('400 invalid-object')
+    expect(await problemOf(await send([huge, huge]))).toBe('400 invalid-request')
+    expect(await get(path)).toMatchObject({ items: 0, itemBytes: 0, missing: [] })
+    expect(await (await send([right])).json()).toEqual({ total: 1, missing: [] })
+    expect((await commit(path, { items: 1 })).status).toBe(200)
+  })
+
   const items = [tree.a, tree.b].map(({ id, bytes }) => ({ id, size: bytes.length }))
   const add = (path: string, first: number, list: unknown): Promise<Response> =>
     post(server, `${path}/items`, { first, items: list })
