@@ -13,15 +13,21 @@ import { listing, seededBytes, temporaryFolder } from '../support/tree.ts'
 const moments = 20
 const bin = new URL('../../client/bin.ts', import.meta.url).pathname
 
-/** 1,500 small files and two large ones: about 70 MB. */
+/** 1,500 small files and four large ones: about 230 MB. */
 function makeTree(root: string): void {
   for (let i = 0; i < 30; i++) {
     mkdirSync(join(root, `d${i}`, 'sub'), { recursive: true })
     for (let j = 0; j < 50; j++)
       writeFileSync(join(root, `d${i}`, 'sub', `f${j}`), seededBytes(`${i} ${j}`, 10_000 + j * 300))
   }
-  writeFileSync(join(root, 'large-1'), seededBytes('large 1', 25_000_000))
-  writeFileSync(join(root, 'zz-large-2'), seededBytes('large 2', 20_000_000))
+  for (const name of ['a-large', 'd15-large', 'd9-large', 'zz-large']) {
+    writeFileSync(join(root, name), seededBytes(name, 50_000_000))
+  }
+}
+
+/** Spread over the part of a run in which something is sent: the process takes a while to start. */
+function momentOf(i: number, wholeMs: number): number {
+  return Math.round(wholeMs * (0.3 + (0.7 * i) / (moments + 1)))
 }
 
 interface Finished {
@@ -108,7 +114,7 @@ test('the client is killed', async () => {
       const state = join(folder.path, `state-${i}`)
       const vault = url(`v${i}`)
       const first = chunkdav(['backup', from, vault, '--source', 's', '--json'], state)
-      await sleep((wholeMs * i) / (moments + 1))
+      await sleep(momentOf(i, wholeMs))
       if (first.child.exitCode === null) killed++
       first.child.kill('SIGKILL')
       await first.finished
@@ -118,7 +124,7 @@ test('the client is killed', async () => {
       expect(second.code).toBe(0)
       const summary = second.lines.at(-1) as Record<string, number>
       rows.push(
-        `${Math.round((wholeMs * i) / (moments + 1))} ms: ${before} of ${total} stored, then ${summary.chunksSent} sent, ${summary.filesRead} files read`,
+        `${momentOf(i, wholeMs)} ms: ${before} of ${total} stored, then ${summary.chunksSent} sent, ${summary.filesRead} files read`,
       )
       expect(before + (summary.chunksSent ?? 0)).toBe(total)
       expect(await restored(vault, join(folder.path, 'to'), state)).toEqual(listing(from))
@@ -150,7 +156,7 @@ test('the receiver is killed', async () => {
     const rows: string[] = []
     for (let i = 1; i <= moments; i++) {
       const state = join(folder.path, `state-${i}`)
-      const atMs = Math.round((wholeMs * i) / (moments + 1))
+      const atMs = momentOf(i, wholeMs)
       const first = chunkdav(['backup', from, vaultOf(i), '--source', 's', '--json'], state)
       await sleep(atMs)
       await stop(receiver, 'SIGKILL')
