@@ -60,7 +60,10 @@ export interface FileToRead {
 /** What reading a group of files yields. `file` is the position in the group; chunks of one file come in order. */
 export type FillEvent =
   | { readonly type: 'chunk'; readonly file: number; readonly id: Id; readonly bytes: Buffer }
-  /** The file ended. `digest` is the id of the whole content; `stat` is what held while it was read. */
+  /**
+   * The file ended, with at least one chunk since it began: an empty file has the empty chunk. `digest` is
+   * the id of the whole content; `stat` is what held while it was read.
+   */
   | {
       readonly type: 'done'
       readonly file: number

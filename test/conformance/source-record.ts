@@ -136,8 +136,10 @@ export class ReadingRecord {
       file.ids = []
       file.pieces = []
     } else {
-      if (event.type === 'done') file.done = event
-      else file.failure = event.problem.code
+      if (event.type === 'done') {
+        assert.ok(file.ids.length > 0, `file ${event.file} has a chunk, even if it is empty`)
+        file.done = event
+      } else file.failure = event.problem.code
       this.#at++
     }
   }
