@@ -266,6 +266,11 @@ export class Engine {
     } finally {
       run.signal.removeEventListener('abort', onAbort)
     }
+    const [problem] = run.problems
+    // A stream is all there is: without it there is nothing to commit.
+    if (this.#source.capabilities.form === 'chunks' && run.totals.files === 0 && problem !== undefined) {
+      throw new Problem(problem.code, `the source could not be read: ${problem.detail}`)
+    }
     return this.#commit(tree)
   }
 
@@ -321,8 +326,6 @@ export class Engine {
       const { id, size, chunked } = record.entry
       return { id, size, ...(chunked ? { chunked } : {}) }
     }
-    throw this.#run.problems.length > 0
-      ? new Problem('source-unreadable', this.#run.problems[0]?.detail ?? '')
-      : new Problem('internal-error', 'the stream was not settled')
+    throw new Problem('internal-error', 'the stream was not settled')
   }
 }

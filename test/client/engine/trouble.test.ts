@@ -15,6 +15,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { FileToRead, Filled, Source } from '../../../client/engine/source.ts'
+import { ChunkSource } from '../../../client/sources/chunk-source.ts'
 import { LocalDirSource } from '../../../client/sources/local-dir-source.ts'
 import { backUp, restoreTo, wrapSource } from '../../support/backup.ts'
 import { startReceiver } from '../../support/receiver.ts'
@@ -170,4 +171,17 @@ async function statOf(source: Source) {
   for await (const [first] of source.scan(new AbortController().signal))
     if (first?.type === 'enter') return first.stat
   throw new Error('the source told of no root')
+}
+
+for (const as of ['dir', 'chunks'] as const) {
+  test(`a stream that cannot be read is no empty backup (${as})`, async () => {
+    await using receiver = await startReceiver()
+    await using folder = await temporaryFolder()
+    const path = join(folder.path, 'file')
+    writeFileSync(path, 'content')
+    const source = await ChunkSource.open(path)
+    unlinkSync(path)
+    const refused = backUp(source, { ...receiver, state: folder.path, as })
+    await expect(refused).rejects.toMatchObject({ code: 'source-vanished' })
+  })
 }
