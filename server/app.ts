@@ -5,6 +5,7 @@ import { Problem } from '../protocol/problem.ts'
 import type { Patience, RequestState } from './http/context.ts'
 import { expectation } from './http/expectation.ts'
 import { lingerAfterEarlyAnswers } from './http/linger.ts'
+import { ownOrigin } from './http/own-origin.ts'
 import { problemAnswers } from './http/problem-answers.ts'
 import { requestIds, requestLog } from './http/request-log.ts'
 import { readableTarget, targetForLog } from './http/request-target.ts'
@@ -20,13 +21,15 @@ import { vaultRoutes } from './routes/vaults.ts'
 export interface AppOptions {
   readonly parts: Parts
   readonly log: Logger
+  /** Where the receiver was told to listen. */
+  readonly host: string
   readonly patience: Patience
   /** Whether the receiver stops: then connections end with their answer, and new requests are refused. */
   readonly isStopping: () => boolean
 }
 
 /** The application: what happens to a request, in order. */
-export function createApp({ parts, log, patience, isStopping }: AppOptions): Koa<RequestState> {
+export function createApp({ parts, log, host, patience, isStopping }: AppOptions): Koa<RequestState> {
   const app = new Koa<RequestState>()
   app.on('error', (error: NodeJS.ErrnoException, ctx?: Koa.Context) => {
     // A client that goes away in the middle of an answer is its own affair; the request log has it.
@@ -42,6 +45,7 @@ export function createApp({ parts, log, patience, isStopping }: AppOptions): Koa
   app.use(lingerAfterEarlyAnswers())
   app.use(problemAnswers())
   app.use(readableTarget())
+  app.use(ownOrigin(host))
   app.use(stopping(isStopping))
   app.use(expectation())
   app.use(routes(parts).routes())

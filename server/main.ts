@@ -6,6 +6,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { destination, type Logger, pino } from 'pino'
 import { isProblem, Problem } from '../protocol/problem.ts'
 import { lockDataDir } from './data-lock.ts'
+import { isLoopback } from './http/own-origin.ts'
 import { openReceiver, type Receiver } from './receiver.ts'
 import { reindexAll } from './upkeep/reindex.ts'
 
@@ -75,10 +76,6 @@ function parseAddress(text: string): Address {
   if (match === null || port > 65535)
     throw new InvalidArgumentError('expected HOST:PORT, such as 127.0.0.1:8420')
   return { host: match[1] ?? (match[2] === undefined || match[2] === '' ? '127.0.0.1' : match[2]), port }
-}
-
-function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127(?:\.[0-9]{1,3}){3}$/.test(host)
 }
 
 async function serve({ data, listen, auth, logLevel }: ServeOptions): Promise<void> {

@@ -13,6 +13,7 @@ import { type Logger, pino } from 'pino'
 import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
 import { createApp } from './app.ts'
 import { type DataLock, lockDataDir } from './data-lock.ts'
+import { Connections } from './http/connections.ts'
 import { defaultPatience, type Patience } from './http/context.ts'
 import { MemoryBudget } from './http/memory-budget.ts'
 import { targetForLog } from './http/request-target.ts'
@@ -96,11 +97,16 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       downloads,
     },
     log,
+    host: options.host ?? '127.0.0.1',
     patience: { ...defaultPatience, ...options.patience },
     isStopping: () => isStopping,
   })
   const requests = new OpenRequests(app.callback(), log)
-  const server = serverFor(requests.handle)
+  const server = serverFor((request, response) => {
+    connections.began(request, response)
+    requests.handle(request, response)
+  })
+  const connections = new Connections(server, log)
   await listen(server, options.port ?? 8420, options.host ?? '127.0.0.1')
   const { address, family, port } = server.address() as AddressInfo
   const host = family === 'IPv6' ? `[${address}]` : address
@@ -108,7 +114,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   let closing: Promise<void> | undefined
   const close = async (): Promise<void> => {
     isStopping = true
-    await closeServer(server, options.drainMs ?? 30_000)
+    await closeServer(server, connections, options.drainMs ?? 30_000)
     // The process must not end here for want of anything to do: the timer keeps it. A long walk does not end with its connection, but with the store that it reads.
     await requests.settled(settleMs)
     try {
@@ -177,6 +183,8 @@ function serverFor(handle: Handle): Server {
   const server = createServer({
     requestTimeout: 0,
     headersTimeout: 30_000,
+    // Refused by own-origin.ts, with a problem document.
+    requireHostHeader: false,
     keepAliveTimeout: 65_000,
     // A path of 4,096 bytes, percent-encoded, and the other headers.
     maxHeaderSize: 64 * 1024,
@@ -198,11 +206,11 @@ async function listen(server: Server, port: number, host: string): Promise<void>
   })
 }
 
-async function closeServer(server: Server, drainMs: number): Promise<void> {
+async function closeServer(server: Server, connections: Connections, drainMs: number): Promise<void> {
   const cut = setTimeout(() => server.closeAllConnections(), drainMs)
   await new Promise<void>((resolve) => {
     server.close(() => resolve())
-    server.closeIdleConnections()
+    connections.closeWhenIdle()
   })
   clearTimeout(cut)
 }

@@ -13,7 +13,7 @@ afterAll(() => server.stop())
 const head = (method: string, path: string, headers: Record<string, string | number>): string =>
   [
     `${method} /home/${path} HTTP/1.1`,
-    'Host: x',
+    'Host: localhost',
     ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
     '',
     '',

@@ -142,7 +142,9 @@ describe('a path below a directory', () => {
     // fetch would resolve dot segments by itself; encoded ones as well.
     const { RawConnection } = await import('./requests.ts')
     const raw = await RawConnection.open(server.url)
-    raw.send(`GET /home/dirs/${tree.root.id}/${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+    raw.send(
+      `GET /home/dirs/${tree.root.id}/${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`,
+    )
     const text = await raw.end()
     expect(text).toContain(`HTTP/1.1 ${expected.slice(0, 3)}`)
     expect(text).toContain(`urn:chunkdav:problem:${expected.slice(4)}`)

@@ -220,6 +220,62 @@ describe('an object that is here takes memory of the budget while it is decoded,
   })
 })
 
+test.each([
+  ['a malformed header', 'GET / HTTP/1.1\r\nHost: localhost\r\nbad header\r\n\r\n'],
+  ['no HTTP at all', 'hello\r\n\r\n'],
+  ['endless headers', `GET / HTTP/1.1\r\nHost: localhost\r\nA: ${'x'.repeat(70_000)}\r\n\r\n`],
+  ['no Host', 'GET / HTTP/1.1\r\nConnection: close\r\n\r\n'],
+  [
+    'a malformed body',
+    `PUT /home/chunks/${chunk('x').id} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n`,
+  ],
+])('%s is answered by a problem document', async (_, text) => {
+  const answer = await answerTo(text)
+  expect(answer).toMatch(/^HTTP\/1\.1 400 [\s\S]*X-Request-Id: [\s\S]*urn:chunkdav:problem:in/i)
+})
+
+describe('a receiver for this machine is not there for the web pages that its user looks at', () => {
+  const ask = (headers: string): Promise<string> =>
+    answerTo(`GET /-/health HTTP/1.1\r\n${headers}Connection: close\r\n\r\n`)
+
+  test.each([
+    ['another name, pointed here', 'Host: evil.example:8420\r\n'],
+    ['an address that begins alike', 'Host: 127.0.0.1.evil.example\r\n'],
+    ['a page of elsewhere', 'Host: localhost\r\nOrigin: http://evil.example\r\n'],
+    ['a page without a place', 'Host: localhost\r\nOrigin: null\r\n'],
+  ])('%s', async (_, headers) => {
+    expect(await ask(headers)).toMatch(/^HTTP\/1\.1 400 [\s\S]*urn:chunkdav:problem:invalid-request/)
+  })
+
+  test.each([['localhost'], ['LOCALHOST:8420'], ['127.0.0.1:1'], ['127.9.9.9'], ['[::1]:8420']])(
+    'it is there as %s',
+    async (host) => {
+      expect(await ask(`Host: ${host}\r\n`)).toMatch(/^HTTP\/1\.1 200 /)
+      expect(await ask(`Host: ${host}\r\nOrigin: http://${host}\r\n`)).toMatch(/^HTTP\/1\.1 200 /)
+    },
+  )
+
+  test('one that listens for others has any name', async () => {
+    await using open = await startReceiver({ unobserved: true, host: '0.0.0.0' })
+    const raw = await RawConnection.open(`http://127.0.0.1:${open.receiver.port}`)
+    raw.send('GET /-/health HTTP/1.1\r\nHost: backup.example\r\nConnection: close\r\n\r\n')
+    expect(await raw.end()).toMatch(/^HTTP\/1\.1 200 /)
+  })
+})
+
+test.each([
+  ['nothing', ''],
+  ['half of a head', 'GET / HTTP/1.1\r\nHo'],
+])('a connection that has sent %s does not hold up the stop', async (_, text) => {
+  await using slow = await startReceiver({ unobserved: true, drainMs: 20_000 })
+  const raw = await RawConnection.open(slow.url)
+  raw.send(text)
+  await new Promise((resolve) => setTimeout(resolve, 30))
+  const started = performance.now()
+  await slow.receiver.close()
+  expect(performance.now() - started).toBeLessThan(5000)
+})
+
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5))
 }

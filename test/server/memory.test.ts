@@ -76,7 +76,7 @@ test('a client that waits for memory is not told to continue before there is som
   const [slow, next] = [await RawConnection.open(server.url), await RawConnection.open(server.url)]
   const [a, b] = [chunk(noise(MiB, 301)), chunk(noise(MiB, 302))]
   const head = (id: string): string =>
-    `PUT /home/chunks/${id} HTTP/1.1\r\nHost: x\r\nContent-Length: ${MiB}\r\nExpect: 100-continue\r\n\r\n`
+    `PUT /home/chunks/${id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${MiB}\r\nExpect: 100-continue\r\n\r\n`
   slow.send(head(a.id))
   await slow.until('100 Continue')
   next.send(head(b.id))
@@ -100,7 +100,9 @@ test('a client that does not read its fetch is waited for: blocks are read as it
   const raw = await RawConnection.open(server.url)
   raw.socket.pause()
   const body = JSON.stringify({ ids: items.map(({ id }) => id) })
-  raw.send(`POST /home/chunks/fetch HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+  raw.send(
+    `POST /home/chunks/fetch HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+  )
   await new Promise((resolve) => setTimeout(resolve, 300))
   // The kernels' socket buffers take some MiB.
   expect(read).toBeLessThan(20)

@@ -174,11 +174,11 @@ describe('stop', () => {
       await fetch(`${url}/home/`, { method: 'MKCOL' })
       const item = chunk(noise(100_000, 71))
       const idle = await RawConnection.open(url)
-      idle.send('GET /-/health HTTP/1.1\r\nHost: x\r\n\r\n')
+      idle.send('GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n')
       await idle.until('"ok"')
       const raw = await RawConnection.open(url)
       raw.send(
-        `PUT /home/chunks/${item.id} HTTP/1.1\r\nHost: x\r\nContent-Length: ${item.bytes.length}\r\n\r\n`,
+        `PUT /home/chunks/${item.id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${item.bytes.length}\r\n\r\n`,
       )
       raw.send(item.bytes.subarray(0, 50_000))
       await new Promise((resolve) => setTimeout(resolve, 100))
@@ -198,7 +198,8 @@ describe('stop', () => {
   test('a second signal ends it at once', async () => {
     const { child, ended, url } = await serve()
     const raw = await RawConnection.open(url)
-    raw.send('PUT /home/chunks/x HTTP/1.1\r\nHost: x\r\nContent-Le')
+    await fetch(`${url}/home/`, { method: 'MKCOL' })
+    raw.send(`PUT /home/chunks/${chunk('x').id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n`)
     await new Promise((resolve) => setTimeout(resolve, 50))
     child.kill('SIGTERM')
     await new Promise((resolve) => setTimeout(resolve, 100))
