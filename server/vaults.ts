@@ -13,8 +13,8 @@ export interface Vault {
   readonly catalog: Catalog
 }
 
-/** A file system's own folders, such as lost+found, are no vaults. */
-function isVaultName(name: string): boolean {
+/** Whether a folder below `vaults/` can be a vault: a file system's own, such as lost+found, are none. */
+export function isVaultName(name: string): boolean {
   try {
     parseVaultName(name)
     return true

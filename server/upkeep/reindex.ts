@@ -4,6 +4,7 @@ import { Problem } from '../../protocol/problem.ts'
 import { ContentIndex } from '../store/content-index.ts'
 import { PackChunkStore, type PackChunkStoreOptions } from '../store/pack-chunk-store.ts'
 import type { DamagedStretch } from '../store/recovery.ts'
+import { isVaultName } from '../vaults.ts'
 
 export interface ReindexReport {
   readonly packs: number
@@ -48,7 +49,7 @@ async function vaultNames(dataDir: string): Promise<string[]> {
   try {
     const folders = await readdir(join(dataDir, 'vaults'), { withFileTypes: true })
     const names = folders.filter((folder) => folder.isDirectory()).map(({ name }) => name)
-    return names.sort()
+    return names.filter(isVaultName).sort()
   } catch (cause) {
     if (!(cause instanceof Error && 'code' in cause && cause.code === 'ENOENT')) throw cause
     throw new Problem('vault-not-found', `${dataDir} has no folder "vaults"; is it a data directory?`, {
