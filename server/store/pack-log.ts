@@ -331,10 +331,13 @@ function notReady(): Problem {
   return new Problem('unavailable', 'the store is not open')
 }
 
-/** What an error of the disk means to whoever runs the receiver. Not for defects: those pass through. */
+/**
+ * What went wrong, for whoever runs the receiver. A defect of ours is one too, `internal-error`: others wait
+ * to hear of it, and what was half done must be undone all the same.
+ */
 function storageProblem(cause: unknown, what: string): Problem {
   if (isProblem(cause)) return cause
-  if (!(cause instanceof Error) || !('code' in cause)) throw cause
+  if (!(cause instanceof Error) || !('code' in cause)) return new Problem('internal-error', what, { cause })
   const full = cause.code === 'ENOSPC' || cause.code === 'EDQUOT'
   return new Problem(full ? 'insufficient-storage' : 'unavailable', `${what}: ${cause.message}`, { cause })
 }

@@ -8,13 +8,18 @@ export class FaultyFiles implements FileLayer {
   /** `call name` in the order in which the calls succeeded. */
   readonly calls: string[] = []
   openFiles = 0
-  readonly #faults: { call: Call; code: string; times: number }[] = []
+  readonly #faults: { call: Call; code: string | undefined; times: number }[] = []
   #gate: Promise<void> | undefined
   #writeGate: Promise<void> | undefined
 
   /** The next `times` calls of this kind fail with `code`; a write gets half of its bytes down first. */
   fail(call: Call, code: string, times = 1): void {
     this.#faults.push({ call, code, times })
+  }
+
+  /** The next call of this kind fails as code with a defect does. */
+  failByDefect(call: Call): void {
+    this.#faults.push({ call, code: undefined, times: 1 })
   }
 
   /** Every datasync waits until the returned function is called. */
@@ -106,6 +111,7 @@ export class FaultyFiles implements FileLayer {
       return
     }
     fault.times--
+    if (fault.code === undefined) throw new RangeError(`injected into ${call} of ${name}`)
     throw Object.assign(new Error(`${fault.code}: injected into ${call} of ${name}`), { code: fault.code })
   }
 }

@@ -38,6 +38,20 @@ async function reopen(): Promise<void> {
   store = await subject.open()
 }
 
+describe('a defect in the writing', () => {
+  it('keeps nobody waiting, leaves nothing behind, and the store goes on', async () => {
+    const [a, b, c] = [sampleChunk(1000), sampleChunk(1001), sampleChunk(1002)] as const
+    files.failByDefect('write')
+    const puts = [store.put(await sampleBlock([a])), store.put(await sampleBlock([b]))]
+    const ends = await Promise.allSettled(puts)
+    assert.ok(ends.some((end) => end.status === 'rejected' && end.reason.code === 'internal-error'))
+    assert.ok(faults.some(({ cause }) => cause instanceof RangeError))
+    assert.deepEqual(await store.put(await sampleBlock([c])), ['stored'])
+    await reopen()
+    await expectHeld(store, [c])
+  })
+})
+
 describe('flush', () => {
   it('syncs the bytes, then the names, and only then the index knows', async () => {
     const chunk = sampleChunk(1000)
