@@ -3,7 +3,11 @@
  * leave alone though nothing refers to it yet. One file per open checkpoint, of binary ids (33 bytes each)
  * one behind the other, duplicates and all. It is created with the checkpoint and never by an append, so
  * that an append that comes too late finds nothing to append to. Recovery: the file is cut to whole ids.
- * No fsync: after a power cut what was not durable is not there to be collected either.
+ *
+ * Appends survive kill -9. There is no fsync: after a power cut the end of the log may be missing, also of
+ * ids whose chunks were durable long before and were only asked about. So garbage collection must not rely
+ * on the log of a checkpoint that was open when the machine went down: until such a checkpoint is committed
+ * or deleted it keeps everything that was there. A commit needs no log: it walks, and finds what is gone.
  */
 
 import { constants } from 'node:fs'
