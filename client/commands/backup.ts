@@ -92,6 +92,7 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   const paths = args.slice(0, -1)
   if (paths.length === 0)
     throw new Problem('usage', 'name what to back up, then the URL of the vault; see chunkdav backup --help')
+  if (paths.includes('')) throw new Problem('usage', 'one of the paths is empty')
   const location = parseVaultUrl(url)
   const name = parseSourceName(
     options.source ?? defaultSourceName(context.hostName, context.workingFolder, paths),

@@ -1,5 +1,6 @@
 /** What commands tell: JSON objects for scripts, and the line that an error becomes. */
 import { isProblem, type Problem, type ProblemCode } from '../../protocol/problem.ts'
+import { errnoReason, isSystemError } from '../errno.ts'
 import type { CommandContext, ExitCode } from './context.ts'
 
 /** One line of `--json`. */
@@ -56,29 +57,10 @@ export function parsePath(text: string): Buffer {
   return Buffer.concat(pieces)
 }
 
-/** Plain words for what the system says most often about a file. */
-const reasons: Readonly<Record<string, string>> = {
-  EACCES: 'permission denied',
-  EBUSY: 'it is in use',
-  EIO: 'the disk reports an I/O error',
-  EISDIR: 'it is a directory',
-  ELOOP: 'a symlink stands there',
-  EMFILE: 'too many files are open',
-  ENAMETOOLONG: 'its path is too long',
-  ENFILE: 'too many files are open',
-  ENODEV: 'there is no such device',
-  ENOENT: 'no such file or directory',
-  ENOTDIR: 'not a directory',
-  ENXIO: 'there is no such device',
-  EPERM: 'not permitted',
-  ESTALE: 'the network file system has lost it',
-  ETIMEDOUT: 'the network file system does not answer',
-}
-
 /** A problem's detail for people. What the system says comes as `EACCES` or `EACCES: …, open 'path'`: the path is told already. */
 export function reasonOf(detail: string): string {
   const errno = /^(E[A-Z][A-Z0-9]+)(?=$|:)/.exec(detail)?.[1]
-  return errno === undefined ? oneLine(detail) : (reasons[errno] ?? errno)
+  return errno === undefined ? oneLine(detail) : errnoReason(errno)
 }
 
 /** Tells what went wrong with one path, as it happens. An `id` is that of the chunk or object at fault. */
@@ -112,6 +94,9 @@ export function exitCodeOf(thrown: unknown): ExitCode {
 export function lineOf(thrown: unknown): string {
   const error = originalOf(thrown)
   if (isProblem(error)) return oneLine(error.message)
+  if (isSystemError(error)) {
+    return oneLine(`${error.path ?? error.syscall}: ${errnoReason(error.code)}`)
+  }
   if (error instanceof Error) {
     return oneLine(`unexpected ${error.name}: ${error.message}; please report this`)
   }

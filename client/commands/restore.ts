@@ -14,6 +14,7 @@ import { plural, tellProblem } from './report.ts'
 import {
   collectPath,
   jsonOption,
+  notEmpty,
   parseCheckpointOption,
   sourceOption,
   vaultArgument,
@@ -47,7 +48,11 @@ export function registerRestore(program: Command, context: CommandContext): void
     .command('restore')
     .description('Restore a backup, or some of its paths')
     .argument(...vaultArgument)
-    .requiredOption('--to <dir>', 'where to: a directory, or a file for a backup of one stream, or - ')
+    .requiredOption(
+      '--to <dir>',
+      'where to: a directory, or a file for a backup of one stream, or - ',
+      notEmpty,
+    )
     .option(...sourceOption)
     .option('--checkpoint <n>', 'which one: its number, or latest', parseCheckpointOption, 'latest')
     .option('--include <path>', 'only this path and what is below it (repeatable)', collectPath, [])

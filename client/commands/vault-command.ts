@@ -47,7 +47,13 @@ function parseNumber(text: string, otherwise: string): number {
 
 /** Collects a repeatable path option. */
 export function collectPath(text: string, before: Buffer[]): Buffer[] {
-  return [...before, parsePath(text)]
+  return [...before, parsePath(notEmpty(text))]
+}
+
+/** A word that must say something: an empty one comes of a variable that is not set. */
+export function notEmpty(text: string): string {
+  if (text === '') throw new InvalidArgumentError('It must not be empty.')
+  return text
 }
 
 /** The root of a checkpoint that has a tree; Problem `usage` when it is one stream. */

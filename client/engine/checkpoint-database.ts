@@ -23,12 +23,14 @@
  *
  * One process at a time: LevelDB's lock. Problem `in-use` otherwise.
  */
-import { mkdir, rm, stat, writeFile } from 'node:fs/promises'
+import { rm, stat, writeFile } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { Level } from 'level'
 import type { Id } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { Entry, Part } from '../../protocol/schema.ts'
+import { errnoReason, isSystemError } from '../errno.ts'
+import { makeFolder } from '../make-folder.ts'
 
 export interface EntryRecord {
   /** As it stands in the directory object; absent in a directory's record while it is dirty. */
@@ -86,7 +88,7 @@ export class CheckpointDatabase {
     try {
       if (await exists(markerOf(folder))) await rm(folder, { recursive: true, force: true })
       await rm(markerOf(folder), { force: true })
-      await mkdir(folder, { recursive: true, mode: 0o700 })
+      makeFolder(folder, 0o700)
     } catch (cause) {
       throw unusable(folder, cause)
     }
@@ -282,10 +284,11 @@ async function exists(path: string): Promise<boolean> {
 }
 
 function unusable(folder: string, cause: unknown): Problem {
-  const { message } = ((cause as Error).cause ?? cause) as Error
+  const inner = (cause as Error).cause ?? cause
+  const reason = isSystemError(inner) ? errnoReason(inner.code) : (inner as Error).message
   return new Problem(
     'destination-failed',
-    `cannot keep what is remembered of backups in ${folder}: ${message}`,
+    `cannot keep what is remembered of backups in ${folder}: ${reason}; CHUNKDAV_STATE_DIR may name another folder`,
     { cause },
   )
 }

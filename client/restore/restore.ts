@@ -9,11 +9,13 @@
  * path is noted and the rest goes on. A run that was killed is taken up by running it again: what stands
  * rightly is kept, of a large file the chunks that stand rightly.
  */
-import { lstatSync, mkdirSync, realpathSync } from 'node:fs'
+import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { hashId } from '../../protocol/hash.ts'
 import { Problem } from '../../protocol/problem.ts'
-import type { CheckpointState } from '../../protocol/schema.ts'
+import type { Attributes, CheckpointState } from '../../protocol/schema.ts'
+import { errnoReason, isSystemError } from '../errno.ts'
+import { makeFolder } from '../make-folder.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
 import { ChunkReader } from './chunk-reader.ts'
 import { type FileStep, FileWriter } from './file-writer.ts'
@@ -31,9 +33,9 @@ export interface RestoreOptions {
   /** A committed one. */
   readonly checkpoint: CheckpointState
   /**
-   * The directory to restore into; made when it is not there. It gets the attributes of the backup's root,
-   * unless it was there and `include` asks for some paths only. For a checkpoint that is one stream, the file
-   * to write; when a directory stands there, the file gets the source's name in it.
+   * The directory to restore into. Made when it is not there, and then it gets the attributes of the backup's
+   * root; one that is there keeps its own. For a checkpoint that is one stream, the file to write; when a
+   * directory stands there, the file gets the source's name in it.
    */
   readonly to: string
   /** Only what is at or below these paths in the backup. */
@@ -114,16 +116,16 @@ interface Plan {
 }
 
 function planTree(
-  { to, checkpoint, include = [] }: RestoreOptions,
+  { to, checkpoint }: RestoreOptions,
   id: NonNullable<CheckpointState['root']>,
   filter: IncludeFilter,
   settings: ConstructorParameters<typeof TreeRestore>[0],
 ): Plan {
   const { log } = settings
-  // Somebody who fetches a path into /tmp does not mean that /tmp gets the owner and mode of the backup's root.
-  const isTheirs = include.length > 0 && lookAt(Buffer.from(to)) !== undefined
-  const attributes = isTheirs ? undefined : checkpoint.attributes
-  const root = RestoredDirectory.root(openDestination(to), attributes, (directory, error) =>
+  const { path, made } = openDestination(to)
+  // Somebody who restores into /tmp does not mean that /tmp gets the owner and mode of the backup's root.
+  const attributes = made ? realAttributes(checkpoint) : undefined
+  const root = RestoredDirectory.root(path, attributes, (directory, error) =>
     log.failed(directory.shownPath, error),
   )
   log.counts.directories++
@@ -131,17 +133,27 @@ function planTree(
   return { root, steps: tree.steps(root, id, filter), leftover: () => tree.leftover() }
 }
 
-/** The destination's real path; made with its parents when it is not there. */
-function openDestination(to: string): Buffer {
+/** The root's attributes, unless the root was made up to hold several sources or a stream. */
+function realAttributes({ attributes }: CheckpointState): Attributes | undefined {
+  return attributes?.mtimeNs === '0' ? undefined : attributes
+}
+
+/** The destination's real path, and whether it had to be made. */
+function openDestination(to: string): { path: Buffer; made: boolean } {
+  return atDestination(to, () => {
+    const made = makeFolder(to, 0o700)
+    return { path: realpathSync(to, 'buffer'), made }
+  })
+}
+
+/** Does `work` at `to`; what the system says against it becomes Problem `destination-failed`. */
+function atDestination<T>(to: string, work: () => T): T {
   try {
-    mkdirSync(to, { recursive: true, mode: 0o700 })
-    return realpathSync(to, 'buffer')
+    return work()
   } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException
-    if (code === undefined) throw cause
-    throw new Problem('destination-failed', `${to} cannot be made or opened as a directory (${code})`, {
-      cause,
-    })
+    if (!isSystemError(cause)) throw cause
+    const text = `cannot restore to ${to}: ${errnoReason(cause.code)}; choose another place with --to`
+    throw new Problem('destination-failed', text, { cause })
   }
 }
 
@@ -150,10 +162,10 @@ function planStream(options: RestoreOptions, objects: ObjectReader, log: Restore
   if (include.length > 0)
     throw new Problem('usage', 'this checkpoint is one stream; --include does not apply')
   const to = resolve(options.to)
-  const isDirectory = lstatSync(to, { throwIfNoEntry: false })?.isDirectory() ?? false
+  const isDirectory = atDestination(to, () => lookAt(Buffer.from(to)))?.isDirectory() ?? false
   const folder = isDirectory ? to : resolve(to, '..')
   const name = Buffer.from(isDirectory ? checkpoint.source : to.slice(folder.length).replace(/^\//, ''))
-  const root = RestoredDirectory.root(openDestination(folder), undefined, () => {})
+  const root = RestoredDirectory.root(openDestination(folder).path, undefined, () => {})
   return { root, steps: streamSteps(options, objects, log, root, name) }
 }
 

@@ -63,9 +63,8 @@ export class RestoredDirectory {
     this.#parent?.begin()
   }
 
-  /** The destination itself, which exists. */
+  /** The destination itself, which exists. With `attributes` it gets them in the end. */
   static root(path: Buffer, attributes: Attributes | undefined, failed: AttributesFailed): RestoredDirectory {
-    if (attributes !== undefined) makeWritable(path)
     const shownPath = Buffer.alloc(0)
     return new RestoredDirectory({ fresh: false, shownPath, path, parent: undefined, attributes, failed })
   }

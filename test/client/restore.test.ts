@@ -1,6 +1,6 @@
-import { lstatSync, mkdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { lstatSync, mkdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs'
 import { open, readdir } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { RestoreProblem } from '../../client/restore/restore-log.ts'
@@ -240,6 +240,43 @@ describe('what comes back', () => {
   })
 })
 
+describe('the destination itself', () => {
+  test.each([{ include: [] }, { include: [Buffer.from('a')] }, { overwrite: true }])(
+    'keeps its own mode and time when it is there, else gets those of the root: %j',
+    async (options) => {
+      const checkpoint = await fixture.commit([await fixture.file('a', 'A')])
+      mkdirSync(fixture.at('theirs'), { mode: 0o711 })
+      const { uid } = lstatSync(fixture.at('theirs'))
+      await fixture.restore(checkpoint, { ...options, to: fixture.at('theirs') })
+      expect(lstatSync(fixture.at('theirs'))).toMatchObject({ uid })
+      expect(lstatSync(fixture.at('theirs')).mode & 0o7777).toBe(0o711)
+      expect(Date.now() - lstatSync(fixture.at('theirs')).mtimeMs).toBeLessThan(60_000)
+      await fixture.restore(checkpoint, { ...options, to: fixture.at('made', 'deep') })
+      expectAttributes(fixture.at('made', 'deep'), plainDirectory.mode, plainDirectory.mtimeNs)
+    },
+  )
+
+  test('gets no attributes that were made up for several sources', async () => {
+    const madeUp = { ...plainDirectory, mode: 0o755, uid: 0, gid: 0, mtimeNs: '0' }
+    await fixture.restore(await fixture.commit([await fixture.file('a', 'A')], madeUp))
+    expect(Date.now() - lstatSync(fixture.at('out')).mtimeMs).toBeLessThan(60_000)
+  })
+
+  test.each([
+    ['file/below', ['ENOTDIR']],
+    ['file', ['EEXIST']],
+    // Node's recursive mkdir never returned here.
+    ['/proc/chunkdav/deep', ['ENOENT', 'EROFS', 'EACCES']],
+  ])('that cannot be made: %s', async (to, codes) => {
+    const checkpoint = await fixture.commit([await fixture.file('a', 'A')])
+    writeFileSync(fixture.at('file'), '')
+    const error = await fixture
+      .restore(checkpoint, { to: resolve(fixture.at(), to) })
+      .catch((thrown) => thrown)
+    expect([error.code, codes.includes(error.cause.code)]).toEqual(['destination-failed', true])
+  })
+})
+
 describe('--include', () => {
   const tree = async () =>
     fixture.commit([
@@ -263,16 +300,6 @@ describe('--include', () => {
     expect(summary.problems).toBe(0)
     expect(await listing(fixture.at('out'))).toEqual(expected)
     expect(fixture.client.counters.bytesReceived - before).toBeLessThan(100_000)
-  })
-
-  test('a destination that is there keeps its own mode and time; one that is made gets those of the root', async () => {
-    const checkpoint = await tree()
-    const include = [Buffer.from('docs/a')]
-    mkdirSync(fixture.at('theirs'), { mode: 0o711 })
-    await fixture.restore(checkpoint, { include, to: fixture.at('theirs') })
-    expect(lstatSync(fixture.at('theirs')).mode & 0o7777).toBe(0o711)
-    await fixture.restore(checkpoint, { include, to: fixture.at('made') })
-    expectAttributes(fixture.at('made'), plainDirectory.mode, plainDirectory.mtimeNs)
   })
 
   test('what is not there is a problem, and the rest is restored', async () => {
