@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module'
 import { homedir, hostname, platform } from 'node:os'
 import { join } from 'node:path'
-import { Command, CommanderError } from 'commander'
+import { type Argument, Command, CommanderError, Help, type Option } from 'commander'
 import { Problem } from '../protocol/problem.ts'
 import { registerBackup } from './commands/backup.ts'
 import { registerCheckpoints } from './commands/checkpoints.ts'
@@ -40,14 +40,30 @@ export async function main(argv: string[]): Promise<void> {
     if (error.code === 'EPIPE') process.exit(1)
     throw error
   })
+  const workingFolder = currentFolder()
+  if (workingFolder === undefined) {
+    process.stderr.write('chunkdav: the working directory is not there any more; change to another one\n')
+    process.exitCode = 1
+    return
+  }
   process.exitCode = await runCli(argv, {
     stdout: process.stdout,
     stderr: process.stderr,
     stderrIsTerminal: process.stderr.isTTY === true,
     env: process.env,
-    workingFolder: process.cwd(),
+    workingFolder,
     signal: controller.signal,
   })
+}
+
+/** Undefined when it has been removed. */
+function currentFolder(): string | undefined {
+  try {
+    return process.cwd()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error
+    return undefined
+  }
 }
 
 /** Runs one command against `streams` and returns what the process is to end with. Never rejects. */
@@ -62,7 +78,7 @@ export async function runCli(argv: readonly string[], from: CliProcess): Promise
     return exitCode
   } catch (error) {
     if (error instanceof CommanderError) return refuse(error, argv, json ? context.emit : undefined, context)
-    context.warn(lineOf(error))
+    context.warn(asCalled(lineOf(error), context))
     if (json) context.emit(errorEvent(error))
     return exitCodeOf(error)
   }
@@ -81,7 +97,7 @@ function refuse(
   const what = error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
   const known = commandNames.includes(command) ? ` ${command}` : ''
   const text = `${what.replace(/\.$/, '')}; see chunkdav${known} --help`
-  context.warn(text)
+  context.warn(asCalled(text, context))
   emit?.(errorEvent(new Problem('usage', text, { cause: error })))
   return 2
 }
@@ -92,14 +108,17 @@ function jsonWanted(argv: readonly string[]): boolean {
 }
 
 function contextOf(from: CliProcess, exitWith: (code: ExitCode) => void): CommandContext {
-  const { stdout, stderr, stderrIsTerminal, env, workingFolder, signal } = from
+  const { stdout, stderr, stderrIsTerminal, env, signal } = from
+  const isScript = isOwnScript(env)
   const homeFolder = env.HOME || homedir()
   return {
     stdout,
     stderr,
     stderrIsTerminal,
     stateFolder: stateFolderOf(env, homeFolder),
-    workingFolder,
+    // npm runs a script in the package's folder, wherever the user is.
+    workingFolder: (isScript ? env.INIT_CWD : undefined) || from.workingFolder,
+    program: isScript ? 'npm run -s chunkdav --' : 'chunkdav',
     hostName: hostname(),
     homeFolder,
     signal,
@@ -111,6 +130,16 @@ function contextOf(from: CliProcess, exitWith: (code: ExitCode) => void): Comman
   }
 }
 
+/** Whether `npm run chunkdav` in a checkout started this. A script of another package, that calls us, did not. */
+function isOwnScript(env: CliProcess['env']): boolean {
+  return env.npm_package_name === 'chunkdav' && env.npm_lifecycle_event === 'chunkdav'
+}
+
+/** Text of ours with its commands as they are to be typed here. */
+function asCalled(text: string, { program }: CommandContext): string {
+  return program === 'chunkdav' ? text : text.replace(commandsInText, `${program} `)
+}
+
 /** XDG Base Directory Specification: state that should survive restarts; on macOS Apple's folder for it. */
 function stateFolderOf(env: CliProcess['env'], homeFolder: string): string {
   if (env.CHUNKDAV_STATE_DIR) return env.CHUNKDAV_STATE_DIR
@@ -120,6 +149,10 @@ function stateFolderOf(env: CliProcess['env'], homeFolder: string): string {
 }
 
 const commandNames = ['backup', 'restore', 'checkpoints', 'ls', 'diff']
+const commandsInText = new RegExp(
+  `\\bchunkdav (?=(?:serve|reindex|${commandNames.join('|')}|--help)\\b)`,
+  'g',
+)
 
 const help = `
 Examples:
@@ -137,9 +170,10 @@ function buildProgram(context: CommandContext): Command {
     .version(version(), '--version', 'print the version')
     .helpOption('-h, --help', 'print help')
     .exitOverride()
+    .configureHelp({ optionDescription, argumentDescription })
     .configureOutput({
-      writeOut: (text) => void context.stdout.write(text),
-      writeErr: (text) => void context.stderr.write(text),
+      writeOut: (text) => void context.stdout.write(asCalled(text, context)),
+      writeErr: (text) => void context.stderr.write(asCalled(text, context)),
       // Told in one line by `refuse`.
       outputError: () => {},
     })
@@ -151,6 +185,21 @@ function buildProgram(context: CommandContext): Command {
   registerLs(program, context)
   registerDiff(program, context)
   return program
+}
+
+const plainHelp = new Help()
+
+/** Defaults that say nothing, such as `false`, are not told. */
+function optionDescription(option: Option): string {
+  return saysNothing(option.defaultValue) ? option.description : plainHelp.optionDescription(option)
+}
+
+function argumentDescription(argument: Argument): string {
+  return saysNothing(argument.defaultValue) ? argument.description : plainHelp.argumentDescription(argument)
+}
+
+function saysNothing(value: unknown): boolean {
+  return value === false || value === '' || (Array.isArray(value) && value.length === 0)
 }
 
 /** bin.ts hands these to the server before this file is loaded; here they stand for --help alone. */

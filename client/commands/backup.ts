@@ -49,10 +49,15 @@ where it was when it is run again. chunkdav's own state is left out: the databas
 it has sent. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but some files could not be read (each is
 listed).`
 
+const excludeHelp =
+  'leave out what matches, as in .gitignore; a pattern with a slash is relative to the directory that is ' +
+  'backed up, of several paths to the root that holds them by their last names (repeatable)'
+
 /** Adds `backup` to the program. */
 export function registerBackup(program: Command, context: CommandContext): void {
   program
     .command('backup')
+    .usage('[options] <path...> <url>')
     .description('Back up files, directories, a block device, or standard input')
     .argument('<path...>', 'what to back up (- is standard input), then the URL of the vault')
     .option('--source <name>', 'what the backup is filed under (default: host name and path)')
@@ -63,7 +68,7 @@ export function registerBackup(program: Command, context: CommandContext): void 
     )
     .option('--scan-first', 'count everything before the first byte is read', false)
     .option('--verify-content', 'read every file, even those whose size and times are unchanged', false)
-    .option('--exclude <pattern>', 'leave out what matches, as in .gitignore (repeatable)', collect, [])
+    .option('--exclude <pattern>', excludeHelp, collect, [])
     .option('--exclude-from <file>', 'patterns from a file, one a line (repeatable)', collect, [])
     .option('--exclude-caches', 'leave out what is in directories that hold a CACHEDIR.TAG', false)
     .option('--one-file-system', 'do not cross into other file systems', false)
@@ -179,8 +184,13 @@ async function runEngine(
   })
   const timer = setInterval(() => {
     const { settled, seen, scanned } = engine.progress
-    const totals = scanned ? { filesTotal: seen.files, bytesTotal: seen.bytes } : {}
-    progress.update({ filesDone: settled.files, bytesDone: settled.bytes, ...totals })
+    progress.update({
+      filesDone: settled.files,
+      bytesDone: settled.bytes,
+      ...(scanned ? { filesTotal: seen.files } : {}),
+      // Of a stream nobody knows how long it is.
+      ...(scanned && seen.bytes >= settled.bytes ? { bytesTotal: seen.bytes } : {}),
+    })
   }, 200)
   try {
     return await engine.run()
@@ -220,6 +230,6 @@ function tell(
     context.warn(`${plural(problems, 'path')} could not be backed up rightly; each is listed above`)
   }
   context.say(
-    `Restore it with: chunkdav restore ${url} --source ${source} --to ${isStream && as === 'chunks' ? 'FILE' : 'DIR'}`,
+    `Restore it with: ${context.program} restore ${url} --source ${source} --to ${isStream && as === 'chunks' ? 'FILE' : 'DIR'}`,
   )
 }

@@ -11,7 +11,10 @@ export interface CommandContext {
   readonly stderrIsTerminal: boolean
   /** The folder of the client's own databases, absolute. Need not exist yet. */
   readonly stateFolder: string
+  /** What relative paths start at. */
   readonly workingFolder: string
+  /** How this program is called here, for hints: `chunkdav`, or the npm script of a checkout. */
+  readonly program: string
   readonly hostName: string
   /** The user's home folder. */
   readonly homeFolder: string

@@ -42,17 +42,17 @@ on when it is run again; what differs is reported, and replaced only with --over
 With --to - one file, or a backup of one stream, goes to standard output; messages go to standard error.
 Exit codes: 0 all restored, 1 something could not be (each path is listed), 2 wrong usage.`
 
+const toHelp =
+  'where to (required): a directory; for a list of chunks (backup --as chunks) of one stream, a file; ' +
+  'or - for standard output'
+
 /** Adds `restore` to the program. */
 export function registerRestore(program: Command, context: CommandContext): void {
   program
     .command('restore')
     .description('Restore a backup, or some of its paths')
     .argument(...vaultArgument)
-    .requiredOption(
-      '--to <dir>',
-      'where to: a directory, or a file for a backup of one stream, or - ',
-      notEmpty,
-    )
+    .requiredOption('--to <dir>', toHelp, notEmpty)
     .option(...sourceOption)
     .option('--checkpoint <n>', 'which one: its number, or latest', parseCheckpointOption, 'latest')
     .option('--include <path>', 'only this path and what is below it (repeatable)', collectPath, [])
@@ -158,12 +158,14 @@ function tell(
     counts.specials > 0 ? plural(counts.specials, 'fifo or device', 'fifos or devices') : '',
     counts.skipped > 0 ? `${plural(counts.skipped, 'socket or device', 'sockets or devices')} skipped` : '',
   ]
-  context.say(`Checkpoint ${checkpoint} of ${source} is restored to ${to}.`)
+  const whole = counts.problems === 0
+  const missed = `${plural(counts.problems, 'path')} could not be restored`
+  const outcome = whole ? `restored to ${to}` : `restored in part to ${to}: ${missed}`
+  context.say(`Checkpoint ${checkpoint} of ${source} is ${outcome}.`)
   context.say(`  ${parts.filter((part) => part !== '').join(', ')}`)
   context.say(
     `  ${prettyBytes(counts.bytes)} in all, ${prettyBytes(bytesReceived)} received, ${duration(durationMs / 1000)}`,
   )
-  if (counts.problems > 0) {
+  if (!whole)
     context.warn(`${plural(counts.problems, 'path')} could not be restored rightly; each is listed above`)
-  }
 }

@@ -1,6 +1,6 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { databaseFolder, ownStatePatterns } from '../../client/commands/own-state.ts'
 import { errorEvent, exitCodeOf, lineOf, reasonOf } from '../../client/commands/report.ts'
@@ -110,6 +110,43 @@ describe("the client's own state", () => {
   })
 })
 
+describe('run by npm', () => {
+  test.each([
+    ['chunkdav', 'chunkdav', 'inner', /Restore it with: npm run -s chunkdav -- restore /],
+    // A script of another package may have gone elsewhere before it calls us.
+    ['theirs', 'chunkdav', 'outer', /Restore it with: chunkdav restore /],
+    ['chunkdav', 'test', 'outer', /Restore it with: chunkdav restore /],
+  ])('package %s, script %s', async (name, script, file, hint) => {
+    const outer = tree('outer', { outer: 'o' })
+    const env = {
+      npm_package_name: name,
+      npm_lifecycle_event: script,
+      INIT_CWD: tree('outer/inner', { inner: 'i' }),
+    }
+    const source = `${name}-${script}`
+    const { code, out } = await runIn(outer, ['backup', '.', url, '--source', source], undefined, env)
+    expect([code, out]).toEqual([0, expect.stringMatching(hint)])
+    const { out: list } = await runIn(folder, ['ls', url, '--source', source])
+    expect(list.split('\n')).toContain(file)
+    const { err } = await runIn(outer, ['backup', url], undefined, env)
+    expect(err.includes('see npm run -s chunkdav -- backup --help')).toBe(file === 'inner')
+    rmSync(outer, { recursive: true })
+  })
+})
+
+describe('the state folder', () => {
+  test.each([
+    ['file/below', /not a directory; CHUNKDAV_STATE_DIR/],
+    ['/proc/chunkdav', /CHUNKDAV_STATE_DIR/],
+  ])('that cannot be made: %s', async (state, expected) => {
+    tree('small', { file: 'x' })
+    const stateFolder = resolve(folder, 'small', state)
+    const { code, err } = await runIn(folder, ['backup', 'small', url], stateFolder)
+    expect([code, err]).toEqual([1, expect.stringMatching(expected)])
+    expect(err).toMatch(/^chunkdav: [^\n]+\n$/)
+  })
+})
+
 describe('what is told', () => {
   test('a file name cannot forge a line', async () => {
     const evil = 'x\u001b[31mRED\nchunkdav: all is well'
@@ -148,6 +185,14 @@ describe('what is told', () => {
   ])('a failure while closing after a failure: %s', (_, error, line, code) => {
     expect([lineOf(error), exitCodeOf(error)]).toEqual([line, code])
     expect(errorEvent(error)).toMatchObject({ type: 'error', detail: line })
+  })
+
+  test.each([
+    ['open', 'EACCES', '/a/b: permission denied'],
+    ['connect', 'EWEIRD', '/a/b: EWEIRD'],
+  ])('what the system says is no defect of ours: %s %s', (syscall, code, line) => {
+    const error = Object.assign(new Error('x'), { syscall, code, path: '/a/b' })
+    expect([lineOf(error), exitCodeOf(error)]).toEqual([line, 1])
   })
 
   test('one is no many', async () => {

@@ -109,11 +109,12 @@ describe('a vault with two sources', () => {
     mkdirSync(join(folder, 'half'))
     writeFileSync(join(folder, 'half', 'new'), 'other')
     const command = ['restore', url, '--to', 'half', '--source', 'laptop']
-    const { code, err } = await run(...command)
+    const { code, out, err } = await run(...command)
     expect([code, err]).toEqual([
       1,
       expect.stringMatching(/^chunkdav: new: .*--overwrite.*\nchunkdav: 1 path could not/),
     ])
+    expect(out).toMatch(/ is restored in part to .*half: 1 path could not be restored\.\n/)
     const json = await run(...command, '--json')
     expect(events(json.out)).toMatchObject([
       { type: 'problem', path: 'new', code: 'destination-exists' },
@@ -159,7 +160,9 @@ test('help and version', async () => {
     expect((await run(command, '--help')).code).toBe(0)
   }
   for (const command of ['backup', 'restore', 'checkpoints', 'ls', 'diff']) {
-    expect((await run(command, '--help')).out).toMatch(/Examples:\n {2}chunkdav /)
+    const { out: help } = await run(command, '--help')
+    expect(help).toMatch(/Examples:\n {2}chunkdav /)
+    expect(help).not.toMatch(/default: (false|\[\]|"")/)
   }
   expect(await run('--version')).toMatchObject({ code: 0, out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) })
   expect(await run()).toMatchObject({ code: 2, out: '', err: expect.stringMatching(/^Usage: chunkdav/) })
@@ -180,6 +183,15 @@ describe('the program itself', () => {
     const serve = start('serve', '--listen', 'nonsense')
     expect(await serve.ended).toBe(2)
     expect(await serve.err).toMatch(/HOST:PORT/)
+  })
+
+  test('a working directory that is gone is told in one line', async () => {
+    const gone = join(folder, 'gone')
+    mkdirSync(gone)
+    const script = 'cd "$1" && rmdir "$1" && exec "$2" "$3" checkpoints x'
+    const child = spawn('sh', ['-c', script, 'sh', gone, process.execPath, bin])
+    const err = text(child.stderr)
+    expect(await err).toMatch(/^chunkdav: the working directory [^\n]+\n$/)
   })
 
   test('SIGINT stops a restore cleanly, and the same command goes on', async () => {

@@ -14,14 +14,19 @@ export class Sink extends Writable {
   }
 }
 
-/** Runs one command in `folder`, with its state in `folder`/state or in `stateFolder`. */
-export async function runIn(folder: string, argv: readonly string[], stateFolder = join(folder, 'state')) {
+/** Runs one command in `folder`, with its state in `folder`/state or in `stateFolder`, and more of an environment. */
+export async function runIn(
+  folder: string,
+  argv: readonly string[],
+  stateFolder = join(folder, 'state'),
+  more: Record<string, string> = {},
+) {
   const [stdout, stderr] = [new Sink(), new Sink()]
   const code = await runCli(argv, {
     stdout,
     stderr,
     stderrIsTerminal: false,
-    env: { HOME: folder, CHUNKDAV_STATE_DIR: stateFolder },
+    env: { HOME: folder, CHUNKDAV_STATE_DIR: stateFolder, ...more },
     workingFolder: folder,
     signal: new AbortController().signal,
   })
