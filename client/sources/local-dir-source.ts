@@ -20,7 +20,7 @@ import { workerModule } from './worker-module.ts'
 
 export interface LocalDirOptions extends Partial<ExcludeOptions> {
   readonly oneFileSystem?: boolean
-  /** Threads that read, cut and hash. Default: one per processor, at most four. */
+  /** Threads that read, cut and hash. Default: one for every two processors, at most four: zstd wants the others. */
   readonly readers?: number
 }
 
@@ -60,7 +60,11 @@ export class LocalDirSource implements Source {
       oneFileSystem: options.oneFileSystem ?? false,
     }
     const told = about({ paths: roots.map((root) => root.shown).join(' ') })
-    return new LocalDirSource(job, told, options.readers ?? Math.min(4, availableParallelism()))
+    return new LocalDirSource(
+      job,
+      told,
+      options.readers ?? Math.max(1, Math.min(4, availableParallelism() >> 1)),
+    )
   }
 
   async *scan(signal: AbortSignal): AsyncGenerator<readonly ScanEvent[], void, undefined> {
