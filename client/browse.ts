@@ -29,7 +29,7 @@ export async function* listPath(objects: ObjectReader, root: Id, path: Buffer): 
   let directory = root
   const names = namesOf(path)
   for (const [index, name] of names.entries()) {
-    const entry = await findEntry(objects, directory, name)
+    const entry = await objects.entryOf(directory, name)
     if (entry === undefined) throw new Problem('not-found', `the backup holds nothing at "${path}"`)
     folder = join(folder, name)
     if (entry.kind === 'directory') {
@@ -43,13 +43,6 @@ export async function* listPath(objects: ObjectReader, root: Id, path: Buffer): 
   for await (const page of objects.pages(directory)) {
     for (const entry of page) yield { path: join(folder, nameBytes(entry)), entry }
   }
-}
-
-async function findEntry(objects: ObjectReader, directory: Id, name: Buffer): Promise<Entry | undefined> {
-  for await (const page of objects.pages(directory)) {
-    for (const entry of page) if (nameBytes(entry).equals(name)) return entry
-  }
-  return undefined
 }
 
 /**

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry from 'p-retry'
 import { type Dispatcher, Pool } from 'undici'
 import { decodeProblem, isProblem, Problem } from '../protocol/problem.ts'
-import { cancelledBy, transportProblem } from './transport-problem.ts'
+import { cancelledBy, foreignServerText, transportProblem } from './transport-problem.ts'
 
 export interface TransportOptions {
   /** Connections at most, and so requests in flight. */
@@ -153,7 +153,8 @@ export class Transport {
     }
     this.#answered = true
     const incoming = this.#received(answer.body, signal)
-    if (answer.statusCode >= 400) throw await problemOf(answer, incoming)
+    if (answer.statusCode >= 400)
+      throw await problemOf(answer, incoming, method === 'HEAD' ? undefined : this.origin)
     return { status: answer.statusCode, headers: answer.headers, body: incoming }
   }
 
@@ -201,8 +202,19 @@ async function readWhole(body: AsyncIterable<Buffer>): Promise<Buffer> {
   return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces)
 }
 
-/** The problem that an answer tells of; `retryAfter` (seconds) is added when the answer says so. */
-async function problemOf(answer: Dispatcher.ResponseData, incoming: AsyncIterable<Buffer>): Promise<Problem> {
+/** What other servers say to requests that they have never heard of. */
+const foreignStatuses = [400, 404, 405, 501]
+
+/**
+ * The problem that an answer tells of; `retryAfter` (seconds) is added when the answer says so. `origin` is
+ * named when the answer tells none; it is absent for HEAD, whose answers have no body to tell anything.
+ */
+async function problemOf(
+  answer: Dispatcher.ResponseData,
+  incoming: AsyncIterable<Buffer>,
+  origin: string | undefined,
+): Promise<Problem> {
+  const { statusCode } = answer
   const bytes = await readWhole(incoming)
   let document: unknown
   try {
@@ -211,10 +223,12 @@ async function problemOf(answer: Dispatcher.ResponseData, incoming: AsyncIterabl
     // DAV errors are XML, and what stands between may answer HTML: then the status tells the code.
     if (!(error instanceof SyntaxError)) throw error
   }
-  const problem = decodeProblem(document, answer.statusCode)
+  const { code, message, extensions } = decodeProblem(document, statusCode)
+  const tellsType = typeof (document as { type?: unknown } | null | undefined)?.type === 'string'
+  const isForeign = origin !== undefined && !tellsType && foreignStatuses.includes(statusCode)
   const seconds = Number(answer.headers['retry-after'])
-  if (!Number.isFinite(seconds) || seconds <= 0) return problem
-  return new Problem(problem.code, problem.message, {
-    extensions: { ...problem.extensions, retryAfter: seconds },
+  const isTimed = Number.isFinite(seconds) && seconds > 0
+  return new Problem(code, isForeign ? foreignServerText(origin, statusCode) : message, {
+    extensions: isTimed ? { ...extensions, retryAfter: seconds } : extensions,
   })
 }

@@ -25,6 +25,7 @@ import { decompress } from '../protocol/zstd.ts'
 import { readBlocks } from './block-stream.ts'
 import type { TransportCounters, TransportOptions } from './http.ts'
 import { type IncomingAnswer, type OutgoingRequest, Transport } from './http.ts'
+import { foreignServerText } from './transport-problem.ts'
 import type { VaultLocation } from './vault-url.ts'
 
 /** What every method takes. */
@@ -435,7 +436,10 @@ export class ReceiverClient {
   }
 
   async #json<S extends TSchema>(of: S, request: OutgoingRequest, options: CallOptions): Promise<Static<S>> {
-    const { body } = await this.#send(request, options)
+    const { status, headers, body } = await this.#send(request, options)
+    if (String(headers['content-type'] ?? '').startsWith('text/html')) {
+      throw new Problem('protocol-violation', foreignServerText(this.location.origin, status))
+    }
     return schema.parseJson(of, body.toString('utf8'), 'protocol-violation')
   }
 

@@ -34,14 +34,7 @@ export async function selectCheckpoint(
   const committed = all.filter((checkpoint) => checkpoint.state === 'committed')
   const found = number === 'latest' ? committed.at(-1) : committed.find((each) => each.number === number)
   if (found !== undefined) return found
-  if (committed.length === 0) {
-    const sources = (await client.sources({ signal })).filter((other) => other !== source)
-    const known = sources.length === 0 ? '' : `; the vault has: ${sources.join(', ')}`
-    throw new Problem(
-      'checkpoint-not-found',
-      `${source} has no finished backup in ${client.location.shown}${known}`,
-    )
-  }
+  if (committed.length === 0) throw await noBackupOf(source, client, signal)
   const open = all.some((checkpoint) => checkpoint.number === number)
   const numbers = committed.map((checkpoint) => checkpoint.number)
   const shown = numbers.length > 10 ? `${numbers[0]} … ${numbers.slice(-8).join(', ')}` : numbers.join(', ')
@@ -49,4 +42,16 @@ export async function selectCheckpoint(
     'checkpoint-not-found',
     `checkpoint ${number} of ${source} ${open ? 'is not finished' : 'does not exist'}; there are: ${shown}`,
   )
+}
+
+/** The Problem of a source that has no backup in the vault: it names those that are there. */
+export async function noBackupOf(
+  source: string,
+  client: ReceiverClient,
+  signal?: AbortSignal,
+): Promise<Problem> {
+  const sources = (await client.sources({ signal })).filter((other) => other !== source)
+  const known = sources.length === 0 ? '' : `; the vault has: ${sources.join(', ')}`
+  const text = `${source} has no finished backup in ${client.location.shown}${known}`
+  return new Problem('checkpoint-not-found', text)
 }

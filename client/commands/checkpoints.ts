@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import prettyBytes from 'pretty-bytes'
 import type { CheckpointState } from '../../protocol/schema.ts'
 import { parseSourceName } from '../../protocol/url.ts'
+import { noBackupOf } from '../select-checkpoint.ts'
 import type { CommandContext } from './context.ts'
 import { plural } from './report.ts'
 import { jsonOption, vaultArgument, withVault } from './vault-command.ts'
@@ -40,6 +41,7 @@ async function list(
         else context.say(line(checkpoint))
       }
     }
+    if (source !== undefined && count === 0) throw await noBackupOf(source, client, signal)
     if (json) context.emit({ type: 'summary', sources: sources.length, checkpoints: count })
     else if (count === 0) context.say(`There are no backups in ${client.location.shown} yet.`)
   })

@@ -48,6 +48,14 @@ export class ObjectReader {
     }
   }
 
+  /** The entry of this name in a directory, if there is one. Throws as `pages` does. */
+  async entryOf(directory: Id, name: Buffer): Promise<Entry | undefined> {
+    for await (const page of this.pages(directory)) {
+      for (const entry of page) if (nameBytes(entry).equals(name)) return entry
+    }
+    return undefined
+  }
+
   async *#pages(id: Id, depth: number, soon: Soon): AsyncIterable<Entry[]> {
     if (depth > limits.maxPartDepth) throw new Problem('invalid-object', `${id} is nested too deeply`)
     const object: DirectoryObject = decodeDirectoryObject(await this.object(id, soon))

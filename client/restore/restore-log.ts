@@ -35,7 +35,7 @@ const maxKeptProblems = 1000
 /** Failures that the next file would meet too. */
 const fatalCodes = ['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EMFILE', 'ENFILE']
 /** What is wrong with the backup of one file or directory only. */
-const localCodes: readonly ProblemCode[] = [
+export const localCodes: readonly ProblemCode[] = [
   'chunk-not-found',
   'chunk-corrupt',
   'digest-mismatch',

@@ -12,18 +12,19 @@
 import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { hashId } from '../../protocol/hash.ts'
-import { Problem } from '../../protocol/problem.ts'
-import type { Attributes, CheckpointState } from '../../protocol/schema.ts'
+import type { Id } from '../../protocol/id.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import type { Attributes, CheckpointState, Entry } from '../../protocol/schema.ts'
 import { errnoReason, isSystemError } from '../errno.ts'
 import { makeFolder } from '../make-folder.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
 import { ChunkReader } from './chunk-reader.ts'
 import { type FileStep, FileWriter } from './file-writer.ts'
-import { IncludeFilter } from './include-filter.ts'
+import { IncludeFilter, namesOf } from './include-filter.ts'
 import { ObjectReader } from './object-reader.ts'
 import { orderedChunks } from './ordered-chunks.ts'
 import { lookAt, openRegular, partName } from './part-file.ts'
-import { type RestoreCounts, RestoreLog, type RestoreProblem } from './restore-log.ts'
+import { localCodes, type RestoreCounts, RestoreLog, type RestoreProblem } from './restore-log.ts'
 import { RestoredDirectory } from './restored-directory.ts'
 import { streamChunks } from './stream-restore.ts'
 import { fileSteps, TreeRestore } from './tree-restore.ts'
@@ -59,7 +60,8 @@ export interface RestoreSummary extends Readonly<RestoreCounts> {
 
 /**
  * Restores; resolves also when some paths could not be (see `problems`). Rejects with a Problem when
- * nothing more can be done: `transport-failed`, `destination-failed`, `cancelled`, … What was restored by
+ * nothing more can be done: `transport-failed`, `destination-failed`, `cancelled`, …, and `not-found` when the
+ * backup holds nothing of what `include` names: then nothing has been made. What was restored by
  * then stays, and running it again goes on from there. Memory is bounded, except for a path per group of hard links.
  */
 export async function restore(options: RestoreOptions): Promise<RestoreSummary> {
@@ -74,6 +76,9 @@ export async function restore(options: RestoreOptions): Promise<RestoreSummary> 
   }
   const objects = new ObjectReader(client, signal)
   const filter = IncludeFilter.of(options.include ?? [])
+  if (checkpoint.root !== undefined && options.include?.length) {
+    await requireAny(objects, checkpoint.root, options.include)
+  }
   const { root, steps, leftover } =
     checkpoint.root === undefined
       ? planStream(options, objects, log)
@@ -106,6 +111,31 @@ export async function restore(options: RestoreOptions): Promise<RestoreSummary> 
     problemList: log.problems,
     durationMs: performance.now() - startedAt,
   }
+}
+
+/** Problem `not-found` unless one of these paths, at least, stands in the tree below `root`. */
+async function requireAny(objects: ObjectReader, root: Id, include: readonly Buffer[]): Promise<void> {
+  for (const path of include) if (await mayHold(objects, root, namesOf(path))) return
+  const paths = include.map((path) => `"${path}"`).join(', ')
+  throw new Problem('not-found', `the backup holds nothing at ${paths}; nothing is restored`)
+}
+
+/** Whether something stands at this path. True where a damaged directory leaves it open: the walk tells that. */
+async function mayHold(objects: ObjectReader, root: Id, names: readonly Buffer[]): Promise<boolean> {
+  let directory: Id | undefined = root
+  for (const name of names) {
+    if (directory === undefined) return false
+    let entry: Entry | undefined
+    try {
+      entry = await objects.entryOf(directory, name)
+    } catch (error) {
+      if (isProblem(error) && localCodes.includes(error.code)) return true
+      throw error
+    }
+    if (entry === undefined) return false
+    directory = entry.kind === 'directory' ? entry.id : undefined
+  }
+  return true
 }
 
 interface Plan {

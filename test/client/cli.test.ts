@@ -1,5 +1,16 @@
 import { spawn } from 'node:child_process'
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
+import { createServer, type RequestListener } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -136,6 +147,8 @@ describe('a vault with two sources', () => {
     [['restore', '{url}', '--to', 'x', '--include', ''], 2, 'usage'],
     [['restore', '{url}', '--to', 'source/new/below', '--source', 'laptop'], 1, 'destination-failed'],
     [['backup', '', '{url}'], 2, 'usage'],
+    [['restore', '{url}', '--to', 'x', '--source', 'laptop', '--include', 'typo'], 1, 'not-found'],
+    [['checkpoints', '{url}', '--source', 'none'], 1, 'checkpoint-not-found'],
     [['restore', '{url}x', '--to', 'x'], 1, 'vault-not-found'],
     [['restore', 'nowhere', '--to', 'x'], 2, 'usage'],
     [['ls', '{url}', '--bogus'], 2, 'usage'],
@@ -147,8 +160,36 @@ describe('a vault with two sources', () => {
     const plain = await run(...argv)
     expect([plain.code, plain.err]).toEqual([code, expect.stringMatching(/^chunkdav: [^\n]+\n$/)])
     expect(plain.err).not.toMatch(/^\s+at /m)
+    expect(existsSync(join(folder, 'x'))).toBe(false)
     const json = await run(...argv, '--json')
     expect([json.code, events(json.out).at(-1)]).toMatchObject([code, { type: 'error', code: problem }])
+  })
+})
+
+describe('a server that is no receiver', () => {
+  const commands = [['checkpoints'], ['ls'], ['backup', 'source'], ['restore', '--to', 'x']]
+  const attempt = async (listener: RequestListener, scheme = 'http') => {
+    const server = createServer(listener)
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const origin = `${scheme}://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const runs = []
+    for (const command of commands) runs.push(await run(...command, `${origin}/home`))
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+    return { origin, runs }
+  }
+
+  test.each([200, 400, 404, 405, 501])('is told so: status %i', async (status) => {
+    const { origin, runs } = await attempt((_, response) =>
+      response.writeHead(status, { 'content-type': 'text/html' }).end('<p>hello</p>'),
+    )
+    const line = `chunkdav: ${origin} answers, but is no chunkdav receiver (status ${status}); check the URL\n`
+    expect(runs.map(({ code, err }) => [code, err])).toEqual(commands.map(() => [1, line]))
+  })
+
+  test('TLS where there is none', async () => {
+    const { runs } = await attempt((_, response) => response.end(), 'https')
+    for (const { code, err } of runs) expect([code, err]).toEqual([1, expect.stringMatching(/ TLS .*http:/)])
   })
 })
 
