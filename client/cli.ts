@@ -11,6 +11,7 @@ import { registerDiff } from './commands/diff.ts'
 import { registerLs } from './commands/ls.ts'
 import { errorEvent, exitCodeOf, lineOf, oneLine } from './commands/report.ts'
 import { registerRestore } from './commands/restore.ts'
+import { errnoReason, isSystemError } from './errno.ts'
 
 /** What the command line needs of the process. */
 export interface CliProcess {
@@ -37,8 +38,11 @@ export async function main(argv: string[]): Promise<void> {
   }
   // Whoever reads our output may have seen enough.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(1)
-    throw error
+    if (error.code !== 'EPIPE') {
+      if (!isSystemError(error)) throw error
+      process.stderr.write(`chunkdav: cannot write to standard output: ${errnoReason(error.code)}\n`)
+    }
+    process.exit(1)
   })
   const workingFolder = currentFolder()
   if (workingFolder === undefined) {

@@ -1,5 +1,6 @@
 /** What a restore did and what it could not do. */
 import { isProblem, Problem, type ProblemCode } from '../../protocol/problem.ts'
+import { errnoReason, isSystemError } from '../errno.ts'
 
 /** Something that is not at the destination as it was, and why. */
 export interface RestoreProblem {
@@ -89,12 +90,11 @@ function localProblem(error: unknown): Problem {
     if (localCodes.includes(error.code)) return error
     throw error
   }
-  const { code, syscall } = error as NodeJS.ErrnoException
-  if (!(error instanceof Error) || code === undefined || syscall === undefined) throw error
+  if (!isSystemError(error)) throw error
+  const { code, syscall } = error
   if (fatalCodes.includes(code)) {
-    throw new Problem('destination-failed', `the destination cannot be written: ${error.message}`, {
-      cause: error,
-    })
+    const text = `the destination cannot be written: ${errnoReason(code)}`
+    throw new Problem('destination-failed', text, { cause: error })
   }
-  return new Problem('destination-failed', `${syscall} failed: ${code}`, { cause: error })
+  return new Problem('destination-failed', `${syscall} failed: ${errnoReason(code)}`, { cause: error })
 }

@@ -235,6 +235,13 @@ describe('the program itself', () => {
     expect(await err).toMatch(/^chunkdav: the working directory [^\n]+\n$/)
   })
 
+  test.runIf(process.platform === 'linux')('output that cannot be written is told in one line', async () => {
+    const child = spawn('sh', ['-c', '"$1" "$2" --help > /dev/full', 'sh', process.execPath, bin])
+    expect(await text(child.stderr)).toBe(
+      'chunkdav: cannot write to standard output: no space is left on the disk\n',
+    )
+  })
+
   test('SIGINT stops a restore cleanly, and the same command goes on', async () => {
     const source = join(folder, 'slow')
     writeFileSync(source, randomBytes(5, 20_000_000))
