@@ -1,4 +1,4 @@
-import { access, constants, mkdir } from 'node:fs/promises'
+import { access, constants, mkdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Level } from 'level'
 import { Problem } from '../protocol/problem.ts'
@@ -16,6 +16,9 @@ export interface DataLock {
  */
 export async function lockDataDir(dataDir: string): Promise<DataLock> {
   await makeFolders(dataDir)
+  if (!(await stat(dataDir)).isDirectory()) {
+    throw new Problem('destination-failed', `${dataDir} is no directory; name another with --data`)
+  }
   await access(dataDir, constants.W_OK)
   const database = new Level(join(dataDir, 'lock'))
   try {
@@ -34,13 +37,14 @@ export async function lockDataDir(dataDir: string): Promise<DataLock> {
  */
 async function makeFolders(path: string): Promise<void> {
   try {
-    await mkdir(path)
+    // Backups hold what their owners alone may read: nobody else gets in.
+    await mkdir(path, { mode: 0o700 })
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'EEXIST') return await syncAround(path)
     if (code !== 'ENOENT' || dirname(path) === path) throw error
     await makeFolders(dirname(path))
-    await mkdir(path)
+    await mkdir(path, { mode: 0o700 })
   }
   await syncDirectory(dirname(path))
 }

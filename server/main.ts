@@ -36,16 +36,34 @@ export async function main(argv: string[]): Promise<void> {
   }
 }
 
+const serveExamples = `
+Examples:
+  chunkdav serve
+  chunkdav serve --data /srv/backups --listen 127.0.0.1:9000
+
+It ends well on SIGTERM and SIGINT: open requests finish, and everything is on the disk.`
+
 function program(): Command {
-  const program = new Command('chunkdav').exitOverride()
+  const program = new Command('chunkdav').exitOverride().configureOutput({
+    outputError: (text, write) => write(text.replace(/^error: /, 'chunkdav: ')),
+  })
   const data = (): Option =>
-    new Option('--data <dir>', 'the data directory').default(defaultDataDir(), '$XDG_DATA_HOME/chunkdav')
+    new Option('--data <dir>', 'the data directory').default(
+      defaultDataDir(),
+      '~/.local/share/chunkdav, or below $XDG_DATA_HOME',
+    )
   program
     .command('serve')
-    .description('run a receiver')
+    .copyInheritedSettings(program)
+    .description('Run a receiver')
     .exitOverride()
+    .addHelpText('after', serveExamples)
     .addOption(data())
-    .option('--listen <host:port>', 'where to listen', parseAddress, { host: '127.0.0.1', port: 8420 })
+    .addOption(
+      new Option('--listen <host:port>', 'where to listen')
+        .argParser(parseAddress)
+        .default({ host: '127.0.0.1', port: 8420 }, '127.0.0.1:8420'),
+    )
     .option('--no-auth', 'let everybody in who can reach the address')
     .addOption(
       new Option('--log-level <level>', 'what to log')
@@ -55,7 +73,8 @@ function program(): Command {
     .action(serve)
   program
     .command('reindex')
-    .description('rebuild the content index of every vault from its packs')
+    .copyInheritedSettings(program)
+    .description('Rebuild the content index of every vault from its packs, while no receiver runs')
     .exitOverride()
     .addOption(data())
     .action(reindex)
