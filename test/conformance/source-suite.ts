@@ -97,7 +97,10 @@ export async function within<T>(promise: Promise<T>, what: string): Promise<T> {
 }
 
 /** Walks the source to its end and checks the protocol on the way. */
-export async function walkOf(source: Source, signal = new AbortController().signal): Promise<WalkRecord> {
+export async function walkOf(
+  source: Source,
+  signal: AbortSignal = new AbortController().signal,
+): Promise<WalkRecord> {
   const record = new WalkRecord()
   await within(
     (async () => {
@@ -120,7 +123,7 @@ export function filesOf(walk: WalkRecord): FileToRead[] {
 export async function reading(
   source: Source,
   files: readonly FileToRead[],
-  signal = new AbortController().signal,
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<ReadingRecord> {
   const record = new ReadingRecord(files)
   await within(
