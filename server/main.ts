@@ -81,6 +81,13 @@ function program(): Command {
   return program
 }
 
+/** How the client is to be called from here: in a checkout there is no command of that name. */
+function calledAs(): string {
+  const { npm_package_name: name, npm_lifecycle_event: script } = process.env
+  const isOwnScript = name === 'chunkdav' && (script === 'start' || script === 'chunkdav')
+  return isOwnScript ? 'npm run -s chunkdav --' : 'chunkdav'
+}
+
 function defaultDataDir(): string {
   const { XDG_DATA_HOME } = process.env
   const base =
@@ -115,7 +122,7 @@ async function serve({ data, listen, auth, logLevel }: ServeOptions): Promise<vo
       `chunkdav listens on ${receiver.url}`,
       `data is in ${dataDir}`,
       'back up a directory with',
-      `  chunkdav backup DIR ${reachableUrl(receiver)}/home`,
+      `  ${calledAs()} backup DIR ${reachableUrl(receiver)}/home`,
       '',
     ].join('\n'),
   )
