@@ -1,6 +1,6 @@
 /**
  * What Node lacks, from the C library of the running process, through koffi: times in nanoseconds (of
- * symlinks too), fifos, device nodes, holes, waiting for a pipe. Linux and macOS. Paths are bytes, without NUL. Failures are
+ * symlinks too), fifos, device nodes, waiting for a pipe. Linux and macOS. Paths are bytes, without NUL. Failures are
  * Error objects as node:fs throws them: `code`, `errno`, `syscall`, `path`. Where koffi does not load,
  * `posixAvailable()` is false: times are then set through node:fs, rounded to what a double holds, and
  * the rest fails with ENOSYS.
@@ -14,7 +14,6 @@ interface Library {
   utimensat(directory: number, path: Uint8Array, times: BigInt64Array, flags: number): number
   mkfifo(path: Uint8Array, mode: number): number
   mknod: ((path: Uint8Array, mode: number, device: bigint) => number) | undefined
-  lseek(fd: number, offset: number | bigint, whence: number): number | bigint
   poll(requests: Uint8Array, count: number, timeoutMs: number): number
   errno(): number
 }
@@ -27,8 +26,8 @@ interface Koffi {
 const isMac = platform === 'darwin'
 /** From <fcntl.h>, <sys/stat.h> and <unistd.h> of Linux and of macOS. */
 const constants = isMac
-  ? { currentDirectory: -2, noFollow: 0x20, omit: -2n, seekData: 4, seekHole: 3 }
-  : { currentDirectory: -100, noFollow: 0x100, omit: 0x3ffffffen, seekData: 3, seekHole: 4 }
+  ? { currentDirectory: -2, noFollow: 0x20, omit: -2n }
+  : { currentDirectory: -100, noFollow: 0x100, omit: 0x3ffffffen }
 const typeBits = { 'character-device': 0o020000, 'block-device': 0o060000 } as const
 
 let loaded: Library | null | undefined
@@ -51,7 +50,6 @@ function load(): Library | null {
       ) as Library['utimensat'],
       mkfifo: process.func(`int mkfifo(const uint8_t*, ${modeType})`) as Library['mkfifo'],
       mknod: optional(() => process.func(`int mknod(const uint8_t*, ${modeType}, ${deviceType})`)),
-      lseek: process.func('int64_t lseek(int, int64_t, int)') as Library['lseek'],
       poll: process.func(
         `int poll(uint8_t*, ${isMac ? 'unsigned int' : 'unsigned long'}, int)`,
       ) as Library['poll'],
@@ -74,7 +72,7 @@ function optional(find: () => unknown): Library['mknod'] {
   }
 }
 
-/** Whether nanoseconds, fifos, devices and holes are to be had here. */
+/** Whether nanoseconds, fifos and devices are to be had here. */
 export function posixAvailable(): boolean {
   return library() !== null
 }
@@ -153,32 +151,6 @@ export function deviceNumber(major: number, minor: number): bigint {
   const [high, low] = [BigInt(major), BigInt(minor)]
   if (isMac) return (high << 24n) | low
   return ((high & 0xfffn) << 8n) | (low & 0xffn) | ((low & ~0xffn) << 12n) | ((high & ~0xfffn) << 32n)
-}
-
-/**
- * Where data begins at or behind `offset` of an open file; undefined when only a hole follows, or
- * nothing. EINVAL where the file system cannot tell. Moves the descriptor's position.
- */
-export function seekData(fd: number, offset: number): number | undefined {
-  return seek(fd, offset, constants.seekData)
-}
-
-/**
- * Where a hole begins at or behind `offset`: the end of the file counts as one. Undefined when `offset`
- * is the end or behind it. EINVAL where the file system cannot tell. Moves the descriptor's position.
- */
-export function seekHole(fd: number, offset: number): number | undefined {
-  return seek(fd, offset, constants.seekHole)
-}
-
-function seek(fd: number, offset: number, whence: number): number | undefined {
-  const libc = library()
-  if (libc === null) throw unsupported('lseek')
-  const found = Number(libc.lseek(fd, offset, whence))
-  if (found >= 0) return found
-  const error = failure(libc.errno(), 'lseek')
-  if (error.code === 'ENXIO') return undefined
-  throw error
 }
 
 /**

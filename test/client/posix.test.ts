@@ -1,25 +1,9 @@
-import {
-  closeSync,
-  ftruncateSync,
-  lstatSync,
-  openSync,
-  statSync,
-  symlinkSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { lstatSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import {
-  makeDevice,
-  makeFifo,
-  posixAvailable,
-  seekData,
-  seekHole,
-  setModificationTime,
-} from '../../client/posix.ts'
+import { makeDevice, makeFifo, posixAvailable, setModificationTime } from '../../client/posix.ts'
 
 let folder: string
 beforeAll(async () => {
@@ -79,18 +63,6 @@ test('fifos and devices', () => {
   const stat = lstatSync(at('device'), { bigint: true })
   expect(stat.isCharacterDevice()).toBe(true)
   expect(stat.rdev).toBe(((300n & 0xfffn) << 8n) | (70_000n & 0xffn) | ((70_000n & ~0xffn) << 12n))
-})
-
-test('holes', () => {
-  const fd = openSync(at('sparse'), 'w+')
-  writeSync(fd, 'x', 1 << 20)
-  ftruncateSync(fd, 3 << 20)
-  expect(seekData(fd, 0)).toBe(1 << 20)
-  expect(seekHole(fd, 1 << 20)).toBe((1 << 20) + 4096)
-  expect(seekData(fd, 2 << 20)).toBe(undefined)
-  expect(seekHole(fd, 3 << 20)).toBe(undefined)
-  closeSync(fd)
-  expect(codeOf(() => seekData(fd, 0))).toBe('EBADF')
 })
 
 test.each([
