@@ -8,9 +8,9 @@
  */
 import type { PlainChunk } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
+import { FileListBuilder } from '../../protocol/list-builder.ts'
 import type { Part } from '../../protocol/schema.ts'
 import type { BoundedQueue } from './bounded-queue.ts'
-import { FileListBuilder } from './list-builder.ts'
 import type { Run } from './run.ts'
 import type { FillEvent, Filled, Source } from './source.ts'
 import { type FileTask, settleFile } from './source-thread.ts'

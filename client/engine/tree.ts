@@ -12,11 +12,11 @@
  */
 
 import type { Id } from '../../protocol/id.ts'
+import { DirectoryListBuilder, FileListBuilder } from '../../protocol/list-builder.ts'
 import type { EncodedObject } from '../../protocol/objects.ts'
 import type { DirectoryEntry, Entry, Part } from '../../protocol/schema.ts'
 import type { CheckpointDatabase, EntryRecord } from './checkpoint-database.ts'
 import { directoryEntry, sameEntry } from './entries.ts'
-import { DirectoryListBuilder, FileListBuilder } from './list-builder.ts'
 import type { SourceStat } from './source.ts'
 
 export interface OpenDirectory {

@@ -4,7 +4,7 @@
  * level is held.
  */
 
-import type { Id } from '../../protocol/id.ts'
+import type { Id } from './id.ts'
 import {
   type EncodedObject,
   encodeDirectoryObject,
@@ -12,8 +12,8 @@ import {
   encodeFileObject,
   endsPart,
   nameBytes,
-} from '../../protocol/objects.ts'
-import type { DirectoryPart, Entry, Part } from '../../protocol/schema.ts'
+} from './objects.ts'
+import type { DirectoryPart, Entry, Part } from './schema.ts'
 
 /** Objects that became final, which must be stored; the outermost one is last. */
 export interface BuiltList<R> {
