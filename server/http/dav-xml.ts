@@ -1,89 +1,55 @@
-/** The XML of PROPFIND: RFC 4918, sections 9.1 and 14. */
-import { SaxesParser } from 'saxes'
+/** The XML of PROPFIND: RFC 4918, sections 9.1 and 14. The prefix of DAV: is always `D`: some clients match it literally. */
 import { Problem } from '../../protocol/problem.ts'
+import { childrenOf, escapeXml, nameOf, parseXml } from './xml.ts'
 
 export const ownNamespace = 'urn:chunkdav:'
 
 /** Property names are `namespace localname`, with a space between; a namespace holds none. */
 export type PropertyName = string
 
+/** Text; or the XML in the element, where `D` is bound to DAV:; or the whole element, which binds its prefixes itself. */
+export type PropertyValue = string | { readonly xml: string } | { readonly element: string }
+
 export interface PropfindBody {
   /** `prop` names what it wants; `allprop` wants values, `propname` only names. */
   readonly want: 'prop' | 'allprop' | 'propname'
+  /** Of `prop`; or, besides all, of the `include` of `allprop`. Each once. */
   readonly names: readonly PropertyName[]
 }
 
-/** One response of a multistatus. Values are text, but that of resourcetype, which is XML. */
+/** One response of a multistatus. */
 export interface DavResource {
   /** Percent-encoded path. */
   readonly href: string
-  readonly properties: ReadonlyMap<PropertyName, string>
+  readonly properties: ReadonlyMap<PropertyName, PropertyValue>
 }
 
 /** What a PROPFIND body asks for; an empty one asks for everything. Problem `invalid-request`. */
 export function parsePropfind(xml: string): PropfindBody {
   if (xml.trim() === '') return { want: 'allprop', names: [] }
-  const parser = new SaxesParser({ xmlns: true })
-  const names: PropertyName[] = []
-  const open: string[] = []
-  let want: PropfindBody['want'] | undefined
-  parser.on('error', (cause) => {
-    throw new Problem('invalid-request', `the body is no XML: ${cause.message}`, { cause })
-  })
-  parser.on('doctype', () => {
-    throw new Problem('invalid-request', 'a document type declaration is not taken')
-  })
-  parser.on('opentag', ({ uri, local }) => {
-    const name = `${uri} ${local}`
-    if (open.length === 0 && name !== 'DAV: propfind') {
-      throw new Problem('invalid-request', 'the body is no DAV:propfind')
-    }
-    if (open.length === 1 && uri === 'DAV:' && isWanted(local)) {
-      if (want !== undefined) throw new Problem('invalid-request', 'DAV:propfind asks for two things at once')
-      want = local
-    }
-    if (open.length === 2 && open[1] === 'DAV: prop') names.push(name)
-    open.push(name)
-  })
-  parser.on('closetag', () => void open.pop())
-  parser.write(xml).close()
-  if (want === undefined) throw new Problem('invalid-request', 'DAV:propfind asks for nothing')
-  return { want, names }
+  const root = parseXml(xml)
+  if (nameOf(root) !== 'DAV: propfind') throw new Problem('invalid-request', 'the body is no DAV:propfind')
+  // RFC 4918, section 17: what is not known is passed over.
+  const known = childrenOf(root).filter(({ namespace }) => namespace === 'DAV:')
+  const [wanted, second] = known.filter(({ local }) => isWanted(local))
+  if (wanted === undefined) throw new Problem('invalid-request', 'DAV:propfind asks for nothing')
+  if (second !== undefined) throw new Problem('invalid-request', 'DAV:propfind asks for two things at once')
+  const want = wanted.local as PropfindBody['want']
+  const include = want === 'allprop' ? known.filter(({ local }) => local === 'include') : []
+  const lists = want === 'prop' ? [wanted] : include
+  return { want, names: [...new Set(lists.flatMap((list) => childrenOf(list).map(nameOf)))] }
 }
 
 function isWanted(local: string): local is PropfindBody['want'] {
   return local === 'prop' || local === 'allprop' || local === 'propname'
 }
 
-/** Text as XML character data. What XML cannot hold at all becomes U+FFFD. */
-export function escapeXml(text: string): string {
-  return (
-    text
-      .toWellFormed()
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what XML 1.0 excludes
-      .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, '\ufffd')
-      .replace(/[&<>"\r]/g, (character) => `&#${character.charCodeAt(0)};`)
-  )
-}
-
-/** One name of a path, percent-encoded: everything but RFC 3986's unreserved characters. */
-export function encodeSegment(name: Buffer): string {
-  let text = ''
-  for (const byte of name) {
-    const character = String.fromCharCode(byte)
-    text += /[A-Za-z0-9._~-]/.test(character)
-      ? character
-      : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
-  }
-  return text
-}
-
 /** A collection with nothing known but its name. */
 export function collection(href: string, name: Buffer): DavResource {
   return {
     href,
-    properties: new Map([
-      ['DAV: resourcetype', '<D:collection/>'],
+    properties: new Map<PropertyName, PropertyValue>([
+      ['DAV: resourcetype', { xml: '<D:collection/>' }],
       ['DAV: displayname', name.toString('utf8')],
     ]),
   }
@@ -99,14 +65,18 @@ export function multistatus(resources: readonly DavResource[], asked: PropfindBo
   )
 }
 
-/** One `D:response`. */
+/** One `D:response`: what there is first, then what there is not. */
 export function responseXml({ href, properties }: DavResource, { want, names }: PropfindBody): string {
-  const known = want === 'prop' ? names.filter((name) => properties.has(name)) : [...properties.keys()]
-  const unknown = want === 'prop' ? names.filter((name) => !properties.has(name)) : []
-  const found = known.map((name) =>
-    element(name, want === 'propname' ? '' : (properties.get(name) as string)),
-  )
-  const absent = unknown.map((name) => element(name, ''))
+  const found: string[] = []
+  const absent: string[] = []
+  if (want !== 'prop') {
+    for (const [name, value] of properties) found.push(propertyXml(name, want === 'propname' ? '' : value))
+  }
+  for (const name of names) {
+    const value = properties.get(name)
+    if (value === undefined) absent.push(propertyXml(name, ''))
+    else if (want === 'prop') found.push(propertyXml(name, value))
+  }
   const stats = [
     ...(found.length > 0 || absent.length === 0 ? [propstat(found, '200 OK')] : []),
     ...(absent.length > 0 ? [propstat(absent, '404 Not Found')] : []),
@@ -114,15 +84,22 @@ export function responseXml({ href, properties }: DavResource, { want, names }: 
   return `<D:response><D:href>${escapeXml(href)}</D:href>${stats.join('')}</D:response>\n`
 }
 
-function propstat(elements: readonly string[], status: string): string {
+/** Properties that have one status, each from `propertyXml`. */
+export function propstat(elements: readonly string[], status: string): string {
   return `<D:propstat><D:prop>${elements.join('')}</D:prop><D:status>HTTP/1.1 ${status}</D:status></D:propstat>`
 }
 
-function element(name: PropertyName, value: string): string {
+/** A property's element. */
+export function propertyXml(name: PropertyName, value: PropertyValue): string {
+  if (typeof value === 'object' && 'element' in value) return value.element
+  const content = typeof value === 'string' ? escapeXml(value) : value.xml
   const at = name.indexOf(' ')
   const [namespace, local] = [name.slice(0, at), name.slice(at + 1)]
-  const content = name === 'DAV: resourcetype' ? value : escapeXml(value)
-  if (namespace === 'DAV:') return `<D:${local}>${content}</D:${local}>`
-  if (namespace === '') return `<${local} xmlns="">${content}</${local}>`
-  return `<x:${local} xmlns:x="${escapeXml(namespace)}">${content}</x:${local}>`
+  const [tag, binding] =
+    namespace === 'DAV:'
+      ? [`D:${local}`, '']
+      : namespace === ''
+        ? [local, ' xmlns=""']
+        : [`x:${local}`, ` xmlns:x="${escapeXml(namespace)}"`]
+  return content === '' ? `<${tag}${binding}/>` : `<${tag}${binding}>${content}</${tag}>`
 }

@@ -11,12 +11,14 @@ import type { Context, RequestState } from '../http/context.ts'
 import {
   collection,
   type DavResource,
-  encodeSegment,
   multistatusEnd,
   multistatusStart,
+  type PropertyName,
+  type PropertyValue,
   responseXml,
 } from '../http/dav-xml.ts'
 import { streamPieces } from '../http/held-answer.ts'
+import { encodeSegment, pathNames } from '../http/path-names.ts'
 import type { Vault } from '../vaults.ts'
 import { patchObject, putObject, sendContent, sendObject } from './objects.ts'
 import { idOf, type Parts, touchFor, vaultOf } from './parts.ts'
@@ -49,28 +51,10 @@ export function pathRoutes(router: Router<RequestState>, parts: Parts): void {
   resource(router, '/:vault/dirs/:id/{*path}', reading, { before })
 }
 
-/** The names behind the directory's id, as bytes. A slash at the end adds none. Problem `invalid-request`. */
-export function namesOf(path: string): Buffer[] {
-  const segments = path.split('/').slice(4)
-  if (segments.at(-1) === '') segments.pop()
-  return segments.map(decodeSegment)
-}
-
-function decodeSegment(segment: string): Buffer {
-  if (/%(?![0-9A-Fa-f]{2})/.test(segment)) {
-    throw new Problem('invalid-request', `"${segment.slice(0, 80)}" is not percent-encoded well`)
-  }
-  // Node hands bytes that came without encoding over as latin1.
-  const bytes = segment.replace(/%([0-9A-Fa-f]{2})/g, (_, hex) =>
-    String.fromCharCode(Number.parseInt(hex, 16)),
-  )
-  return Buffer.from(bytes, 'latin1')
-}
-
 async function getPath(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const root = idOf(ctx)
-  const names = namesOf(ctx.path)
+  const names = pathNames(ctx.path, 3)
   const touch = await touchFor(ctx, vault)
   const { reader } = vault.catalog
   const entry = await resolvePath(reader, root, names, overSignal(ctx))
@@ -86,7 +70,7 @@ async function getPath(parts: Parts, ctx: Context): Promise<void> {
 async function propfindPath(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const root = idOf(ctx)
-  const names = namesOf(ctx.path)
+  const names = pathNames(ctx.path, 3)
   const asked = await readPropfind(ctx, parts.questions)
   if (asked === undefined) return
   const signal = overSignal(ctx)
@@ -148,8 +132,8 @@ function entryResource(base: string, entry: ShownEntry): DavResource {
   const isDirectory = entry.kind === 'directory'
   return {
     href: isDirectory ? `${base}/` : base,
-    properties: new Map([
-      ['DAV: resourcetype', isDirectory ? '<D:collection/>' : ''],
+    properties: new Map<PropertyName, PropertyValue>([
+      ['DAV: resourcetype', isDirectory ? { xml: '<D:collection/>' } : ''],
       ['DAV: displayname', nameBytes(entry).toString('utf8')],
       ...(isDirectory ? [] : ([['DAV: getcontentlength', String(entry.size)]] as const)),
       ['DAV: getlastmodified', httpDate(entry.mtimeNs)],

@@ -3,14 +3,48 @@ import { Problem } from '../../protocol/problem.ts'
 import type { Context, Handler, RequestState } from '../http/context.ts'
 
 export type Methods = Partial<
-  Record<'GET' | 'PUT' | 'POST' | 'PATCH' | 'DELETE' | 'PROPFIND' | 'MKCOL', Handler>
+  Record<
+    | 'GET'
+    | 'PUT'
+    | 'POST'
+    | 'PATCH'
+    | 'DELETE'
+    | 'PROPFIND'
+    | 'PROPPATCH'
+    | 'MKCOL'
+    | 'COPY'
+    | 'MOVE'
+    | 'LOCK'
+    | 'UNLOCK'
+    | 'REPORT',
+    Handler
+  >
 >
+
+const writing: readonly string[] = [
+  'PUT',
+  'POST',
+  'PATCH',
+  'DELETE',
+  'PROPPATCH',
+  'MKCOL',
+  'COPY',
+  'MOVE',
+  'LOCK',
+  'UNLOCK',
+]
 
 export interface ResourceOptions {
   /** Media types that PATCH understands. */
   readonly acceptPatch?: string
+  /** Compliance classes of WebDAV (RFC 4918, section 18), such as `1, 3`: OPTIONS tells them. */
+  readonly dav?: string
   /** Runs first, for every method; a Problem from it ends the request. */
   readonly before?: (ctx: Context) => Promise<void>
+  /** Compliance classes that OPTIONS tells: RFC 4918, section 18. */
+  readonly dav?: string
+  /** Nothing can be written here: methods that would are Problem `forbidden`, with this for its detail. */
+  readonly readOnly?: string
 }
 
 /**
@@ -34,11 +68,24 @@ export function resource(
     const name = ctx.method === 'HEAD' ? 'GET' : ctx.method
     const handler = Object.hasOwn(methods, name) ? methods[name as keyof Methods] : undefined
     if (handler !== undefined) return await handler(ctx)
+    if (options.readOnly !== undefined && writing.includes(name)) {
+      throw new Problem('forbidden', options.readOnly)
+    }
     if (ctx.method !== 'OPTIONS') {
       throw new Problem('method-not-allowed', `${ctx.method} is not among ${allow}`)
     }
     ctx.set('Allow', allow)
     ctx.set('Chunkdav-Version', '1')
+    if (options.dav !== undefined) {
+      ctx.set('DAV', options.dav)
+      // Without it, clients from Microsoft try other protocols first.
+      ctx.set('MS-Author-Via', 'DAV')
+    }
+    if (options.dav !== undefined) {
+      ctx.set('DAV', options.dav)
+      // Windows speaks WebDAV with nobody who does not say so.
+      ctx.set('MS-Author-Via', 'DAV')
+    }
     ctx.status = 204
   })
 }
