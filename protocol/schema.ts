@@ -229,6 +229,37 @@ export type ItemsPage = Static<typeof ItemsPage>
 export const MissingChunk = Type.Object({ id: IdSchema, within: Type.Optional(IdSchema) }, closed)
 export type MissingChunk = Static<typeof MissingChunk>
 
+/** Asks a collection of the live tree to become a committed checkpoint. `source`: `tree` or `tree-a-b` when absent. */
+export const FreezeRequest = Type.Object(
+  {
+    freeze: Type.Object(
+      { source: Type.Optional(Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$' })) },
+      closed,
+    ),
+  },
+  closed,
+)
+export type FreezeRequest = Static<typeof FreezeRequest>
+
+const TrashItem = Type.Object(
+  {
+    item: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+    /** Where it was below `tree/`, percent-encoded. */
+    path: Type.String(),
+    kind: Type.Union([Type.Literal('file'), Type.Literal('directory')]),
+    /** Of a file only. */
+    size: Type.Optional(Count),
+    deletedAt: Timestamp,
+    reason: Type.Union([Type.Literal('deleted'), Type.Literal('overwritten')]),
+    /** It is kept at least until then. */
+    expiresAt: Timestamp,
+  },
+  closed,
+)
+export type TrashItem = Static<typeof TrashItem>
+export const TrashList = Type.Object({ items: Type.Array(TrashItem) }, closed)
+export type TrashList = Static<typeof TrashList>
+
 const Text = Type.Array(Type.String())
 export const Capabilities = Type.Object(
   {

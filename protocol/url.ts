@@ -71,7 +71,23 @@ export function parseCheckpointName(text: string): CheckpointName {
   return { source: parseSourceName(source), number }
 }
 
-/** The paths of one vault's resources. */
+/** One name of a path, percent-encoded: everything but RFC 3986's unreserved characters. */
+export function encodeSegment(name: Uint8Array): string {
+  let text = ''
+  for (const byte of name) {
+    const character = String.fromCharCode(byte)
+    text += /[A-Za-z0-9._~-]/.test(character)
+      ? character
+      : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
+  }
+  return text
+}
+
+function below(start: string, names: readonly Uint8Array[]): string {
+  return start + names.map(encodeSegment).join('/')
+}
+
+/** The paths of one vault's resources. Names below the tree, a snapshot or the trash are bytes. */
 export const paths = {
   vault: (vault: string) => `/${vault}/`,
   chunk: (vault: string, id: Id) => `/${vault}/chunks/${id}`,
@@ -88,4 +104,13 @@ export const paths = {
     `/${vault}/checkpoints/${source}/${number}/items`,
   commit: (vault: string, { source, number }: CheckpointName) =>
     `/${vault}/checkpoints/${source}/${number}/commit`,
+  /** Collections end in a slash in answers; in requests they may. */
+  tree: (vault: string, names: readonly Uint8Array[] = []) => below(`/${vault}/tree/`, names),
+  snapshotSources: (vault: string) => `/${vault}/snapshots/`,
+  snapshots: (vault: string, source: string) => `/${vault}/snapshots/${source}/`,
+  snapshot: (vault: string, source: string, number: number | 'latest', names: readonly Uint8Array[] = []) =>
+    below(`/${vault}/snapshots/${source}/${number}/`, names),
+  trash: (vault: string) => `/${vault}/trash/`,
+  trashItem: (vault: string, item: number, names: readonly Uint8Array[] = []) =>
+    below(`/${vault}/trash/${item}/`, names),
 } as const

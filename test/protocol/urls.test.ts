@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { hashId } from '../../protocol/hash.ts'
 import {
+  encodeSegment,
   formatCheckpointName,
   parseCheckpointName,
   parseCheckpointNumber,
@@ -54,6 +55,16 @@ test.each([
   expect(parseCheckpointNumber(text)).toBe(number)
 })
 
+test.each([
+  ['a b', 'a%20b'],
+  ['#&<%?', '%23%26%3C%25%3F'],
+  ['né.txt', 'n%C3%A9.txt'],
+  ['A-z_0.~', 'A-z_0.~'],
+])('a name in a path: %j', (name, encoded) => {
+  expect(encodeSegment(Buffer.from(name))).toBe(encoded)
+  expect(paths.tree('v', [Buffer.from(name), Buffer.from([0xff])])).toBe(`/v/tree/${encoded}/%FF`)
+})
+
 test('every path that is built is one of the contract', () => {
   const id = hashId(Buffer.alloc(0))
   const checkpoint = { source: 'laptop', number: 3 }
@@ -70,6 +81,12 @@ test('every path that is built is one of the contract', () => {
     paths.checkpoint('v', checkpoint),
     paths.items('v', checkpoint),
     paths.commit('v', checkpoint),
+    paths.tree('v', [Buffer.from('a'), Buffer.from('b')]),
+    paths.snapshotSources('v'),
+    paths.snapshots('v', 'laptop'),
+    paths.snapshot('v', 'laptop', 3, [Buffer.from('a'), Buffer.from('b')]),
+    paths.trash('v'),
+    paths.trashItem('v', 7, [Buffer.from('a'), Buffer.from('b')]),
   ]
   const templates = new Set(listOperations().map(({ template }) => template))
   const generalised = built.map((path) =>
@@ -77,7 +94,9 @@ test('every path that is built is one of the contract', () => {
       .replace(/^\/v\//, '/{vault}/')
       .replace(id, '{id}')
       .replace('/laptop/', '/{source}/')
-      .replace('/3', '/{number}'),
+      .replace('/3', '/{number}')
+      .replace('/7', '/{item}')
+      .replace('/a/b', '/{path}'),
   )
   expect(generalised.filter((path) => !templates.has(path))).toEqual([])
   expect(new Set(generalised).size).toBe(built.length)

@@ -5,9 +5,9 @@
  *     afterEach(() => observer.assertClean())   // throws when an answer broke the contract
  *
  * `observe` sees what leaves the server, whoever asked. `checkResponse` judges a single answer.
- * Beside what the file lists, three rules of its introduction hold: every GET answers HEAD too; a path
+ * Beside what the file lists, the rules of its introduction hold: every GET answers HEAD too; a path
  * that is not listed is answered 404 `not-found`, or 400 when its id or name is malformed; a method that
- * is not listed is answered 405 with `Allow`.
+ * is not listed is answered 405 with `Allow`, or 403 where the resource is read-only.
  */
 import { readFileSync } from 'node:fs'
 import type { IncomingMessage, OutgoingHttpHeaders, Server, ServerResponse } from 'node:http'
@@ -72,15 +72,23 @@ function resolve(pointer: string): { value: Json; pointer: string } {
   return { value: value as Json, pointer }
 }
 
-/** `{path}` of the contract spans segments (`x-segments: many`); every other parameter is one segment. */
+/**
+ * `{path}` of the contract spans segments (`x-segments: many`) and may be absent with its slash; every other
+ * parameter is one segment. A slash at the end may be absent where `x-final-slash` says so.
+ */
 function templateOf(template: string): PathTemplate {
-  const segments = template.split('/').map((segment) => {
-    if (segment === '{path}') return '.*'
-    if (segment.startsWith('{')) return '[^/]+'
-    return segment.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+  const segments = template.split('/').map((segment, index) => {
+    if (segment === '{path}') return '(/.*)?'
+    if (segment === '' && index > 1 && isOptionalSlash(template)) return '/?'
+    const text = segment.startsWith('{') ? '[^/]+' : segment.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
+    return index === 0 ? text : `/${text}`
   })
   const literals = template.split('/').filter((segment) => segment !== '' && !segment.startsWith('{')).length
-  return { template, pattern: new RegExp(`^${segments.join('/')}$`), literals }
+  return { template, pattern: new RegExp(`^${segments.join('')}$`, 's'), literals }
+}
+
+function isOptionalSlash(template: string): boolean {
+  return ((contract.paths as Json)[template] as Json)['x-final-slash'] === 'optional'
 }
 
 const templates = Object.keys(contract.paths as Json)
@@ -101,6 +109,15 @@ export function listOperations(): { template: string; method: string; operationI
       ),
     }))
   })
+}
+
+/** What changes something: RFC 9110, 4918 and 5789. */
+export const writeMethods: ReadonlySet<string> = new Set(
+  'PUT POST PATCH DELETE MKCOL COPY MOVE PROPPATCH LOCK UNLOCK'.split(' '),
+)
+
+function isReadOnly(template: string): boolean {
+  return ((contract.paths as Json)[template] as Json)['x-read-only'] === true
 }
 
 function findTemplate(path: string): string | undefined {
@@ -134,6 +151,7 @@ function lowerCased(headers: Readonly<Record<string, unknown>>): Map<string, str
 function undocumentedFaults(exchange: Exchange, statuses: readonly number[], what: string): string[] {
   const pointers: Record<number, string> = {
     400: '/components/responses/BadRequest',
+    403: '/components/responses/DavForbidden',
     404: '/components/responses/NotFound',
     405: '/components/responses/MethodNotAllowed',
     417: '/components/responses/ExpectationFailed',
@@ -185,7 +203,9 @@ function faultsOfContent(
     return body !== undefined && body.length > 0 && !bodiless ? ['the answer has a body'] : []
   }
   if (mediaType === undefined) return bodiless ? [] : ['the answer has no content type']
-  if (content[mediaType] === undefined) return [`the content type ${mediaType} is not documented`]
+  if (content[mediaType] === undefined) {
+    return content['*/*'] === undefined ? [`the content type ${mediaType} is not documented`] : []
+  }
   const media = `${pointer}/content/${escapePointer(mediaType)}`
   if (bodiless || body === undefined || !/[/+]json$/.test(mediaType)) return []
   if (headers.has('content-encoding')) return []
@@ -216,7 +236,8 @@ export function responseFaults(exchange: Exchange): string[] {
   const operation = operationPointer(template, exchange.method)
   if (operation === undefined) {
     // The receiver may look at the vault, the id and the expectation before it looks at the method.
-    return undocumentedFaults(exchange, [405, 404, 400, 417], `${template} has no ${exchange.method}`)
+    const refusal = isReadOnly(template) && writeMethods.has(exchange.method) ? 403 : 405
+    return undocumentedFaults(exchange, [refusal, 404, 400, 417], `${template} has no ${exchange.method}`)
   }
   const responses = resolve(operation).value.responses as Json
   if (responses[exchange.status] === undefined) {
