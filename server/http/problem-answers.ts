@@ -1,6 +1,7 @@
 import type { Middleware } from 'koa'
 import { encodeProblem, Problem, problemMediaType } from '../../protocol/problem.ts'
 import type { RequestState } from './context.ts'
+import { errorDocument } from './dav-problem.ts'
 import { targetForLog } from './request-target.ts'
 
 /** Headers that say something about the problem, not about the answer that did not come to be. */
@@ -14,7 +15,7 @@ const kept = new Set([
   'x-request-id',
 ])
 
-/** The one exit for errors: a Problem becomes its document, anything else is the receiver's own fault. */
+/** The one exit for errors: a Problem becomes its document (XML where RFC 4918 names it), anything else is the receiver's own fault. */
 export function problemAnswers(): Middleware<RequestState> {
   return async (ctx, next) => {
     let problem: Problem
@@ -32,9 +33,10 @@ export function problemAnswers(): Middleware<RequestState> {
       if (problem.code === 'unavailable') ctx.set('Retry-After', '1')
       // RFC 9110, section 15.5.6.
       if (document.status === 405) ctx.set('Allow', ctx.state.allow)
+      const xml = errorDocument(problem)
       ctx.status = document.status
-      ctx.type = problemMediaType
-      ctx.body = JSON.stringify(document)
+      ctx.type = xml === undefined ? problemMediaType : 'application/xml; charset=utf-8'
+      ctx.body = xml ?? JSON.stringify(document)
     }
   }
 }

@@ -18,6 +18,8 @@ export function readableTarget(): Middleware<RequestState> {
     if (typeof path !== 'string' || !path.startsWith('/')) {
       throw new Problem('invalid-request', 'the request target is no path')
     }
+    // RFC 9112, section 3.2. Cut off by a parser, it would make the request one about another resource.
+    if (ctx.req.url?.includes('#')) throw new Problem('invalid-request', 'the request target has a fragment')
     await next()
   }
 }

@@ -37,8 +37,6 @@ const writing: readonly string[] = [
 export interface ResourceOptions {
   /** Media types that PATCH understands. */
   readonly acceptPatch?: string
-  /** Compliance classes of WebDAV (RFC 4918, section 18), such as `1, 3`: OPTIONS tells them. */
-  readonly dav?: string
   /** Runs first, for every method; a Problem from it ends the request. */
   readonly before?: (ctx: Context) => Promise<void>
   /** Compliance classes that OPTIONS tells: RFC 4918, section 18. */
@@ -76,11 +74,6 @@ export function resource(
     }
     ctx.set('Allow', allow)
     ctx.set('Chunkdav-Version', '1')
-    if (options.dav !== undefined) {
-      ctx.set('DAV', options.dav)
-      // Without it, clients from Microsoft try other protocols first.
-      ctx.set('MS-Author-Via', 'DAV')
-    }
     if (options.dav !== undefined) {
       ctx.set('DAV', options.dav)
       // Windows speaks WebDAV with nobody who does not say so.
