@@ -72,18 +72,16 @@ export function parseCheckpointName(text: string): CheckpointName {
 }
 
 /** One name of a path, percent-encoded: everything but RFC 3986's unreserved characters. */
-export function encodeSegment(name: Uint8Array): string {
-  let text = ''
-  for (const byte of name) {
-    const character = String.fromCharCode(byte)
-    text += /[A-Za-z0-9._~-]/.test(character)
-      ? character
-      : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
-  }
-  return text
+export function encodeSegment(name: Buffer): string {
+  const text = name.toString('latin1')
+  if (/^[A-Za-z0-9._~-]*$/.test(text)) return text
+  return text.replace(
+    /[^A-Za-z0-9._~-]/g,
+    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`,
+  )
 }
 
-function below(start: string, names: readonly Uint8Array[]): string {
+function below(start: string, names: readonly Buffer[]): string {
   return start + names.map(encodeSegment).join('/')
 }
 
@@ -105,12 +103,12 @@ export const paths = {
   commit: (vault: string, { source, number }: CheckpointName) =>
     `/${vault}/checkpoints/${source}/${number}/commit`,
   /** Collections end in a slash in answers; in requests they may. */
-  tree: (vault: string, names: readonly Uint8Array[] = []) => below(`/${vault}/tree/`, names),
+  tree: (vault: string, names: readonly Buffer[] = []) => below(`/${vault}/tree/`, names),
   snapshotSources: (vault: string) => `/${vault}/snapshots/`,
   snapshots: (vault: string, source: string) => `/${vault}/snapshots/${source}/`,
-  snapshot: (vault: string, source: string, number: number | 'latest', names: readonly Uint8Array[] = []) =>
+  snapshot: (vault: string, source: string, number: number | 'latest', names: readonly Buffer[] = []) =>
     below(`/${vault}/snapshots/${source}/${number}/`, names),
   trash: (vault: string) => `/${vault}/trash/`,
-  trashItem: (vault: string, item: number, names: readonly Uint8Array[] = []) =>
+  trashItem: (vault: string, item: number, names: readonly Buffer[] = []) =>
     below(`/${vault}/trash/${item}/`, names),
 } as const

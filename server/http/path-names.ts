@@ -2,6 +2,8 @@
 import { nameFault } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
 
+export { encodeSegment } from '../../protocol/url.ts'
+
 /**
  * The names of a percent-encoded path behind its first `skipped` segments. A slash at the end adds none.
  * Problem `invalid-request` for what does not decode, and for what no file can be called.
@@ -24,14 +26,4 @@ function decodeName(segment: string): Buffer {
   const fault = nameFault(name)
   if (fault !== undefined) throw new Problem('invalid-request', `in the path ${fault}`)
   return name
-}
-
-/** One name of a path, percent-encoded: everything but RFC 3986's unreserved characters. */
-export function encodeSegment(name: Buffer): string {
-  const text = name.toString('latin1')
-  if (/^[A-Za-z0-9._~-]*$/.test(text)) return text
-  return text.replace(
-    /[^A-Za-z0-9._~-]/g,
-    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`,
-  )
 }
