@@ -35,18 +35,25 @@ const looseMask = -1 << (32 - cutParameters.looseBits)
 /**
  * The length of the chunk that starts at `bytes[start]`, in bytes. `end` bounds what is there; `final`
  * says that nothing follows. Returns 0 when more bytes are needed to tell; with `maxChunkBytes` bytes
- * at hand, or `final`, it always tells.
+ * at hand, or `final`, it always tells. Who asks again then says in `searched` how many bytes were there
+ * the last time: they are not searched twice.
  */
-export function cutLength(bytes: Uint8Array, start: number, end: number, final: boolean): number {
+export function cutLength(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  final: boolean,
+  searched = 0,
+): number {
   const { minChunkBytes, averageChunkBytes, maxChunkBytes } = cutParameters
   const available = end - start
   if (available <= minChunkBytes) return final ? available : 0
-  const first = start + minChunkBytes - 1
+  const first = start + (searched > minChunkBytes ? searched : minChunkBytes - 1)
   const average = Math.min(start + averageChunkBytes, end)
   const stop = Math.min(start + maxChunkBytes, end)
   const strict = findCut(bytes, first, average, strictMask)
   if (strict !== 0) return strict - start
-  const loose = findCut(bytes, average, stop, looseMask)
+  const loose = findCut(bytes, Math.max(first, average), stop, looseMask)
   if (loose !== 0) return loose - start
   if (stop === start + maxChunkBytes) return maxChunkBytes
   return final ? available : 0

@@ -11,7 +11,7 @@ import { hasBody } from './context.ts'
 import type { MemoryBudget } from './memory-budget.ts'
 
 /** 16 KiB in a second: a modem could do that. */
-const minBytesPerMs = (16 * 1024) / 1000
+export const minBytesPerMs = (16 * 1024) / 1000
 
 /** A text of so few bytes is not counted: what asks for a commit must not wait behind uploads or questions. */
 const uncountedTextBytes = 16 * 1024
@@ -100,12 +100,12 @@ async function readBytes(ctx: Context, maxBytes: number, length: number | undefi
   }
 }
 
-function incomplete(cause?: unknown): Problem {
+export function incomplete(cause?: unknown): Problem {
   return new Problem('incomplete-body', 'the body ended before it was whole', { cause })
 }
 
 /** Tells a client that waits for it to send the body. Once. */
-function letContinue(ctx: Context): void {
+export function letContinue(ctx: Context): void {
   if (!ctx.state.expectsContinue) return
   ctx.state.expectsContinue = false
   ctx.res.writeContinue()

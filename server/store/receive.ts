@@ -1,6 +1,7 @@
 /**
  * The one place above all stores where bytes from somebody else are measured, decoded and hashed.
- * What passes becomes a VerifiedBlock; stores trust it. Nothing is stored unless it is right.
+ * What passes becomes a VerifiedBlock; stores trust it. Nothing is stored unless it is right: either its
+ * hash was compared with the id that was stated, or the id is the hash that this process has just computed.
  */
 import type { Readable } from 'node:stream'
 import rawBody from 'raw-body'
@@ -164,6 +165,16 @@ function takeBody(body: Readable | Buffer, bounds: BodyBounds): Promise<Buffer> 
 
 async function storePlain(store: ChunkStore, id: Id, plain: Buffer): Promise<PutOutcome> {
   await expectHash(plain, id)
+  return storeHashed(store, id, plain)
+}
+
+/**
+ * Stores a chunk that needs no verification: the caller has computed `id`, in this process, from the very
+ * bytes that stand in `plain`, and keeps them as they are until this returns. Never for an id that
+ * somebody else has stated. Compresses where that pays, and nothing when the chunk is here already.
+ * Problems: those of `put`.
+ */
+export async function storeHashed(store: ChunkStore, id: Id, plain: Buffer): Promise<PutOutcome> {
   const [length] = await store.stat([id])
   if (length !== undefined) return 'known'
   const block = await encodeBlock([{ id, length: plain.length }], plain, { encoding: 'zstd' })
