@@ -5,6 +5,7 @@ import { nameBytes, nameFault } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { DirectoryEntry, Entry } from '../../protocol/schema.ts'
 import type { ChunkReader } from './chunk-reader.ts'
+import { findEntry } from './find-entry.ts'
 import { readObject } from './objects.ts'
 import { takeTurn } from './turn.ts'
 
@@ -55,21 +56,6 @@ async function* entriesBelow(
 
 function invalid(id: Id, detail: string): Problem {
   return new Problem('invalid-object', detail, { extensions: { id } })
-}
-
-/** The entry of this name, or undefined. */
-async function findEntry(
-  reader: ChunkReader,
-  id: Id,
-  name: Buffer,
-  signal: AbortSignal | undefined,
-): Promise<Entry | undefined> {
-  for await (const entry of entriesOf(reader, id, signal)) {
-    const order = Buffer.compare(nameBytes(entry), name)
-    if (order === 0) return entry
-    if (order > 0) return undefined
-  }
-  return undefined
 }
 
 /**

@@ -84,7 +84,10 @@ test('nobody waits any more: reading a directory ends', async () => {
   reader.onGet = () => {
     if (reader.gets === 10) gone.abort()
   }
-  await expect(resolvePath(reader, top.id, [x], gone.signal)).rejects.toMatchObject({ code: 'unavailable' })
+  const read = async (): Promise<void> => {
+    for await (const _ of entriesOf(reader, top.id, gone.signal));
+  }
+  await expect(read()).rejects.toMatchObject({ code: 'unavailable' })
   expect(reader.gets).toBe(10)
   reader.onGet = () => {}
   let count = 0
