@@ -24,6 +24,7 @@ import { type OpenStore, Vaults } from './vaults.ts'
 const MiB = 1024 * 1024
 /** For JSON and XML bodies in memory at once. */
 const questionBytes = 16 * MiB
+const defaultTrashMs = 30 * 24 * 3600 * 1000
 /** How long handlers may go on without a connection before the stores are closed under them; and then again. */
 const settleMs = 2000
 
@@ -40,6 +41,8 @@ export interface ReceiverOptions {
   readonly drainMs?: number
   /** How long clients are waited for that neither send nor take anything. */
   readonly patience?: Partial<Patience>
+  /** How long live trees keep what was deleted or overwritten, in ms. Default 30 days. */
+  readonly trashMs?: number
   /** Another kind of store. */
   readonly openStore?: OpenStore
 }
@@ -77,15 +80,17 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   const memoryBytes = options.memoryBytes ?? 128 * MiB
   const uploads = new MemoryBudget(memoryBytes)
   const downloads = new MemoryBudget(memoryBytes)
-  const vaults = await Vaults.open(
-    options.dataDir,
-    options.openStore ??
+  const vaults = await Vaults.open(options.dataDir, {
+    openStore:
+      options.openStore ??
       ((path) =>
         PackChunkStore.open(path, {
           onFault: (problem) => log.error({ err: problem, vault: basename(path) }, 'the disk failed'),
         })),
-    (problem) => log.error({ err: problem }, 'a checkpoint is left out'),
-  )
+    onDamage: (problem) => log.error({ err: problem }, 'something damaged is left out'),
+    onFault: (error) => log.error({ err: error }, 'work in the background failed'),
+    trashMs: options.trashMs ?? defaultTrashMs,
+  })
   let isStopping = false
   const app = createApp({
     parts: {

@@ -4,6 +4,7 @@ import { isProblem, Problem } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
 import { makeFolderDurably, syncDirectory } from './catalog/durable-file.ts'
+import { LiveTree } from './catalog/live-tree.ts'
 import type { ChunkStore } from './store/chunk-store.ts'
 
 /** One tenant's store: its own chunks, its own checkpoints, nothing shared with other vaults. */
@@ -11,6 +12,8 @@ export interface Vault {
   readonly name: string
   readonly store: ChunkStore
   readonly catalog: Catalog
+  /** Throws the Problem that kept it from opening: a damaged tree costs no checkpoint. */
+  readonly tree: LiveTree
 }
 
 /** Whether a folder below `vaults/` can be a vault: a file system's own, such as lost+found, are none. */
@@ -24,6 +27,16 @@ export function isVaultName(name: string): boolean {
   }
 }
 
+export interface VaultsOptions {
+  readonly openStore: OpenStore
+  /** Told of checkpoints, and of live trees, that cannot be read and are left out. */
+  readonly onDamage?: (problem: Problem) => void
+  /** How long live trees keep what was deleted or overwritten, in ms. */
+  readonly trashMs: number
+  /** Told when work in the background fails. */
+  readonly onFault?: (error: unknown) => void
+}
+
 /** Opens the store that is kept in a vault's folder, creating it when there is none. */
 export type OpenStore = (vaultPath: string) => Promise<ChunkStore>
 
@@ -33,26 +46,20 @@ export type OpenStore = (vaultPath: string) => Promise<ChunkStore>
  */
 export class Vaults {
   readonly path: string
-  private readonly openStore: OpenStore
-  private readonly onDamage: (problem: Problem) => void
-  private readonly opened = new Map<string, Promise<Vault>>()
+  private readonly options: VaultsOptions
+  private readonly opened = new Map<string, Promise<OpenVault>>()
   private closed = false
 
-  private constructor(path: string, openStore: OpenStore, onDamage: (problem: Problem) => void) {
+  private constructor(path: string, options: VaultsOptions) {
     this.path = path
-    this.openStore = openStore
-    this.onDamage = onDamage
+    this.options = options
   }
 
-  /** Opens the vaults of a data directory, which is there. `onDamage` is told of checkpoints that are left out. */
-  static async open(
-    dataDir: string,
-    openStore: OpenStore,
-    onDamage: (problem: Problem) => void = () => {},
-  ): Promise<Vaults> {
+  /** Opens the vaults of a data directory, which is there. */
+  static async open(dataDir: string, options: VaultsOptions): Promise<Vaults> {
     const path = join(dataDir, 'vaults')
     await makeFolderDurably(path)
-    return new Vaults(path, openStore, onDamage)
+    return new Vaults(path, options)
   }
 
   /** Names of all vaults, in order. */
@@ -88,7 +95,7 @@ export class Vaults {
     return await vault
   }
 
-  private async openVault(name: string): Promise<Vault> {
+  private async openVault(name: string): Promise<OpenVault> {
     const path = join(this.path, name)
     try {
       await stat(path)
@@ -98,12 +105,23 @@ export class Vaults {
     }
     // Whoever made it may have died before he synced this.
     await syncDirectory(this.path)
-    const store = await this.openStore(path)
+    const store = await this.options.openStore(path)
     try {
-      return { name, store, catalog: await openCatalog(path, store, this.onDamage) }
+      const catalog = await openCatalog(path, store, this.options.onDamage)
+      return new OpenVault(name, store, catalog, await this.openTree(path, store))
     } catch (error) {
       await store.close()
       throw error
+    }
+  }
+
+  private async openTree(path: string, store: ChunkStore): Promise<LiveTree | Problem> {
+    try {
+      return await LiveTree.open(join(path, 'tree'), store, this.options)
+    } catch (error) {
+      if (!isProblem(error, 'store-corrupt')) throw error
+      this.options.onDamage?.(error)
+      return error
     }
   }
 
@@ -112,8 +130,35 @@ export class Vaults {
     this.closed = true
     const vaults = await Promise.allSettled(this.opened.values())
     this.opened.clear()
-    const stores = vaults.flatMap((vault) => (vault.status === 'fulfilled' ? [vault.value.store] : []))
-    const ends = await Promise.allSettled(stores.map((store) => store.close()))
+    const open = vaults.flatMap((vault) => (vault.status === 'fulfilled' ? [vault.value] : []))
+    const ends = await Promise.allSettled(open.map((vault) => vault.close()))
     for (const end of ends) if (end.status === 'rejected') throw end.reason
+  }
+}
+
+class OpenVault implements Vault {
+  readonly name: string
+  readonly store: ChunkStore
+  readonly catalog: Catalog
+  private readonly liveTree: LiveTree | Problem
+
+  constructor(name: string, store: ChunkStore, catalog: Catalog, tree: LiveTree | Problem) {
+    this.name = name
+    this.store = store
+    this.catalog = catalog
+    this.liveTree = tree
+  }
+
+  get tree(): LiveTree {
+    if (this.liveTree instanceof Problem) throw this.liveTree
+    return this.liveTree
+  }
+
+  async close(): Promise<void> {
+    try {
+      if (!(this.liveTree instanceof Problem)) await this.liveTree.close()
+    } finally {
+      await this.store.close()
+    }
   }
 }

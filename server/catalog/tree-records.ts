@@ -6,7 +6,8 @@
  *     "e" directory's node (u48) name             JSON TreeRecord: what stands in a directory under a name
  *     "p" node (u48) property name, UTF-8         XML of one dead property
  *     "l" path 0x00 token                         JSON Lock; path is the names joined by "/", as bytes
- *     "c" directory's node (u48) change (u48)     the name that was changed last by that change (RFC 6578)
+ *     "c" directory's node (u48) change (u48)     the name whose last change this was (RFC 6578)
+ *     "d" directory's node (u48) change (u48)     a name that was removed or moved away by that change
  *     "f" node (u48)                              JSON FrozenDirectory: the directory object that says the same
  *     "t" item (u48)                              JSON TrashNote: where a thing in the trash came from
  *     "m"                                         JSON TreeState: numbers that were given out
@@ -108,8 +109,10 @@ export interface TreeState {
   node: number
   change: number
   item: number
-  /** Changes up to this one may have been forgotten: a sync token must not be older. */
+  /** Removals up to this change may have been forgotten: a sync token must not be older. */
   forgotten: number
+  /** What the last change was at some times in the past, to tell how old a removal is. */
+  marks: { atMs: number; change: number }[]
 }
 
 export const nodes = { root: 0, tree: 1, trash: 2, staging: 3, doomed: 4, firstFree: 16 } as const
@@ -133,6 +136,8 @@ export const keys = {
   properties: (node: number) => numbered('p', node),
   change: (directory: number, change: number) => numbered('c', directory, numberOf(change)),
   changes: (directory: number) => numbered('c', directory),
+  removal: (directory: number, change: number) => numbered('d', directory, numberOf(change)),
+  removals: (directory: number) => numbered('d', directory),
   frozen: (node: number) => numbered('f', node),
   trash: (item: number) => numbered('t', item),
   lock: (path: Buffer, token: string) => Buffer.concat([keys.locksOf(path), Buffer.from(token, 'latin1')]),
@@ -141,6 +146,9 @@ export const keys = {
   state: Buffer.from('m'),
   allTrash: Buffer.from('t'),
   allLocks: Buffer.from('l'),
+  allEntries: Buffer.from('e'),
+  allRemovals: Buffer.from('d'),
+  allFrozen: Buffer.from('f'),
 } as const
 
 function numberOf(value: number): Buffer {
@@ -152,6 +160,11 @@ function numberOf(value: number): Buffer {
 /** What follows the prefix and the number in a key. */
 export function keyRest(key: Buffer): Buffer {
   return key.subarray(1 + numberBytes)
+}
+
+/** The change in the key of a change or removal. */
+export function keyChange(key: Buffer): number {
+  return key.readUIntBE(1 + numberBytes, numberBytes)
 }
 
 /** The number behind the prefix. */

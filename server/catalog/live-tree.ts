@@ -1,0 +1,436 @@
+/**
+ * The live tree of a vault: what WebDAV clients write. Its bytes are in the chunk store; here is what stands where.
+ *
+ * One change at a time, made durable with those that wait beside it (tree-database.ts); tree-change.ts has what
+ * a change can do. Readers never wait and see only what is durable. What takes long goes in pieces that each
+ * leave a sound tree: a copy of a collection grows unseen in `staging` and is published by one record; what is
+ * removed for good goes to `doomed` by one record and is cleared away in the background, also after a restart.
+ */
+import { Problem } from '../../protocol/problem.ts'
+import { makeFolderDurably } from './durable-file.ts'
+import {
+  type ChangeWatch,
+  deadPropertiesOf,
+  findRecord,
+  membersOf,
+  superRoot,
+  TreeChange,
+} from './tree-change.ts'
+import { type ChunkFlush, TreeDatabase, type TreeReads } from './tree-database.ts'
+import { locksOn } from './tree-locks.ts'
+import {
+  type DeadProperty,
+  type DirectoryRecord,
+  decodeJson,
+  decodeLock,
+  decodeNote,
+  encodeJson,
+  type FileRecord,
+  type FrozenDirectory,
+  keyNumber,
+  keys,
+  type Lock,
+  type Member,
+  type Names,
+  nodes,
+  type TrashNote,
+  type TreeRecord,
+  type TreeState,
+} from './tree-records.ts'
+import { forgetRemovals, removeDoomed } from './tree-removal.ts'
+
+export type { NewContent, TreeChange } from './tree-change.ts'
+export type * from './tree-records.ts'
+
+/** A thing in the trash: `trash/{item}/{name}`. */
+export interface TrashItem extends TrashNote {
+  readonly item: number
+  readonly name: Buffer
+  readonly record: TreeRecord
+}
+
+/** What changed directly in a collection: RFC 6578. */
+export interface Changes {
+  readonly changed: readonly Member[]
+  readonly removed: readonly Buffer[]
+  /** What to ask with next time. */
+  readonly token: number
+}
+
+/** A collection as it was at one moment, to make directory objects of it. */
+export interface FrozenView {
+  readonly root: DirectoryRecord
+  members(directory: number): AsyncIterable<Member>
+  /** The object that stood for it, when nothing below it has changed since. */
+  frozen(directory: number): Promise<FrozenDirectory | undefined>
+  /** Notes the object; written at the end, unless something below has changed meanwhile. */
+  remember(directory: number, frozen: FrozenDirectory): void
+}
+
+/** Members copied in one change. */
+const copiedAtOnce = 500
+
+export interface LiveTreeOptions {
+  /** How long what was deleted or overwritten is kept, in ms. */
+  readonly trashMs: number
+  /** Told when clearing away fails; it is tried again at the next removal, and at the next opening. */
+  readonly onFault?: (error: unknown) => void
+}
+
+export class LiveTree {
+  readonly trashMs: number
+  readonly #database: TreeDatabase
+  readonly #state: TreeState
+  readonly #onFault: (error: unknown) => void
+  /** Directories below which something has changed, for each freeze under way. */
+  readonly #dirtied = new Set<Set<number>>()
+  /** Whether there can be a lock: looking for one costs a search for each name of a path. */
+  #mayBeLocked = true
+  #isDoomed = true
+  #clearing: Promise<void> | undefined
+  readonly #closing = new AbortController()
+
+  private constructor(database: TreeDatabase, state: TreeState, options: LiveTreeOptions) {
+    this.#database = database
+    this.#state = state
+    this.trashMs = options.trashMs
+    this.#onFault = options.onFault ?? (() => {})
+    database.onWritten = (written) => {
+      for (const key of written) if (key[0] === keys.allFrozen[0]) this.#noteDirtied(keyNumber(key))
+    }
+  }
+
+  /**
+   * Opens the tree in `folder`, an empty one where there is none, and goes on with what a stop interrupted.
+   * Problems `in-use`, `store-corrupt`, `unavailable`.
+   */
+  static async open(folder: string, chunks: ChunkFlush, options: LiveTreeOptions): Promise<LiveTree> {
+    await makeFolderDurably(folder)
+    const database = await TreeDatabase.open(folder, chunks)
+    try {
+      const known = await database.get(keys.state)
+      const state = known === undefined ? await plant(database) : decodeJson<TreeState>(known)
+      const tree = new LiveTree(database, state, options)
+      await tree.#doomStaging()
+      tree.#clear()
+      return tree
+    } catch (error) {
+      await database.close()
+      throw error
+    }
+  }
+
+  // -- reading ------------------------------------------------------------------------------------------
+
+  /** What stands at the path, as of the last durable change; undefined when nothing does. */
+  async find(names: Names): Promise<TreeRecord | undefined> {
+    return await findRecord(this.#database, names)
+  }
+
+  /** What is in a collection, in order of the names' bytes, as of the call; a page in memory at a time. */
+  members({ node }: DirectoryRecord): AsyncIterable<Member> {
+    return membersOf(this.#database, node)
+  }
+
+  /** Its dead properties, in order of their names. */
+  async deadProperties(record: TreeRecord): Promise<DeadProperty[]> {
+    return await deadPropertiesOf(this.#database, record)
+  }
+
+  /** The locks that hold for this path, expired ones left out. */
+  async locksOn(names: Names): Promise<Lock[]> {
+    return this.#mayBeLocked ? await locksOn(this.#database, names) : []
+  }
+
+  /**
+   * What has changed directly in a collection after `since`, the token of an earlier answer; 0 asks for all that
+   * is there. Undefined when the token is none of ours, or so old that removals may have been forgotten.
+   */
+  async changesSince({ node }: DirectoryRecord, since: number): Promise<Changes | undefined> {
+    return await this.#database.at(async (reads) => {
+      const { change, forgotten } = await stateOf(reads)
+      const token = change - 1
+      if (since > token || (since > 0 && since < forgotten)) return undefined
+      const changed: Member[] = []
+      for await (const { value: name } of reads.range(keys.changes(node), keys.change(node, since))) {
+        const entry = (await reads.get(keys.entry(node, name))) as Buffer
+        changed.push({ name, record: decodeJson<TreeRecord>(entry) })
+      }
+      const removed = since > 0 ? await removedSince(reads, node, since) : []
+      return { changed, removed, token }
+    })
+  }
+
+  /** The token that `changesSince` would give now. */
+  get syncToken(): number {
+    return this.#state.change - 1
+  }
+
+  // -- changing -----------------------------------------------------------------------------------------
+
+  /**
+   * Runs `work` on a state that nobody else changes; what it throws undoes all that it did. Durable on return,
+   * its content included. It must not wait for another change. Problems `unavailable`, `insufficient-storage`.
+   */
+  async change<T>(work: (change: TreeChange) => Promise<T>): Promise<T> {
+    const watch: ChangeWatch = {
+      dirtied: (node) => this.#noteDirtied(node),
+      doomed: () => {
+        this.#isDoomed = true
+      },
+      locked: () => {
+        this.#mayBeLocked = true
+      },
+      mayBeLocked: () => this.#mayBeLocked,
+    }
+    try {
+      return await this.#database.change((writes) => work(new TreeChange(writes, this.#state, watch)))
+    } finally {
+      this.#clear()
+    }
+  }
+
+  #noteDirtied(node: number): void {
+    for (const dirtied of this.#dirtied) dirtied.add(node)
+  }
+
+  /**
+   * Copies what is at `from` to `to`; no content is copied. What is at `to` goes to the trash whole. `judge` runs
+   * before anything is copied, and again in the change that publishes: it throws what speaks against the copy.
+   * A collection is copied as it was at the call. Durable on return. Problems `not-found`, `conflict`, `forbidden`.
+   */
+  async copy(
+    from: Names,
+    to: Names,
+    depth: 0 | 'infinity',
+    judge: (change: TreeChange) => Promise<void>,
+  ): Promise<'created' | 'replaced'> {
+    await this.change(judge)
+    const source = await this.find(from)
+    if (source === undefined) throw new Problem('not-found', 'there is nothing at this path')
+    const staged = source.kind === 'directory' && depth === 'infinity' ? await this.#stage(source) : undefined
+    try {
+      return await this.change(async (change) => {
+        await judge(change)
+        const current = await change.find(from)
+        if (current?.kind !== source.kind) throw new Problem('conflict', 'the source was replaced meanwhile')
+        const isThere = (await change.find(to)) !== undefined
+        if (isThere) await change.remove(to, 'overwritten')
+        await change.attachCopy(current, to, staged)
+        return isThere ? 'replaced' : 'created'
+      })
+    } catch (error) {
+      if (staged !== undefined) await this.change(async (change) => change.dropStaged(staged))
+      throw error
+    }
+  }
+
+  /** Copies a collection below `staging`, page by page. */
+  async #stage(source: DirectoryRecord): Promise<TreeRecord> {
+    const staged = await this.change((change) => change.stageCopy(source))
+    try {
+      await this.#database.at(async (reads) => {
+        const waiting = [{ from: source.node, to: staged.node }]
+        for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+          const { from, to } = next
+          for await (const page of pagesOf(membersOf(reads, from))) {
+            if (this.#closing.signal.aborted) throw new Problem('unavailable', 'the receiver is stopping')
+            waiting.push(...(await this.change((change) => change.copyMembers(page, to))))
+          }
+        }
+      })
+      return staged
+    } catch (error) {
+      if (!this.#closing.signal.aborted) await this.change(async (change) => change.dropStaged(staged))
+      throw error
+    }
+  }
+
+  // -- the trash ----------------------------------------------------------------------------------------
+
+  /** Where a thing in the trash came from; undefined when there is no such item. */
+  async trashNote(item: number): Promise<TrashNote | undefined> {
+    if (!Number.isSafeInteger(item) || item < 0 || item >= 2 ** 48) return undefined
+    const value = await this.#database.get(keys.trash(item))
+    return value === undefined ? undefined : decodeNote(value)
+  }
+
+  /** What is in the trash, oldest first. */
+  async *trashItems(): AsyncGenerator<TrashItem> {
+    for await (const { key, value } of this.#database.range(keys.allTrash)) {
+      const item = keyNumber(key)
+      const entry = await this.#database.get(keys.entry(nodes.trash, Buffer.from(String(item))))
+      if (entry === undefined) continue
+      for await (const { name, record } of membersOf(this.#database, decodeJson<TreeRecord>(entry).node)) {
+        yield { item, name, record, ...decodeNote(value) }
+        break
+      }
+    }
+  }
+
+  /** Removes for good what came into the trash before `before`, and locks that have expired. Returns the items removed. */
+  async expire(before: Date): Promise<number> {
+    const expired: number[] = []
+    for await (const { item, deletedAt } of this.trashItems()) {
+      if (deletedAt < before) expired.push(item)
+    }
+    for (const item of expired) {
+      await this.change((change) => change.remove([Buffer.from('trash'), Buffer.from(String(item))]))
+    }
+    await this.#expireLocks()
+    await this.#forgetRemovals(before)
+    return expired.length
+  }
+
+  async #expireLocks(): Promise<void> {
+    await this.#database.change(async (writes) => {
+      let left = 0
+      for await (const { key, value } of writes.range(keys.allLocks)) {
+        if (decodeLock(value).expiresAtMs <= Date.now()) writes.remove(key)
+        else left++
+      }
+      // Nobody adds one before this change is through.
+      if (left === 0) this.#mayBeLocked = false
+    })
+  }
+
+  /** Names that went before `before` are not told any more to who asks what changed. */
+  async #forgetRemovals(before: Date): Promise<void> {
+    const state = this.#state
+    const { marks } = state
+    const past = marks.findLastIndex(({ atMs }) => atMs < before.getTime())
+    const upTo = past < 0 ? 0 : (marks[past] as { change: number }).change
+    state.marks = [...marks.slice(Math.max(0, past)), { atMs: Date.now(), change: state.change - 1 }]
+    state.forgotten = Math.max(state.forgotten, upTo)
+    await this.#database.change(async (writes) => writes.put(keys.state, encodeJson(state)))
+    await forgetRemovals(this.#database, upTo, this.#closing.signal)
+  }
+
+  // -- freezing -----------------------------------------------------------------------------------------
+
+  /**
+   * Shows `use` the collection as it is now, to make directory objects of it. What it remembers is written when
+   * it returns, so that the next freeze makes only what has changed. Problem `not-found`.
+   */
+  async freeze<T>(names: Names, use: (view: FrozenView) => Promise<T>): Promise<T> {
+    const dirtied = new Set<number>()
+    const remembered = new Map<number, FrozenDirectory>()
+    this.#dirtied.add(dirtied)
+    // What is not in the snapshot is noted, when it is done and when it is written: a change may be between the two.
+    const reads = this.#database.snapshot()
+    try {
+      const root = await findRecord(reads, names)
+      if (root?.kind !== 'directory') throw new Problem('not-found', 'there is no collection at this path')
+      const result = await use({
+        root,
+        members: (directory) => membersOf(reads, directory),
+        frozen: async (directory) => {
+          const value = await reads.get(keys.frozen(directory))
+          return value === undefined ? undefined : decodeJson<FrozenDirectory>(value)
+        },
+        remember: (directory, frozen) => void remembered.set(directory, frozen),
+      })
+      await this.#database.change(async (writes) => {
+        for (const [node, frozen] of remembered) {
+          if (!dirtied.has(node)) writes.put(keys.frozen(node), encodeJson(frozen))
+        }
+      })
+      return result
+    } finally {
+      this.#dirtied.delete(dirtied)
+      await reads.close()
+    }
+  }
+
+  /** Forgets all directory objects: one of them turned out to be gone. */
+  async forgetFrozen(): Promise<void> {
+    await this.#database.change(async (writes) => {
+      for await (const { key } of writes.range(keys.allFrozen)) writes.remove(key)
+    })
+  }
+
+  /** Every content that the tree and its trash reach: roots of garbage collection. As of the call. */
+  async *contents(): AsyncGenerator<FileRecord> {
+    for await (const { value } of this.#database.range(keys.allEntries)) {
+      const record = decodeJson<TreeRecord>(value)
+      if (record.kind === 'file') yield record
+    }
+  }
+
+  // -- clearing away ------------------------------------------------------------------------------------
+
+  /** Copies that a stop left unfinished. */
+  async #doomStaging(): Promise<void> {
+    for await (const { name, record } of membersOf(this.#database, nodes.staging)) {
+      await this.#database.change(async (writes) => {
+        writes.remove(keys.entry(nodes.staging, name))
+        writes.put(keys.entry(nodes.doomed, name), encodeJson(record))
+      })
+    }
+  }
+
+  /** Removes what is doomed, in the background; a call while that is under way makes it look again. */
+  #clear(): void {
+    if (!this.#isDoomed || this.#clearing !== undefined || this.#closing.signal.aborted) return
+    this.#isDoomed = false
+    this.#clearing = removeDoomed(this.#database, this.#closing.signal)
+      .catch((error: unknown) => {
+        if (!this.#closing.signal.aborted) this.#onFault(error)
+      })
+      .finally(() => {
+        this.#clearing = undefined
+        this.#clear()
+      })
+  }
+
+  /** Resolves when nothing is being cleared away. */
+  async settled(): Promise<void> {
+    while (this.#clearing !== undefined) await this.#clearing
+  }
+
+  /** Waits for changes under way and releases the folder; clearing away goes on at the next opening. Idempotent. */
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#clearing
+    await this.#database.close()
+  }
+}
+
+/** The first state: the four collections of node 0. */
+async function plant(database: TreeDatabase): Promise<TreeState> {
+  const state: TreeState = { node: nodes.firstFree, change: 1, item: 1, forgotten: 0, marks: [] }
+  const now = `${Date.now()}000000`
+  const names = ['tree', 'trash', 'staging', 'doomed'] as const
+  await database.change(async (writes) => {
+    for (const name of names) {
+      const record: DirectoryRecord = { ...superRoot, node: nodes[name], mtimeNs: now, createdNs: now }
+      writes.put(keys.entry(nodes.root, Buffer.from(name)), encodeJson(record))
+    }
+    writes.put(keys.state, encodeJson(state))
+  })
+  return state
+}
+
+async function stateOf(reads: TreeReads): Promise<TreeState> {
+  return decodeJson<TreeState>((await reads.get(keys.state)) as Buffer)
+}
+
+/** Names that are gone since, each once. */
+async function removedSince(reads: TreeReads, node: number, since: number): Promise<Buffer[]> {
+  const removed = new Map<string, Buffer>()
+  for await (const { value: name } of reads.range(keys.removals(node), keys.removal(node, since))) {
+    if ((await reads.get(keys.entry(node, name))) === undefined) removed.set(name.toString('latin1'), name)
+  }
+  return [...removed.values()]
+}
+
+async function* pagesOf(members: AsyncIterable<Member>): AsyncGenerator<Member[]> {
+  let page: Member[] = []
+  for await (const member of members) {
+    page.push(member)
+    if (page.length < copiedAtOnce) continue
+    yield page
+    page = []
+  }
+  if (page.length > 0) yield page
+}

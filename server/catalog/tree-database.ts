@@ -1,0 +1,327 @@
+/**
+ * The LevelDB below the live tree (tree-records.ts has its layout): changes one after the other, one fsync for
+ * all who wait.
+ *
+ * A change reads and writes through an overlay. Changes that wait are taken as a group: each runs by itself and
+ * sees what those before it did; one that throws leaves nothing behind. Then the chunks that they refer to are
+ * made durable, all their writes go into one synced batch, and only then are they answered. Readers see
+ * LevelDB, so only what is durable.
+ *
+ * Recovery: a batch is written whole or not at all, so there is nothing to recover at an opening. When a batch
+ * fails the group is told, and the database is opened again before anything else is done: LevelDB refuses all
+ * writes after a failed one.
+ */
+import { mkdir } from 'node:fs/promises'
+import { Level } from 'level'
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import { endOf, sealed, unsealed } from './tree-records.ts'
+
+type Store = Level<Buffer, Buffer>
+type Snapshot = ReturnType<Store['snapshot']>
+/** Keys in latin1; undefined is a deletion. */
+type Overlay = Map<string, Buffer | undefined>
+
+export interface Row {
+  readonly key: Buffer
+  readonly value: Buffer
+}
+
+/** A state of the database to read. Problem `store-corrupt` for a damaged record, `unavailable` after `close`. */
+export interface TreeReads {
+  /** Undefined where there is nothing. */
+  get(key: Buffer): Promise<Buffer | undefined>
+  /** Rows whose keys begin with `prefix` and stand behind `after`, in order of their keys, a page in memory at a time. */
+  range(prefix: Buffer, after?: Buffer): AsyncIterable<Row>
+}
+
+export interface TreeWrites extends TreeReads {
+  put(key: Buffer, value: Buffer): void
+  remove(key: Buffer): void
+  /** The change refers to chunks, stored when `losses` was this: they are made durable before it is. */
+  needsChunks(losses: number): void
+}
+
+/** A state to read for as long as it is not closed. */
+export interface TreeSnapshot extends TreeReads {
+  close(): Promise<void>
+}
+
+/** What makes chunks durable. */
+export interface ChunkFlush {
+  readonly losses: number
+  flush(): Promise<void>
+}
+
+interface Task {
+  readonly work: (writes: Change) => Promise<unknown>
+  readonly resolve: (value: unknown) => void
+  readonly reject: (error: unknown) => void
+}
+
+/** Changes that share a batch. */
+const maxGroup = 256
+const rowsAtOnce = 256
+
+export class TreeDatabase implements TreeReads {
+  readonly #folder: string
+  readonly #level: Store
+  readonly #chunks: ChunkFlush
+  /** Told of the keys of each batch, when it is written. */
+  onWritten: (keys: readonly Buffer[]) => void = () => {}
+  #queue: Task[] = []
+  #running: Promise<void> | undefined
+  #isClosed = false
+
+  private constructor(folder: string, level: Store, chunks: ChunkFlush) {
+    this.#folder = folder
+    this.#level = level
+    this.#chunks = chunks
+  }
+
+  /** Opens the database in `folder`, made if need be. Problems `in-use`, `store-corrupt`, `unavailable`. */
+  static async open(folder: string, chunks: ChunkFlush): Promise<TreeDatabase> {
+    const level: Store = new Level(folder, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
+    try {
+      await mkdir(folder, { recursive: true })
+      await level.open()
+    } catch (cause) {
+      throw databaseProblem(cause, folder)
+    }
+    return new TreeDatabase(folder, level, chunks)
+  }
+
+  async get(key: Buffer): Promise<Buffer | undefined> {
+    return await this.#do(() => readOne(this.#level, key))
+  }
+
+  range(prefix: Buffer, after?: Buffer): AsyncIterable<Row> {
+    return this.#reported(readRange(this.#level, prefix, after))
+  }
+
+  /** Runs `use` on the state of this moment, whatever is changed meanwhile. */
+  async at<T>(use: (reads: TreeReads) => Promise<T>): Promise<T> {
+    const snapshot = this.snapshot()
+    try {
+      return await use(snapshot)
+    } finally {
+      await snapshot.close()
+    }
+  }
+
+  /** The state of this moment, for who reads over a longer time and closes it himself. */
+  snapshot(): TreeSnapshot {
+    this.#expectOpen()
+    const snapshot = this.#level.snapshot()
+    return {
+      get: (key) => this.#do(() => readOne(this.#level, key, snapshot)),
+      range: (prefix, after) => this.#reported(readRange(this.#level, prefix, after, snapshot)),
+      close: () => snapshot.close(),
+    }
+  }
+
+  /**
+   * Runs `work` when nobody else changes anything; durable on return. What it throws discards what it wrote.
+   * Problems `unavailable`, `insufficient-storage` when the disk fails, for all who share the batch.
+   */
+  change<T>(work: (writes: TreeWrites) => Promise<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      if (this.#isClosed) throw closed()
+      this.#queue.push({ work, resolve: resolve as (value: unknown) => void, reject })
+      this.#running ??= this.#run().finally(() => {
+        this.#running = undefined
+      })
+    })
+  }
+
+  async #run(): Promise<void> {
+    // Whoever comes in this turn of the loop shares the first batch.
+    await Promise.resolve()
+    while (this.#queue.length > 0) await this.#runGroup(this.#queue.splice(0, maxGroup))
+  }
+
+  async #runGroup(group: readonly Task[]): Promise<void> {
+    const overlay: Overlay = new Map()
+    const done: { task: Task; value: unknown }[] = []
+    const losses: number[] = []
+    for (const task of group) {
+      const change = new Change(this, overlay)
+      try {
+        const value = await task.work(change)
+        for (const [key, bytes] of change.written) overlay.set(key, bytes)
+        if (change.losses !== undefined) losses.push(change.losses)
+        done.push({ task, value })
+      } catch (error) {
+        task.reject(error)
+      }
+    }
+    try {
+      await this.#write(overlay, losses)
+      for (const { task, value } of done) task.resolve(value)
+    } catch (error) {
+      for (const { task } of done) task.reject(error)
+    }
+  }
+
+  async #write(overlay: Overlay, losses: readonly number[]): Promise<void> {
+    if (overlay.size === 0) return
+    if (losses.length > 0) {
+      await this.#chunks.flush()
+      if (losses.some((seen) => seen !== this.#chunks.losses)) {
+        throw new Problem('unavailable', 'stored chunks were lost meanwhile; send the request again')
+      }
+    }
+    const batch = [...overlay].map(([text, value]) => {
+      const key = Buffer.from(text, 'latin1')
+      return value === undefined
+        ? ({ type: 'del', key } as const)
+        : ({ type: 'put', key, value: sealed(key, value) } as const)
+    })
+    try {
+      await this.#level.batch(batch, { sync: true })
+      this.onWritten(batch.map(({ key }) => key))
+    } catch (cause) {
+      await this.#reopen()
+      throw databaseProblem(cause, this.#folder)
+    }
+  }
+
+  async #reopen(): Promise<void> {
+    try {
+      await this.#level.close()
+      await this.#level.open()
+    } catch (error) {
+      // The next use finds it closed and says so, the next write tries again.
+      if (!(error instanceof Error)) throw error
+    }
+  }
+
+  async #do<T>(read: () => Promise<T>): Promise<T> {
+    this.#expectOpen()
+    try {
+      return await read()
+    } catch (cause) {
+      throw databaseProblem(cause, this.#folder)
+    }
+  }
+
+  async *#reported(rows: AsyncIterable<Row>): AsyncGenerator<Row> {
+    this.#expectOpen()
+    try {
+      yield* rows
+    } catch (cause) {
+      throw databaseProblem(cause, this.#folder)
+    }
+  }
+
+  #expectOpen(): void {
+    if (this.#isClosed) throw closed()
+  }
+
+  /** Waits for the changes under way and releases the folder. Idempotent. */
+  async close(): Promise<void> {
+    this.#isClosed = true
+    await this.#running
+    await this.#level.close()
+  }
+}
+
+/** One change: what it wrote itself, over what the group wrote before it, over the database. */
+class Change implements TreeWrites {
+  readonly written: Overlay = new Map()
+  losses: number | undefined
+  readonly #below: TreeReads
+  readonly #group: Overlay
+
+  constructor(below: TreeReads, group: Overlay) {
+    this.#below = below
+    this.#group = group
+  }
+
+  async get(key: Buffer): Promise<Buffer | undefined> {
+    const text = key.toString('latin1')
+    if (this.written.has(text)) return this.written.get(text)
+    if (this.#group.has(text)) return this.#group.get(text)
+    return await this.#below.get(key)
+  }
+
+  async *range(prefix: Buffer, after?: Buffer): AsyncGenerator<Row> {
+    const start = (after ?? prefix).toString('latin1')
+    const end = endOf(prefix).toString('latin1')
+    const isIn = (text: string): boolean => (after === undefined ? text >= start : text > start) && text < end
+    const ours: Overlay = new Map()
+    for (const overlay of [this.#group, this.written]) {
+      for (const [text, value] of overlay) if (isIn(text)) ours.set(text, value)
+    }
+    const waiting = [...ours.keys()].sort()
+    for await (const row of this.#below.range(prefix, after)) {
+      const text = row.key.toString('latin1')
+      while (waiting[0] !== undefined && waiting[0] < text) yield* rowOf(ours, waiting.shift() as string)
+      if (!ours.has(text)) yield row
+    }
+    for (const text of waiting) yield* rowOf(ours, text)
+  }
+
+  put(key: Buffer, value: Buffer): void {
+    this.written.set(key.toString('latin1'), value)
+  }
+
+  remove(key: Buffer): void {
+    this.written.set(key.toString('latin1'), undefined)
+  }
+
+  needsChunks(losses: number): void {
+    this.losses = Math.min(losses, this.losses ?? losses)
+  }
+}
+
+function* rowOf(overlay: Overlay, text: string): Generator<Row> {
+  const value = overlay.get(text)
+  if (value !== undefined) yield { key: Buffer.from(text, 'latin1'), value }
+}
+
+async function readOne(level: Store, key: Buffer, snapshot?: Snapshot): Promise<Buffer | undefined> {
+  const value = await level.get(key, snapshot === undefined ? {} : { snapshot })
+  return value === undefined ? undefined : unsealed(key, value)
+}
+
+async function* readRange(
+  level: Store,
+  prefix: Buffer,
+  after: Buffer | undefined,
+  snapshot?: Snapshot,
+): AsyncGenerator<Row> {
+  const from = after === undefined ? { gte: prefix } : { gt: after }
+  const rows = level.iterator({ ...from, lt: endOf(prefix), ...(snapshot && { snapshot }) })
+  try {
+    for (;;) {
+      const page = await rows.nextv(rowsAtOnce)
+      if (page.length === 0) return
+      for (const [key, value] of page) yield { key, value: unsealed(key, value) }
+    }
+  } finally {
+    await rows.close()
+  }
+}
+
+function closed(): Problem {
+  return new Problem('unavailable', 'the live tree is closed')
+}
+
+/** What LevelDB's error means to whoever runs the receiver. */
+function databaseProblem(cause: unknown, folder: string): unknown {
+  if (isProblem(cause) || cause instanceof TypeError) return cause
+  const errors: { code?: unknown; message: string }[] = []
+  for (let at = cause; at instanceof Error; at = at.cause) errors.push(at)
+  const codes = errors.map(({ code }) => code)
+  const reason = errors.at(-1)?.message ?? String(cause)
+  if (codes.includes('LEVEL_LOCKED')) {
+    return new Problem('in-use', `${folder} is open in another process; stop it first`, { cause })
+  }
+  if (codes.includes('LEVEL_CORRUPTION')) {
+    return new Problem('store-corrupt', `the live tree in ${folder} is damaged: ${reason}`, { cause })
+  }
+  if (/no space left|disk quota/i.test(reason)) {
+    return new Problem('insufficient-storage', 'there is no space left for the live tree', { cause })
+  }
+  return new Problem('unavailable', `the live tree in ${folder} failed: ${reason}`, { cause })
+}
