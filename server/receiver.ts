@@ -18,6 +18,7 @@ import { defaultPatience, type Patience } from './http/context.ts'
 import { MemoryBudget } from './http/memory-budget.ts'
 import { targetForLog } from './http/request-target.ts'
 import { packageVersion } from './package-file.ts'
+import { CuttingThreads } from './store/cutting-thread.ts'
 import { PackChunkStore } from './store/pack-chunk-store.ts'
 import { type OpenStore, Vaults } from './vaults.ts'
 
@@ -91,6 +92,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
     onFault: (error) => log.error({ err: error }, 'work in the background failed'),
     trashMs: options.trashMs ?? defaultTrashMs,
   })
+  const cutting = new CuttingThreads()
   let isStopping = false
   const app = createApp({
     parts: {
@@ -100,6 +102,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       uploads,
       questions: new MemoryBudget(Math.min(memoryBytes, questionBytes)),
       downloads,
+      cutting,
     },
     log,
     host: options.host ?? '127.0.0.1',
@@ -123,6 +126,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
     // The process must not end here for want of anything to do: the timer keeps it. A long walk does not end with its connection, but with the store that it reads.
     await requests.settled(settleMs)
     try {
+      await cutting.close()
       await vaults.close()
       await requests.settled(settleMs)
     } finally {

@@ -4,6 +4,7 @@ import type { Limits } from '../../protocol/limits.ts'
 import { checkpointHeader, parseCheckpointName } from '../../protocol/url.ts'
 import { type Context, param } from '../http/context.ts'
 import type { MemoryBudget } from '../http/memory-budget.ts'
+import type { CuttingThreads } from '../store/cutting-thread.ts'
 import type { Vault, Vaults } from '../vaults.ts'
 
 /** The collaborators of every route. */
@@ -17,6 +18,8 @@ export interface Parts {
   readonly questions: MemoryBudget
   /** For what is read from the store and waits to be sent. Apart, so that slow readers do not stop uploads. */
   readonly downloads: MemoryBudget
+  /** Cuts and hashes what is uploaded as a file. */
+  readonly cutting: CuttingThreads
 }
 
 /** The vault that the path names, open. */

@@ -1,0 +1,87 @@
+import { Problem } from '../../protocol/problem.ts'
+import type { TreeRecord } from '../catalog/live-tree.ts'
+import { overSignal } from '../http/client-gone.ts'
+import type { Context } from '../http/context.ts'
+import { type Checksums, ocChecksums, ocMtimeNs } from '../http/dav-headers.ts'
+import { withBody } from '../http/request-body.ts'
+import { streamedBody } from '../http/streamed-body.ts'
+import { type IncomingFile, receiveFile, receiveSmallFile, smallFileBytes } from '../store/incoming-file.ts'
+import type { Vault } from '../vaults.ts'
+import type { Parts } from './parts.ts'
+import { expectParent, parentOf, type TreeReads, TreeRequest } from './tree-request.ts'
+import { treeTag } from './tree-view.ts'
+
+/**
+ * PUT: RFC 4918, section 9.7. What stands there changes only when all of the new content is stored and was
+ * found to be what the client says; the answer says that it is durable.
+ */
+export async function putTreeFile(parts: Parts, ctx: Context): Promise<void> {
+  const request = await TreeRequest.of(parts, ctx)
+  const { vault, names } = request
+  if (ctx.get('Content-Range') !== '') {
+    // RFC 9110, section 14.5: taken for the whole, a part would destroy the rest.
+    throw new Problem('invalid-request', 'a part of a file cannot be put')
+  }
+  const mtimeNs = ocMtimeNs(ctx)
+  const checksums = ocChecksums(ctx)
+  await judge(request, vault.tree)
+  const since = vault.store.losses
+  const { part, md5, sha1 } = await receive(parts, ctx, vault)
+  expectChecksums(checksums, { md5, sha1 })
+  const { record, isNew } = await vault.tree.change(async (change) => {
+    const old = await judge(request, change)
+    const content = { part, md5, sha1, since, ...(mtimeNs !== undefined && { mtimeNs }) }
+    return { record: await change.putFile(names, content), isNew: old === undefined }
+  })
+  answerPut(ctx, record, isNew)
+  if (mtimeNs !== undefined) ctx.set('X-OC-Mtime', 'accepted')
+}
+
+/** What speaks against the write; what stands there now. */
+async function judge(request: TreeRequest, tree: TreeReads): Promise<TreeRecord | undefined> {
+  const { names, endsInSlash } = request
+  const record = await tree.find(names)
+  if (record?.kind === 'directory') {
+    throw new Problem('method-not-allowed', 'a collection has no content to replace')
+  }
+  if (endsInSlash) throw new Problem('conflict', 'a path that ends in a slash can be no file')
+  await expectParent(tree, names)
+  await request.expectPreconditions(tree, record)
+  // A new name changes the collection that it is in: section 7.4.
+  await request.expectUnlocked(tree, names, ...(record === undefined ? [parentOf(names)] : []))
+  return record
+}
+
+/** A short body is taken whole; others go into the store as they come. */
+async function receive(parts: Parts, ctx: Context, { store }: Vault): Promise<IncomingFile> {
+  const body = streamedBody(ctx)
+  const { announcedBytes = Number.POSITIVE_INFINITY } = body
+  if (announcedBytes <= smallFileBytes) {
+    // What is stored is compressed: its bytes are there twice.
+    const rules = { maxBytes: smallFileBytes, decodedBytes: announcedBytes }
+    return await withBody(ctx, parts.uploads, rules, ({ bytes }) => receiveSmallFile(store, bytes))
+  }
+  return await receiveFile(store, body, parts.cutting, {
+    memory: parts.uploads,
+    announcedBytes: body.announcedBytes,
+    signal: overSignal(ctx),
+  })
+}
+
+function expectChecksums(wanted: Checksums, actual: Required<Checksums>): void {
+  for (const kind of ['sha1', 'md5'] as const) {
+    if (wanted[kind] === undefined || wanted[kind] === actual[kind]) continue
+    // No status that makes a client delete the file that is there: rclone does for 403, 412 and 507.
+    throw new Problem('digest-mismatch', `the body does not have the ${kind} that OC-Checksum says`, {
+      extensions: { expected: wanted[kind], actual: actual[kind] },
+    })
+  }
+}
+
+function answerPut(ctx: Context, record: TreeRecord, isNew: boolean): void {
+  const tag = treeTag(record) ?? ''
+  ctx.set('ETag', tag)
+  ctx.set('OC-ETag', tag)
+  ctx.body = null
+  ctx.status = isNew ? 201 : 204
+}

@@ -1,0 +1,103 @@
+/** COPY and MOVE: RFC 4918, sections 9.8 and 9.9. A MOVE out of the trash restores. */
+import { Problem } from '../../protocol/problem.ts'
+import type { Names, TreeRecord } from '../catalog/live-tree.ts'
+import type { Context } from '../http/context.ts'
+import { depthOf, destinationPath, mayOverwrite, ocMtimeNs } from '../http/dav-headers.ts'
+import type { Parts } from './parts.ts'
+import { expectParent, parentOf, type TreeReadsBelow, TreeRequest, treePath } from './tree-request.ts'
+
+interface Transfer {
+  readonly request: TreeRequest
+  readonly to: Names
+  readonly overwrite: boolean
+  readonly depth: 0 | 'infinity'
+  readonly isMove: boolean
+}
+
+export async function copyTreePath(parts: Parts, ctx: Context): Promise<void> {
+  const transfer = await transferOf(parts, ctx)
+  const { request, to, depth } = transfer
+  const { tree } = request.vault
+  const mtimeNs = ocMtimeNs(ctx)
+  const outcome = await tree.copy(request.names, to, depth, async (change) => {
+    await judge(transfer, change)
+  })
+  if (mtimeNs !== undefined) await tree.change((change) => change.setTimes(to, { mtimeNs }))
+  answer(ctx, outcome === 'replaced', mtimeNs)
+}
+
+export async function moveTreePath(parts: Parts, ctx: Context): Promise<void> {
+  const transfer = await transferOf(parts, ctx)
+  const { request, to } = transfer
+  const mtimeNs = ocMtimeNs(ctx)
+  const replaced = await request.vault.tree.change(async (change) => {
+    const target = await judge(transfer, change)
+    if (target !== undefined) await change.remove(to, 'overwritten')
+    await change.move(request.names, to)
+    if (mtimeNs !== undefined) await change.setTimes(to, { mtimeNs })
+    return target !== undefined
+  })
+  answer(ctx, replaced, mtimeNs)
+}
+
+async function transferOf(parts: Parts, ctx: Context): Promise<Transfer> {
+  const request = await TreeRequest.of(parts, ctx)
+  const isMove = ctx.method === 'MOVE'
+  const destination = treePath(request.vault.name, destinationPath(ctx))
+  if (destination === undefined || destination.names[0]?.toString() !== 'tree') {
+    throw new Problem('forbidden', "the Destination must be in the vault's own tree/")
+  }
+  expectApart(request.names, destination.names, isMove)
+  return {
+    request,
+    to: destination.names,
+    overwrite: mayOverwrite(ctx),
+    // Section 9.9.2: a collection moves whole. Of a file the header says nothing.
+    depth: isMove ? 'infinity' : depthOf(ctx, [0, 'infinity'], 'infinity'),
+    isMove,
+  }
+}
+
+/** Problem `forbidden` when one of the two holds the other, or both are the same: sections 9.8.5 and 9.9.4. */
+function expectApart(from: Names, to: Names, isMove: boolean): void {
+  if (from.length === 1 && isMove) throw new Problem('forbidden', 'this collection stays where it is')
+  if (startsWith(from, to)) {
+    throw new Problem('forbidden', 'the Destination is the resource itself, or a collection that holds it')
+  }
+  if (to.length === 1) throw new Problem('forbidden', 'the tree itself cannot be replaced')
+}
+
+/** Whether the first names of a path are those of another. */
+function startsWith(names: Names, start: Names): boolean {
+  return start.length <= names.length && start.every((name, i) => names[i]?.equals(name))
+}
+
+/** What speaks against it; what stands at the destination. */
+async function judge(transfer: Transfer, change: TreeReadsBelow): Promise<TreeRecord | undefined> {
+  const { request, to, overwrite, depth, isMove } = transfer
+  const from = request.names
+  const source = await request.existing(change)
+  if (source.kind === 'directory' && isMove) depthOf(request.ctx, ['infinity'], 'infinity')
+  if (source.kind === 'directory' && depth === 'infinity' && startsWith(to, from)) {
+    throw new Problem('forbidden', 'the Destination is in the collection itself')
+  }
+  await request.expectPreconditions(change, source)
+  await expectParent(change, to)
+  const target = await change.find(to)
+  if (target !== undefined && !overwrite) {
+    throw new Problem('precondition-failed', 'there is something at the Destination, and Overwrite is F')
+  }
+  if (isMove) {
+    await request.expectUnlocked(change, from, parentOf(from))
+    await request.expectSubmitted(change, await change.locksBelow(from))
+  }
+  await request.expectUnlocked(change, to, ...(target === undefined ? [parentOf(to)] : []))
+  await request.expectSubmitted(change, await change.locksBelow(to))
+  return target
+}
+
+function answer(ctx: Context, replaced: boolean, mtimeNs: string | undefined): void {
+  if (mtimeNs !== undefined) ctx.set('X-OC-Mtime', 'accepted')
+  ctx.body = null
+  ctx.status = replaced ? 204 : 201
+}

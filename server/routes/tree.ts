@@ -1,0 +1,37 @@
+import type Router from '@koa/router'
+import type { Context, RequestState } from '../http/context.ts'
+import { readingMethods } from './dav-reading.ts'
+import type { Parts } from './parts.ts'
+import { type Methods, resource } from './resource.ts'
+import { lockTreePath, unlockTreePath } from './tree-locks.ts'
+import { deleteTreePath, makeTreeCollection } from './tree-members.ts'
+import { patchTreeProperties } from './tree-properties.ts'
+import { putTreeFile } from './tree-put.ts'
+import { reportTreeChanges } from './tree-report.ts'
+import { TreeRequest } from './tree-request.ts'
+import { copyTreePath, moveTreePath } from './tree-transfer.ts'
+import { treeReading } from './tree-view.ts'
+
+/** `/{vault}/tree/` and below: the live tree, RFC 4918 class 1, 2 and 3. */
+export function treeRoutes(router: Router<RequestState>, parts: Parts): void {
+  const methods: Methods = {
+    ...readingMethods(parts, (ctx) => treeReading(parts, ctx, 'tree')),
+    PUT: (ctx) => putTreeFile(parts, ctx),
+    DELETE: (ctx) => deleteTreePath(parts, ctx),
+    MKCOL: (ctx) => makeTreeCollection(parts, ctx),
+    COPY: (ctx) => copyTreePath(parts, ctx),
+    MOVE: (ctx) => moveTreePath(parts, ctx),
+    PROPPATCH: (ctx) => patchTreeProperties(parts, ctx),
+    LOCK: (ctx) => lockTreePath(parts, ctx),
+    UNLOCK: (ctx) => unlockTreePath(parts, ctx),
+    REPORT: (ctx) => reportTreeChanges(parts, ctx),
+  }
+  // `If` counts on every method; those that write judge it once more on the state that they change.
+  const before = async (ctx: Context): Promise<void> => {
+    const request = await TreeRequest.of(parts, ctx)
+    await request.expectIf(request.vault.tree)
+  }
+  for (const path of ['/:vault/tree', '/:vault/tree/{*path}']) {
+    resource(router, path, methods, { dav: '1, 2, 3', before })
+  }
+}
