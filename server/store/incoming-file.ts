@@ -72,7 +72,7 @@ export function uploadMemoryBytes(announcedBytes = Number.POSITIVE_INFINITY): nu
 export async function receiveFile(
   store: ChunkStore,
   body: AsyncIterable<Buffer>,
-  cutting: CuttingThreads,
+  cutting: Pick<CuttingThreads, 'begin'>,
   options: IncomingOptions,
 ): Promise<IncomingFile> {
   const { memory, announcedBytes, signal } = options
@@ -87,7 +87,7 @@ export async function receiveFile(
 async function receiveReserved(
   store: ChunkStore,
   body: AsyncIterable<Buffer>,
-  cutting: CuttingThreads,
+  cutting: Pick<CuttingThreads, 'begin'>,
   { announcedBytes = Number.POSITIVE_INFINITY, signal }: IncomingOptions,
 ): Promise<IncomingFile> {
   const head = Buffer.allocUnsafe(Math.min(smallFileBytes, announcedBytes))
@@ -163,7 +163,7 @@ class Upload implements CutListener {
   #failure: { readonly cause: unknown } | undefined
   #change = Promise.withResolvers<void>()
 
-  constructor(store: ChunkStore, cutting: CuttingThreads) {
+  constructor(store: ChunkStore, cutting: Pick<CuttingThreads, 'begin'>) {
     this.#store = store
     this.#cutting = cutting.begin(this)
     this.#window = Buffer.from(this.#cutting.window)
