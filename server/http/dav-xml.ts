@@ -84,9 +84,9 @@ export function responseXml({ href, properties }: DavResource, { want, names }: 
   return `<D:response><D:href>${escapeXml(href)}</D:href>${stats.join('')}</D:response>\n`
 }
 
-/** Properties that have one status, each from `propertyXml`. */
-export function propstat(elements: readonly string[], status: string): string {
-  return `<D:propstat><D:prop>${elements.join('')}</D:prop><D:status>HTTP/1.1 ${status}</D:status></D:propstat>`
+/** Properties that have one status, each from `propertyXml`; with a `D:error` where there is one. */
+export function propstat(elements: readonly string[], status: string, error = ''): string {
+  return `<D:propstat><D:prop>${elements.join('')}</D:prop><D:status>HTTP/1.1 ${status}</D:status>${error}</D:propstat>`
 }
 
 /** A property's element. */

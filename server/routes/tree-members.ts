@@ -61,6 +61,18 @@ export async function deleteTreePath(parts: Parts, ctx: Context): Promise<void> 
   else ctx.status = 204
 }
 
+/** Removes an item of the trash for good. */
+export async function purgeTrashItem(parts: Parts, ctx: Context): Promise<void> {
+  const request = await TreeRequest.of(parts, ctx)
+  const { vault, names } = request
+  if (names.length !== 2) throw new Problem('forbidden', 'things in the trash are removed item by item')
+  await vault.tree.change(async (change) => {
+    await request.expectPreconditions(change, await request.existing(change))
+    await change.remove(names)
+  })
+  ctx.status = 204
+}
+
 export interface RefusedMember {
   readonly href: string
   /** Such as `423 Locked`. */

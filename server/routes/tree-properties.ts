@@ -107,7 +107,7 @@ function document(href: string, { statuses }: Outcome, isRefused: boolean): stri
     [named('conflict'), '409 Conflict', ''],
   ]
   const inner = stats.flatMap(([elements, status, error]) =>
-    elements.length === 0 ? [] : [propstat(elements, status).replace(/(?=<\/D:propstat>$)/, error)],
+    elements.length === 0 ? [] : [propstat(elements, status, error)],
   )
   const response = `<D:response><D:href>${escapeXml(href)}</D:href>${inner.join('')}</D:response>\n`
   return multistatusStart + response + multistatusEnd

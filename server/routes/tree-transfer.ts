@@ -4,6 +4,7 @@ import type { Names, TreeRecord } from '../catalog/live-tree.ts'
 import type { Context } from '../http/context.ts'
 import { depthOf, destinationPath, mayOverwrite, ocMtimeNs } from '../http/dav-headers.ts'
 import type { Parts } from './parts.ts'
+import { answerMembers, lockedMember } from './tree-members.ts'
 import { expectParent, parentOf, type TreeReadsBelow, TreeRequest, treePath } from './tree-request.ts'
 
 interface Transfer {
@@ -14,30 +15,48 @@ interface Transfer {
   readonly isMove: boolean
 }
 
+interface Judgement {
+  /** What stands at the destination. */
+  readonly target: TreeRecord | undefined
+  /** Hrefs of members that are locked. */
+  readonly locked: readonly string[]
+}
+
 export async function copyTreePath(parts: Parts, ctx: Context): Promise<void> {
   const transfer = await transferOf(parts, ctx)
   const { request, to, depth } = transfer
   const { tree } = request.vault
   const mtimeNs = ocMtimeNs(ctx)
-  const outcome = await tree.copy(request.names, to, depth, async (change) => {
-    await judge(transfer, change)
-  })
-  if (mtimeNs !== undefined) await tree.change((change) => change.setTimes(to, { mtimeNs }))
-  answer(ctx, outcome === 'replaced', mtimeNs)
+  let locked: readonly string[] = []
+  try {
+    const outcome = await tree.copy(request.names, to, depth, async (change) => {
+      const judged = await judge(transfer, change)
+      locked = judged.locked
+      if (locked.length > 0) throw new Problem('locked', 'members of the destination are locked')
+    })
+    if (mtimeNs !== undefined) await tree.change((change) => change.setTimes(to, { mtimeNs }))
+    answer(ctx, outcome === 'replaced', mtimeNs)
+  } catch (error) {
+    if (locked.length === 0) throw error
+    answerMembers(ctx, locked.map(lockedMember))
+  }
 }
 
+/** Also what is in the trash. */
 export async function moveTreePath(parts: Parts, ctx: Context): Promise<void> {
   const transfer = await transferOf(parts, ctx)
   const { request, to } = transfer
   const mtimeNs = ocMtimeNs(ctx)
-  const replaced = await request.vault.tree.change(async (change) => {
-    const target = await judge(transfer, change)
-    if (target !== undefined) await change.remove(to, 'overwritten')
+  const { target, locked } = await request.vault.tree.change(async (change) => {
+    const judged = await judge(transfer, change)
+    if (judged.locked.length > 0) return judged
+    if (judged.target !== undefined) await change.remove(to, 'overwritten')
     await change.move(request.names, to)
     if (mtimeNs !== undefined) await change.setTimes(to, { mtimeNs })
-    return target !== undefined
+    return judged
   })
-  answer(ctx, replaced, mtimeNs)
+  if (locked.length > 0) answerMembers(ctx, locked.map(lockedMember))
+  else answer(ctx, target !== undefined, mtimeNs)
 }
 
 async function transferOf(parts: Parts, ctx: Context): Promise<Transfer> {
@@ -60,7 +79,8 @@ async function transferOf(parts: Parts, ctx: Context): Promise<Transfer> {
 
 /** Problem `forbidden` when one of the two holds the other, or both are the same: sections 9.8.5 and 9.9.4. */
 function expectApart(from: Names, to: Names, isMove: boolean): void {
-  if (from.length === 1 && isMove) throw new Problem('forbidden', 'this collection stays where it is')
+  const stays = from[0]?.toString() === 'trash' ? 2 : 1
+  if (from.length <= stays && isMove) throw new Problem('forbidden', 'this collection stays where it is')
   if (startsWith(from, to)) {
     throw new Problem('forbidden', 'the Destination is the resource itself, or a collection that holds it')
   }
@@ -72,8 +92,8 @@ function startsWith(names: Names, start: Names): boolean {
   return start.length <= names.length && start.every((name, i) => names[i]?.equals(name))
 }
 
-/** What speaks against it; what stands at the destination. */
-async function judge(transfer: Transfer, change: TreeReadsBelow): Promise<TreeRecord | undefined> {
+/** What speaks against it. */
+async function judge(transfer: Transfer, change: TreeReadsBelow): Promise<Judgement> {
   const { request, to, overwrite, depth, isMove } = transfer
   const from = request.names
   const source = await request.existing(change)
@@ -87,13 +107,10 @@ async function judge(transfer: Transfer, change: TreeReadsBelow): Promise<TreeRe
   if (target !== undefined && !overwrite) {
     throw new Problem('precondition-failed', 'there is something at the Destination, and Overwrite is F')
   }
-  if (isMove) {
-    await request.expectUnlocked(change, from, parentOf(from))
-    await request.expectSubmitted(change, await change.locksBelow(from))
-  }
+  if (isMove) await request.expectUnlocked(change, from, parentOf(from))
   await request.expectUnlocked(change, to, ...(target === undefined ? [parentOf(to)] : []))
-  await request.expectSubmitted(change, await change.locksBelow(to))
-  return target
+  const below = [...(isMove ? await change.locksBelow(from) : []), ...(await change.locksBelow(to))]
+  return { target, locked: await request.rootsOf(change, request.unsubmitted(below)) }
 }
 
 function answer(ctx: Context, replaced: boolean, mtimeNs: string | undefined): void {
