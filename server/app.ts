@@ -16,6 +16,7 @@ import { objectRoutes } from './routes/objects.ts'
 import type { Parts } from './routes/parts.ts'
 import { pathRoutes } from './routes/paths.ts'
 import { receiverRoutes } from './routes/receiver.ts'
+import { snapshotRoutes } from './routes/snapshots.ts'
 import { treeRoutes } from './routes/tree.ts'
 import { vaultRoutes } from './routes/vaults.ts'
 
@@ -64,6 +65,7 @@ function routes(parts: Parts): Router<RequestState> {
   objectRoutes(router, parts)
   pathRoutes(router, parts)
   checkpointRoutes(router, parts)
+  snapshotRoutes(router, parts)
   treeRoutes(router, parts)
   vaultRoutes(router, parts)
   return router

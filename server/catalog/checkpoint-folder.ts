@@ -91,6 +91,15 @@ export class CheckpointFolder {
     return states
   }
 
+  /** The state of the committed checkpoint with the highest number that is not damaged. */
+  async lastCommitted(): Promise<CheckpointState | undefined> {
+    for (const number of (await this.committedNumbers()).reverse()) {
+      const state = await this.unlessDamaged(() => this.readCommitted(number))
+      if (state !== undefined) return state
+    }
+    return undefined
+  }
+
   private async unlessDamaged<T>(read: () => Promise<T>): Promise<T | undefined> {
     try {
       return await read()

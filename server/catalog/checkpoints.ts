@@ -121,6 +121,11 @@ export class Checkpoints {
     return [...states.values()].sort((a, b) => a.number - b.number)
   }
 
+  /** The committed checkpoint with the highest number; undefined when there is none. Damaged ones are passed over. */
+  async latest(sourceName: string): Promise<CheckpointState | undefined> {
+    return await this.sources.get(sourceName)?.folder.lastCommitted()
+  }
+
   /** Opens a checkpoint under the next number, which was never given before. Durable on return. */
   async begin(sourceName: string, request: OpenRequest): Promise<CheckpointState> {
     const source = this.sources.get(sourceName) ?? this.addSource(sourceName)

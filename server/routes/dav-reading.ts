@@ -125,26 +125,27 @@ async function sendDirectory(
   setCollectionLocation(ctx, href)
   ctx.set('Cache-Control', 'no-cache')
   if (reading.archive !== undefined) ctx.set('Vary', 'Accept')
-  const archive = wantsArchive(ctx) ? reading.archive : undefined
+  const archive = wantsArchive(ctx, reading) ? reading.archive?.(shown, signal) : undefined
   ctx.status = 200
   if (archive !== undefined) ctx.set('Content-Type', tarType)
   else ctx.type = 'text/html; charset=utf-8'
   if (ctx.method === 'HEAD') return
   const { maxChunkBytes, maxObjectBytes } = parts.limits
-  ctx.body = await streamPieces(
-    ctx,
-    archive?.(shown, signal) ?? htmlListing(href, reading.view.members(shown, signal)),
-    { budget: parts.downloads, pieceBytes: archive === undefined ? maxObjectBytes : maxChunkBytes },
-  )
+  ctx.body = await streamPieces(ctx, archive ?? htmlListing(href, reading.view.members(shown, signal)), {
+    budget: parts.downloads,
+    pieceBytes: archive === undefined ? maxObjectBytes : maxChunkBytes,
+  })
 }
 
-function wantsArchive(ctx: Context): boolean {
+/** Problems `invalid-request`, `not-acceptable`. */
+function wantsArchive(ctx: Context, { archive }: Reading): boolean {
   const asked = queryParameter(ctx, 'archive')
-  if (asked !== null) {
-    if (asked === 'tar') return true
-    throw new Problem('invalid-request', 'archive must be tar')
+  if (asked !== null && asked !== 'tar') throw new Problem('invalid-request', 'archive must be tar')
+  if (asked !== null && archive === undefined) {
+    throw new Problem('not-acceptable', 'only what is in a snapshot can be had as a tar')
   }
-  return new Negotiator(ctx.req).mediaTypes(['text/html', tarType])[0] === tarType
+  if (asked !== null) return true
+  return archive !== undefined && new Negotiator(ctx.req).mediaTypes(['text/html', tarType])[0] === tarType
 }
 
 /** Where a collection was asked for without its slash: RFC 4918, section 5.2. */

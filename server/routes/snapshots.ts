@@ -1,0 +1,40 @@
+import type Router from '@koa/router'
+import { Problem } from '../../protocol/problem.ts'
+import type { Context, RequestState } from '../http/context.ts'
+import { pathNames } from '../http/path-names.ts'
+import { type Reading, readingMethods } from './dav-reading.ts'
+import { type Parts, vaultOf } from './parts.ts'
+import { resource } from './resource.ts'
+import { SnapshotView } from './snapshot-view.ts'
+
+/** `/{vault}/snapshots/…`: what was committed, to be read by any WebDAV client, or as a tar. */
+export function snapshotRoutes(router: Router<RequestState>, parts: Parts): void {
+  const methods = readingMethods(parts, (ctx) => snapshotReading(parts, ctx))
+  const options = {
+    before: async (ctx: Context): Promise<void> => void (await vaultOf(parts, ctx)),
+    dav: '1, 3',
+    readOnly: 'a snapshot never changes; write to tree/',
+  }
+  resource(router, '/:vault/snapshots', methods, options)
+  resource(router, '/:vault/snapshots/{*path}', methods, options)
+}
+
+async function snapshotReading(parts: Parts, ctx: Context): Promise<Reading> {
+  const vault = await vaultOf(parts, ctx)
+  const view = new SnapshotView(vault)
+  const names = pathNames(ctx.path, 2)
+  const [, number] = names
+  const isFixed = number !== undefined && number.toString('latin1') !== 'latest'
+  return {
+    vault,
+    view,
+    base: `/${vault.name}/snapshots/`,
+    names,
+    cacheControl: isFixed ? 'public, max-age=31536000, immutable' : 'no-cache',
+    archive: (shown, signal) => {
+      const archive = view.archive(shown, signal)
+      if (archive !== undefined) return archive
+      throw new Problem('not-acceptable', 'only what is in a snapshot can be had as a tar')
+    },
+  }
+}
