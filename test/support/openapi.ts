@@ -111,6 +111,13 @@ export function listOperations(): { template: string; method: string; operationI
   })
 }
 
+/** The statuses that an operation of `listOperations` documents. */
+export function documentedStatuses(template: string, method: string): number[] {
+  return Object.keys(resolve(operationPointer(template, method) as string).value.responses as Json).map(
+    Number,
+  )
+}
+
 /** What changes something: RFC 9110, 4918 and 5789. */
 export const writeMethods: ReadonlySet<string> = new Set(
   'PUT POST PATCH DELETE MKCOL COPY MOVE PROPPATCH LOCK UNLOCK'.split(' '),
