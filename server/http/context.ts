@@ -35,6 +35,15 @@ export function hasBody(request: IncomingMessage): boolean {
   )
 }
 
+/**
+ * Whether the body's type lets it be XML: also when there is no body, or no type. `fetch` calls a string
+ * text/plain, and `curl -d` calls everything a form.
+ */
+export function mayBeXml(ctx: Context): boolean {
+  if (!hasBody(ctx.req) || ctx.get('Content-Type') === '') return true
+  return ctx.is('application/xml', 'text/xml', 'text/plain', 'application/x-www-form-urlencoded') !== false
+}
+
 /** A parameter of the route, which the router vouches for. */
 export function param(ctx: Context, name: string): string {
   return (ctx.params as Record<string, string>)[name] ?? ''

@@ -2,7 +2,7 @@
 import { isUtf8 } from 'node:buffer'
 import { Problem } from '../../protocol/problem.ts'
 import type { Context } from './context.ts'
-import { hasBody } from './context.ts'
+import { mayBeXml } from './context.ts'
 import type { PropertyName } from './dav-xml.ts'
 import type { MemoryBudget } from './memory-budget.ts'
 import { withBody } from './request-body.ts'
@@ -22,7 +22,7 @@ const maxValueBytes = 256 * 1024
  * `invalid-request`, and those of reading a body.
  */
 export async function xmlBody(ctx: Context, budget: MemoryBudget): Promise<XmlElement | undefined> {
-  if (hasBody(ctx.req) && ctx.get('Content-Type') !== '' && !ctx.is('application/xml', 'text/xml')) {
+  if (!mayBeXml(ctx)) {
     throw new Problem('unsupported-media-type', `the body of ${ctx.method} is XML`)
   }
   const length = Number(ctx.get('Content-Length') || maxXmlBytes)

@@ -1,7 +1,7 @@
 /** What PROPFIND needs wherever it is served. */
 import { Problem } from '../../protocol/problem.ts'
 import type { Context } from '../http/context.ts'
-import { hasBody } from '../http/context.ts'
+import { mayBeXml } from '../http/context.ts'
 import { type PropfindBody, parsePropfind } from '../http/dav-xml.ts'
 import type { MemoryBudget } from '../http/memory-budget.ts'
 import { withText } from '../http/request-body.ts'
@@ -26,7 +26,7 @@ export async function readPropfind(ctx: Context, budget: MemoryBudget): Promise<
     return undefined
   }
   if (depth !== '0' && depth !== '1') throw new Problem('invalid-request', 'Depth must be 0, 1 or infinity')
-  if (hasBody(ctx.req) && ctx.get('Content-Type') !== '' && !ctx.is('application/xml', 'text/xml')) {
+  if (!mayBeXml(ctx)) {
     throw new Problem('unsupported-media-type', 'the body of PROPFIND is XML')
   }
   const body = await withText(ctx, budget, maxPropfindBytes, async (text) => parsePropfind(text))
