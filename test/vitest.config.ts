@@ -1,12 +1,31 @@
 import { defineConfig } from 'vitest/config'
 
-/** `npm test` runs everything but test/slow; `npm run test:slow` runs only that. */
-export default defineConfig(({ mode }) => ({
-  root: new URL('..', import.meta.url).pathname,
-  test: {
-    include: mode === 'slow' ? ['test/slow/**/*.test.ts'] : ['test/**/*.test.ts'],
-    exclude: mode === 'slow' ? [] : ['test/slow/**'],
-    testTimeout: mode === 'slow' ? 900_000 : 30_000,
-    hookTimeout: 30_000,
+interface Mode {
+  readonly include: string[]
+  readonly exclude: string[]
+  readonly testTimeout: number
+}
+
+const modes: Record<string, Mode> = {
+  slow: { include: ['test/slow/**/*.test.ts'], exclude: [], testTimeout: 900_000 },
+  clients: {
+    include: ['test/clients/**/*.test.ts', 'test/server/litmus.test.ts'],
+    exclude: [],
+    testTimeout: 900_000,
   },
-}))
+}
+
+const others: Mode = {
+  include: ['test/**/*.test.ts'],
+  exclude: ['test/slow/**', 'test/clients/**'],
+  testTimeout: 30_000,
+}
+
+/** `npm test` runs everything but test/slow and test/clients, which have commands of their own: `npm run test:slow`, `npm run test:clients`. */
+export default defineConfig(({ mode }) => {
+  const { include, exclude, testTimeout } = modes[mode] ?? others
+  return {
+    root: new URL('..', import.meta.url).pathname,
+    test: { include, exclude, testTimeout, hookTimeout: 30_000 },
+  }
+})
