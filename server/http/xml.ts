@@ -29,7 +29,13 @@ export function parseXml(text: string): XmlElement {
   const parser = new SaxesParser({ xmlns: true })
   const open: Growing[] = []
   let root: Growing | undefined
-  const add = (piece: string): void => void open.at(-1)?.content.push(piece)
+  const add = (piece: string): void => {
+    const content = open.at(-1)?.content
+    const before = content?.at(-1)
+    if (content === undefined) return
+    if (typeof before === 'string') content[content.length - 1] = before + piece
+    else content.push(piece)
+  }
   parser.on('error', (cause) => {
     throw new Problem('invalid-request', `the body is no XML: ${cause.message}`, { cause })
   })
