@@ -127,9 +127,7 @@ export class TreeDatabase implements TreeReads {
     return new Promise<T>((resolve, reject) => {
       if (this.#isClosed) throw closed()
       this.#queue.push({ work, resolve: resolve as (value: unknown) => void, reject })
-      this.#running ??= this.#run().finally(() => {
-        this.#running = undefined
-      })
+      this.#running ??= this.#run()
     })
   }
 
@@ -137,6 +135,8 @@ export class TreeDatabase implements TreeReads {
     // Whoever comes in this turn of the loop shares the first batch.
     await Promise.resolve()
     while (this.#queue.length > 0) await this.#runGroup(this.#queue.splice(0, maxGroup))
+    // At once: whoever comes next finds either this loop or nobody.
+    this.#running = undefined
   }
 
   async #runGroup(group: readonly Task[]): Promise<void> {
