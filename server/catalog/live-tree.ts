@@ -17,7 +17,7 @@ import {
   TreeChange,
 } from './tree-change.ts'
 import { type ChunkFlush, TreeDatabase, type TreeReads } from './tree-database.ts'
-import { locksOn } from './tree-locks.ts'
+import { locksBelow, locksOn } from './tree-locks.ts'
 import {
   type DeadProperty,
   type DirectoryRecord,
@@ -65,6 +65,13 @@ export interface FrozenView {
   frozen(directory: number): Promise<FrozenDirectory | undefined>
   /** Notes the object; written at the end, unless something below has changed meanwhile. */
   remember(directory: number, frozen: FrozenDirectory): void
+}
+
+/** Something to copy into the tree, with all that is below it. */
+export interface CopySource {
+  readonly record: TreeRecord
+  /** What is in a directory that was told of before; asked for once. Names in any order, each once. */
+  members(directory: DirectoryRecord): AsyncIterable<Member>
 }
 
 /** Members copied in one change. */
@@ -142,6 +149,11 @@ export class LiveTree {
     return this.#mayBeLocked ? await locksOn(this.#database, names) : []
   }
 
+  /** The locks on anything strictly below the path, expired ones left out: to list a collection with its members' locks. */
+  async locksBelow(names: Names): Promise<Lock[]> {
+    return await locksBelow(this.#database, names)
+  }
+
   /**
    * What has changed directly in a collection after `since`, the token of an earlier answer; 0 asks for all that
    * is there. Undefined when the token is none of ours, or so old that removals may have been forgotten.
@@ -206,17 +218,44 @@ export class LiveTree {
     judge: (change: TreeChange) => Promise<void>,
   ): Promise<'created' | 'replaced'> {
     await this.change(judge)
-    const source = await this.find(from)
-    if (source === undefined) throw new Problem('not-found', 'there is nothing at this path')
-    const staged = source.kind === 'directory' && depth === 'infinity' ? await this.#stage(source) : undefined
+    return await this.#database.at(async (reads) => {
+      const record = await findRecord(reads, from)
+      if (record === undefined) throw new Problem('not-found', 'there is nothing at this path')
+      const source = { record, members: ({ node }: DirectoryRecord) => membersOf(reads, node) }
+      return await this.#publish(source, to, depth, async (change) => {
+        await judge(change)
+        const { node } = (await change.find(from)) ?? {}
+        if (node !== record.node) throw new Problem('conflict', 'the source was replaced meanwhile')
+      })
+    })
+  }
+
+  /** The same for a source outside of the tree. Its content is in the chunk store, and durable. */
+  async copyIn(
+    source: CopySource,
+    to: Names,
+    depth: 0 | 'infinity',
+    judge: (change: TreeChange) => Promise<void>,
+  ): Promise<'created' | 'replaced'> {
+    await this.change(judge)
+    return await this.#publish(source, to, depth, judge)
+  }
+
+  async #publish(
+    source: CopySource,
+    to: Names,
+    depth: 0 | 'infinity',
+    judge: (change: TreeChange) => Promise<void>,
+  ): Promise<'created' | 'replaced'> {
+    const { record } = source
+    const isDeep = record.kind === 'directory' && depth === 'infinity'
+    const staged = isDeep ? await this.#stage(record, source.members) : undefined
     try {
       return await this.change(async (change) => {
         await judge(change)
-        const current = await change.find(from)
-        if (current?.kind !== source.kind) throw new Problem('conflict', 'the source was replaced meanwhile')
         const isThere = (await change.find(to)) !== undefined
         if (isThere) await change.remove(to, 'overwritten')
-        await change.attachCopy(current, to, staged)
+        await change.attachCopy(record, to, staged)
         return isThere ? 'replaced' : 'created'
       })
     } catch (error) {
@@ -225,20 +264,18 @@ export class LiveTree {
     }
   }
 
-  /** Copies a collection below `staging`, page by page. */
-  async #stage(source: DirectoryRecord): Promise<TreeRecord> {
+  /** Copies a collection below `staging`, page by page. What is left of it after a failure is cleared away. */
+  async #stage(source: DirectoryRecord, members: CopySource['members']): Promise<TreeRecord> {
     const staged = await this.change((change) => change.stageCopy(source))
     try {
-      await this.#database.at(async (reads) => {
-        const waiting = [{ from: source.node, to: staged.node }]
-        for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
-          const { from, to } = next
-          for await (const page of pagesOf(membersOf(reads, from))) {
-            if (this.#closing.signal.aborted) throw new Problem('unavailable', 'the receiver is stopping')
-            waiting.push(...(await this.change((change) => change.copyMembers(page, to))))
-          }
+      const waiting = [{ from: source, to: staged.node }]
+      for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
+        const { from, to } = next
+        for await (const page of pagesOf(members(from))) {
+          if (this.#closing.signal.aborted) throw new Problem('unavailable', 'the receiver is stopping')
+          waiting.push(...(await this.change((change) => change.copyMembers(page, to))))
         }
-      })
+      }
       return staged
     } catch (error) {
       if (!this.#closing.signal.aborted) await this.change(async (change) => change.dropStaged(staged))

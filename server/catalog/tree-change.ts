@@ -246,14 +246,17 @@ export class TreeChange {
   }
 
   /** Copies members into a directory that nobody sees yet; returns those that are collections, still empty. */
-  async copyMembers(members: readonly Member[], into: number): Promise<{ from: number; to: number }[]> {
-    const collections: { from: number; to: number }[] = []
+  async copyMembers(
+    members: readonly Member[],
+    into: number,
+  ): Promise<{ from: DirectoryRecord; to: number }[]> {
+    const collections: { from: DirectoryRecord; to: number }[] = []
     for (const { name, record } of members) {
       const change = this.#nextChange()
       const copy = { ...(await this.#copyOf(record)), version: change, changed: change }
       this.#writes.put(keys.entry(into, name), encodeJson(copy))
       this.#writes.put(keys.change(into, change), name)
-      if (copy.kind === 'directory') collections.push({ from: record.node, to: copy.node })
+      if (record.kind === 'directory') collections.push({ from: record, to: copy.node })
     }
     return collections
   }
