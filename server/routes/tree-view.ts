@@ -1,7 +1,7 @@
 /** The live tree and its trash as WebDAV shows them: what stands there, and its properties. */
 import { statfs } from 'node:fs/promises'
 import type { LiveTree } from '../catalog/live-tree.ts'
-import type { DeadProperty, Lock, TreeRecord } from '../catalog/tree-records.ts'
+import { type DeadProperty, type Lock, pathOf, type TreeRecord } from '../catalog/tree-records.ts'
 import type { Context } from '../http/context.ts'
 import { ownNamespace, type PropertyName, type PropertyValue } from '../http/dav-xml.ts'
 import { encodeSegment, pathNames } from '../http/path-names.ts'
@@ -16,7 +16,7 @@ export type TreeArea = 'tree' | 'trash'
 /** All that a view needs of the tree. */
 export type ReadableTree = Pick<
   LiveTree,
-  'find' | 'members' | 'deadProperties' | 'locksOn' | 'trashNote' | 'syncToken'
+  'find' | 'members' | 'deadProperties' | 'locksOn' | 'locksBelow' | 'trashNote' | 'syncToken'
 >
 
 const lockEntries = (['exclusive', 'shared'] as const)
@@ -61,6 +61,12 @@ export function shownRecord(name: Buffer, record: TreeRecord): Shown {
   }
 }
 
+/** The locks of a collection's members. */
+interface LocksIn {
+  readonly parent: string
+  known?: Promise<{ readonly inherited: readonly Lock[]; readonly own: ReadonlyMap<string, readonly Lock[]> }>
+}
+
 /** The view of one request. */
 export class TreeView implements DavView {
   private readonly vault: Vault
@@ -68,6 +74,7 @@ export class TreeView implements DavView {
   private readonly area: TreeArea
   private readonly diskPath: string
   private freeBytes: Promise<number> | undefined
+  private locksIn: LocksIn | undefined
 
   /** `diskPath` is on the disk whose space the quota properties tell. */
   constructor(vault: Vault, tree: ReadableTree, area: TreeArea, diskPath: string) {
@@ -142,10 +149,28 @@ export class TreeView implements DavView {
   ): Promise<void> {
     if (asks('DAV: supportedlock')) found.set('DAV: supportedlock', { xml: lockEntries })
     if (!asks('DAV: lockdiscovery')) return
-    const locks = await this.tree.locksOn(this.inVault(names))
+    const locks = await this.locksOn(this.inVault(names))
     found.set('DAV: lockdiscovery', {
       xml: activeLocks(this.vault.name, locks, this.inVault(names), record.kind),
     })
+  }
+
+  /** What holds for the path. From the second member of a collection on it is known for all of them. */
+  private async locksOn(names: Names): Promise<readonly Lock[]> {
+    const above = names.slice(0, -1)
+    const parent = pathOf(above).toString('latin1')
+    if (this.locksIn?.parent !== parent) {
+      this.locksIn = { parent }
+      return await this.tree.locksOn(names)
+    }
+    this.locksIn.known ??= Promise.all([this.tree.locksOn(above), this.tree.locksBelow(above)]).then(
+      ([on, below]) => ({
+        inherited: on.filter(({ depth }) => depth === 'infinity'),
+        own: Map.groupBy(below, ({ path }) => path.toString('latin1')),
+      }),
+    )
+    const { inherited, own } = await this.locksIn.known
+    return [...inherited, ...(own.get(pathOf(names).toString('latin1')) ?? [])]
   }
 
   /** Of the item, and of what is in it. */

@@ -190,6 +190,40 @@ describe('PROPFIND of the tree', () => {
     expect(childrenOf(after?.stats[0]?.properties.get('DAV: lockdiscovery') as XmlElement)).toEqual([])
   })
 
+  test('each member of a collection is told its own locks, and those from above', async () => {
+    const lock = async (path: string, depth: string, scope: string): Promise<string> => {
+      const body = `<lockinfo xmlns="DAV:"><lockscope><${scope}/></lockscope><locktype><write/></locktype></lockinfo>`
+      const answer = await send('LOCK', path, { Depth: depth }, body)
+      return answer.headers.get('lock-token') ?? ''
+    }
+    for (const name of ['one', 'two', 'three', 'four']) await send('MKCOL', `tree/${name}`)
+    const tokens: [string, string][] = [
+      ['tree/', await lock('tree/', '0', 'shared')],
+      ['tree/one', await lock('tree/one', 'infinity', 'shared')],
+      ['tree/two', await lock('tree/two', '0', 'exclusive')],
+    ]
+    await send('MKCOL', 'tree/one/below', { If: `(${tokens[1]?.[1]})` })
+    const deep = await lock('tree/one/below', '0', 'shared')
+    const found = await propfind('tree/', ask('<D:lockdiscovery/>'), '1')
+    const roots = (response: Response207): string[] =>
+      childrenOf(response.stats[0]?.properties.get('DAV: lockdiscovery') as XmlElement).map((active) =>
+        textOf(childrenOf(davChild(active, 'lockroot'))[0] as XmlElement),
+      )
+    expect(Object.fromEntries(found.map((response) => [response.href, roots(response)]))).toEqual({
+      '/home/tree/': ['/home/tree/'],
+      '/home/tree/a/': [],
+      '/home/tree/four/': [],
+      '/home/tree/one/': ['/home/tree/one/'],
+      '/home/tree/three/': [],
+      '/home/tree/two/': ['/home/tree/two/'],
+    })
+    const below = await propfind('tree/one/below', ask('<D:lockdiscovery/>'))
+    expect(below.map(roots)).toEqual([['/home/tree/one/', '/home/tree/one/below/']])
+    for (const [path, token] of [['tree/one/below', deep] as const, ...tokens]) {
+      expect((await send('UNLOCK', path, { 'Lock-Token': token })).status).toBe(204)
+    }
+  })
+
   test.each([
     ['two questions', '<propfind xmlns="DAV:"><prop/><allprop/></propfind>'],
     ['no question', '<propfind xmlns="DAV:"><unknown/></propfind>'],
