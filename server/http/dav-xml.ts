@@ -93,7 +93,8 @@ export function propstat(elements: readonly string[], status: string, error = ''
 export function propertyXml(name: PropertyName, value: PropertyValue): string {
   if (typeof value === 'object' && 'element' in value) return value.element
   const content = typeof value === 'string' ? escapeXml(value) : value.xml
-  const at = name.indexOf(' ')
+  // A local name holds no space; what clients call a namespace may.
+  const at = name.lastIndexOf(' ')
   const [namespace, local] = [name.slice(0, at), name.slice(at + 1)]
   const [tag, binding] =
     namespace === 'DAV:'

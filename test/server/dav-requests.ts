@@ -129,7 +129,7 @@ export async function property(
 /** The names in a collection, percent-encoded as in hrefs, sorted as listed. */
 export async function members(server: TestReceiver, path = ''): Promise<string[]> {
   const answer = await ask(server, 'PROPFIND', path, { Depth: '1' })
-  const [self = '', ...hrefs] = texts(answer.text, 'href')
+  const [self = '', ...hrefs] = responses(answer.text).map(({ href }) => href)
   return hrefs.map((href) => href.slice(self.length))
 }
 
