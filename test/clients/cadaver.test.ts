@@ -3,7 +3,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { seededBytes, temporaryFolder } from '../support/tree.ts'
-import { run, testWith } from './programs.ts'
+import { testWith } from './programs.ts'
+import { run } from './run-program.ts'
 import { startTree } from './tree-server.ts'
 
 /** Each of these prints that it succeeded. */

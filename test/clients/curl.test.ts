@@ -13,7 +13,8 @@ import { join } from 'node:path'
 import { expect } from 'vitest'
 import { backUp } from '../support/backup.ts'
 import { listing, makeOddTree, seededBytes, temporaryFolder } from '../support/tree.ts'
-import { type Ran, run, testWith } from './programs.ts'
+import { testWith } from './programs.ts'
+import { type Ran, run } from './run-program.ts'
 import { isOurs, onlyOurs, startTree } from './tree-server.ts'
 
 const curl = (...args: string[]): Promise<Ran> => run('curl', ['-sS', '--noproxy', '*', ...args])

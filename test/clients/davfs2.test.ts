@@ -3,7 +3,8 @@ import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { temporaryFolder } from '../support/tree.ts'
-import { differences, makeFiles, run, runAnyhow, testWith } from './programs.ts'
+import { differences, makeFiles, testWith } from './programs.ts'
+import { run, runAnyhow } from './run-program.ts'
 import { startTree } from './tree-server.ts'
 
 const fuse = await runAnyhow('test', ['-c', '/dev/fuse', '-a', '-w', '/dev/fuse'])

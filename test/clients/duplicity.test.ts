@@ -3,7 +3,8 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { seededBytes, temporaryFolder } from '../support/tree.ts'
-import { contents, differences, makeFiles, type Ran, run, testWith } from './programs.ts'
+import { contents, differences, makeFiles, testWith } from './programs.ts'
+import { type Ran, run } from './run-program.ts'
 import { startTree } from './tree-server.ts'
 
 testWith(['duplicity'], 'duplicity: full, incremental, verify, restore of both', async () => {

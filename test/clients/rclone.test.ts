@@ -8,7 +8,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect } from 'vitest'
 import { temporaryFolder } from '../support/tree.ts'
-import { differences, makeFiles, type Ran, run, testWith } from './programs.ts'
+import { differences, makeFiles, testWith } from './programs.ts'
+import { type Ran, run } from './run-program.ts'
 import { describeCounts, isOurs, startTree } from './tree-server.ts'
 
 const fileCount = Number(process.env.CHUNKDAV_CLIENTS_FILES ?? 2000)

@@ -3,7 +3,8 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'vitest'
 import { seededBytes, temporaryFolder } from '../support/tree.ts'
-import { differences, makeFiles, type Ran, run, testWith } from './programs.ts'
+import { differences, makeFiles, testWith } from './programs.ts'
+import { type Ran, run } from './run-program.ts'
 import { startTree } from './tree-server.ts'
 
 testWith(['restic', 'rclone'], 'restic through rclone: backup twice, check, prune, restore', async () => {
