@@ -17,6 +17,7 @@ import type { Parts } from './routes/parts.ts'
 import { pathRoutes } from './routes/paths.ts'
 import { receiverRoutes } from './routes/receiver.ts'
 import { snapshotRoutes } from './routes/snapshots.ts'
+import { trashRoutes } from './routes/trash.ts'
 import { treeRoutes } from './routes/tree.ts'
 import { vaultRoutes } from './routes/vaults.ts'
 
@@ -67,6 +68,7 @@ function routes(parts: Parts): Router<RequestState> {
   checkpointRoutes(router, parts)
   snapshotRoutes(router, parts)
   treeRoutes(router, parts)
+  trashRoutes(router, parts)
   vaultRoutes(router, parts)
   return router
 }

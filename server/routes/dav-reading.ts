@@ -46,7 +46,10 @@ export const pieceChars = 64 * 1024
 const tarType = 'application/x-tar'
 
 /** The methods that read, for `resource`. */
-export function readingMethods(parts: Parts, readingOf: ReadingOf): Pick<Methods, 'GET' | 'PROPFIND'> {
+export function readingMethods(
+  parts: Parts,
+  readingOf: ReadingOf,
+): Required<Pick<Methods, 'GET' | 'PROPFIND'>> {
   return {
     GET: async (ctx) => await get(parts, ctx, await readingOf(ctx)),
     PROPFIND: async (ctx) => await propfind(parts, ctx, await readingOf(ctx)),
@@ -64,9 +67,10 @@ export function mediaTypeOf(name: Buffer): string {
   return lookup(name.toString('latin1')) || 'application/octet-stream'
 }
 
-async function found({ view, names }: Reading, signal: AbortSignal): Promise<Shown> {
+async function found(ctx: Context, { view, names }: Reading, signal: AbortSignal): Promise<Shown> {
   const shown = await view.find(names, signal)
-  if (shown !== undefined) return shown
+  // A slash at the end says that it is a collection.
+  if (shown !== undefined && !(shown.kind === 'file' && ctx.path.endsWith('/'))) return shown
   const path = names.map((name) => name.toString('utf8')).join('/')
   throw new Problem('not-found', `there is nothing at "${path.slice(-200)}"`)
 }
@@ -74,7 +78,12 @@ async function found({ view, names }: Reading, signal: AbortSignal): Promise<Sho
 async function get(parts: Parts, ctx: Context, reading: Reading): Promise<void> {
   guardContent(ctx)
   const signal = overSignal(ctx)
-  const shown = await found(reading, signal)
+  const shown = await found(ctx, reading, signal)
+  const asked = queryParameter(ctx, 'archive')
+  if (asked !== null && asked !== 'tar') throw new Problem('invalid-request', 'archive must be tar')
+  if (asked !== null && (reading.archive === undefined || shown.kind === 'file')) {
+    throw new Problem('not-acceptable', 'only what is a directory in a snapshot can be had as a tar')
+  }
   if (shown.kind === 'file') await sendFile(parts, ctx, reading, shown, signal)
   else await sendDirectory(parts, ctx, reading, shown, signal)
 }
@@ -138,14 +147,9 @@ async function sendDirectory(
   })
 }
 
-/** Problems `invalid-request`, `not-acceptable`. */
+/** Where there is none it is not asked for: `get` has seen to the query. */
 function wantsArchive(ctx: Context, { archive }: Reading): boolean {
-  const asked = queryParameter(ctx, 'archive')
-  if (asked !== null && asked !== 'tar') throw new Problem('invalid-request', 'archive must be tar')
-  if (asked !== null && archive === undefined) {
-    throw new Problem('not-acceptable', 'only what is in a snapshot can be had as a tar')
-  }
-  if (asked !== null) return true
+  if (queryParameter(ctx, 'archive') !== null) return true
   return archive !== undefined && new Negotiator(ctx.req).mediaTypes(['text/html', tarType])[0] === tarType
 }
 
@@ -159,7 +163,7 @@ async function propfind(parts: Parts, ctx: Context, reading: Reading): Promise<v
   const asked = await readPropfind(ctx, parts.questions)
   if (asked === undefined) return
   const signal = overSignal(ctx)
-  const shown = await found(reading, signal)
+  const shown = await found(ctx, reading, signal)
   if (shown.kind === 'directory') {
     setCollectionLocation(ctx, hrefOf(reading.base, reading.names, 'directory'))
   }
