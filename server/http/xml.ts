@@ -4,6 +4,8 @@ import { Problem } from '../../protocol/problem.ts'
 
 /** No method of WebDAV needs ten; dead properties may hold documents. */
 const maxNesting = 100
+/** Every element that binds one knows all that are in scope. */
+const maxPrefixes = 64
 
 export interface XmlElement {
   /** '' for no namespace. */
@@ -23,7 +25,7 @@ type Growing = XmlElement & { readonly content: (XmlElement | string)[] }
 
 /**
  * The root element of a document. Problem `invalid-request` when it is malformed, binds no namespace to a
- * prefix, has a document type declaration, or nests deeper than 100.
+ * prefix, has a document type declaration, nests deeper than 100, or has more than 64 prefixes in scope.
  */
 export function parseXml(text: string): XmlElement {
   const parser = new SaxesParser({ xmlns: true })
@@ -46,14 +48,17 @@ export function parseXml(text: string): XmlElement {
     if (open.length >= maxNesting) throw new Problem('invalid-request', 'the elements nest too deep')
     const parent = open.at(-1)
     const declared = Object.entries(ns ?? {})
+    const scope =
+      parent && declared.length === 0 ? parent.scope : new Map([...(parent?.scope ?? []), ...declared])
+    if (scope.size > maxPrefixes)
+      throw new Problem('invalid-request', 'there are too many namespace prefixes')
     const lang = attributes['xml:lang'] as unknown as { value: string } | undefined
     const element: Growing = {
       namespace: uri,
       local,
       written: name,
       attributes: Object.values(attributes).map(({ name: written, value }) => ({ written, value })),
-      scope:
-        parent && declared.length === 0 ? parent.scope : new Map([...(parent?.scope ?? []), ...declared]),
+      scope,
       language: lang?.value ?? parent?.language,
       content: [],
     }

@@ -53,9 +53,9 @@ export async function deleteTreePath(parts: Parts, ctx: Context): Promise<void> 
     if (record.kind === 'directory') depthOf(ctx, ['infinity'], 'infinity')
     await request.expectPreconditions(change, record)
     await request.expectUnlocked(change, names, parentOf(names))
-    const below = request.unsubmitted(await change.locksBelow(names))
+    const below = await request.lockedBelow(change, names)
     if (below.length === 0) await change.remove(names)
-    return await request.rootsOf(change, below)
+    return below
   })
   if (locked.length > 0) answerMembers(ctx, locked.map(lockedMember))
   else ctx.status = 204

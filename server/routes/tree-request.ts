@@ -117,22 +117,13 @@ export class TreeRequest implements TreePath {
     return path === undefined ? undefined : treePath(this.vault.name, path)
   }
 
-  /** Those of the locks whose token the request does not submit. Shared ones count as one: a token of any of them is enough. */
-  unsubmitted(locks: readonly Lock[]): Lock[] {
-    const isSubmitted = ({ token }: Lock): boolean => this.ifHeader?.tokens.has(token) === true
-    const byPath = Map.groupBy(locks, ({ path }) => path.toString('latin1'))
-    return [...byPath.values()].flatMap((same) => (same.some(isSubmitted) ? [] : same))
-  }
-
-  /** Problem `locked`, with the roots of the locks, when the request lacks the token of one that holds for one of these paths. */
+  /**
+   * Problem `locked`, with the roots of the locks, when one of these paths is locked and the request submits the
+   * token of none of its locks: of shared ones any is enough (section 7).
+   */
   async expectUnlocked(tree: TreeReads, ...paths: readonly Names[]): Promise<void> {
-    const locks = await Promise.all(paths.map((names) => tree.locksOn(names)))
-    await this.expectSubmitted(tree, locks.flat())
-  }
-
-  /** The same for these locks. */
-  async expectSubmitted(tree: TreeReads, locks: readonly Lock[]): Promise<void> {
-    const missing = this.unsubmitted(locks)
+    const locks = await Promise.all(paths.map((names) => this.#unsubmitted(tree, names)))
+    const missing = locks.flat()
     if (missing.length === 0) return
     throw davProblem(
       'locked',
@@ -140,6 +131,21 @@ export class TreeRequest implements TreePath {
       'lock-token-submitted',
       await this.rootsOf(tree, missing),
     )
+  }
+
+  /** Hrefs of what is locked strictly below the path in the same way. */
+  async lockedBelow(tree: TreeReadsBelow, names: Names): Promise<string[]> {
+    const locks = await tree.locksBelow(names)
+    const roots = new Map(locks.map((lock) => [lock.path.toString('latin1'), namesOf(lock)]))
+    const missing = await Promise.all([...roots.values()].map((root) => this.#unsubmitted(tree, root)))
+    const own = missing.flat().filter(({ path }) => roots.has(path.toString('latin1')))
+    return await this.rootsOf(tree, own)
+  }
+
+  /** The locks that hold for a path, when the token of none is submitted. */
+  async #unsubmitted(tree: TreeReads, names: Names): Promise<Lock[]> {
+    const locks = await tree.locksOn(names)
+    return locks.some(({ token }) => this.ifHeader?.tokens.has(token)) ? [] : locks
   }
 
   /** The hrefs of what the locks are on, each once. */
@@ -154,13 +160,14 @@ export class TreeRequest implements TreePath {
 }
 
 /** The href of what a lock is on. */
-async function lockRoot(vault: string, tree: TreeReads, { path }: Lock): Promise<string> {
-  const names = path
-    .toString('latin1')
-    .split('/')
-    .map((name) => Buffer.from(name, 'latin1'))
-  const record = await tree.find(names)
-  return `/${vault}/${encodePath(path)}${record?.kind === 'directory' ? '/' : ''}`
+async function lockRoot(vault: string, tree: TreeReads, lock: Lock): Promise<string> {
+  const record = await tree.find(namesOf(lock))
+  return `/${vault}/${encodePath(lock.path)}${record?.kind === 'directory' ? '/' : ''}`
+}
+
+function namesOf({ path }: Lock): Names {
+  const names = path.toString('latin1').split('/')
+  return names.map((name) => Buffer.from(name, 'latin1'))
 }
 
 /** The collection that a path is in. */

@@ -109,8 +109,8 @@ async function judge(transfer: Transfer, change: TreeReadsBelow): Promise<Judgem
   }
   if (isMove) await request.expectUnlocked(change, from, parentOf(from))
   await request.expectUnlocked(change, to, ...(target === undefined ? [parentOf(to)] : []))
-  const below = [...(isMove ? await change.locksBelow(from) : []), ...(await change.locksBelow(to))]
-  return { target, locked: await request.rootsOf(change, request.unsubmitted(below)) }
+  const below = isMove ? await request.lockedBelow(change, from) : []
+  return { target, locked: [...below, ...(await request.lockedBelow(change, to))] }
 }
 
 function answer(ctx: Context, replaced: boolean, mtimeNs: string | undefined): void {

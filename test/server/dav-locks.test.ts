@@ -199,6 +199,18 @@ describe('other locks', () => {
   })
 })
 
+test('shared locks at several levels: the token of any is enough for what they all hold for', async () => {
+  const above = await lock(server, to('c'), {}, 'shared')
+  const below = await lock(server, to('c/sub/b'), {}, 'shared')
+  for (const token of [above, below]) {
+    expect(await tells(server, 'PUT', to('c/sub/b'), { If: `(<${token}>)` }, 'x')).toBe('204')
+  }
+  expect(await tells(server, 'PUT', to('c/a'), { If: `<${href('c/sub/b')}> (<${below}>)` }, 'x')).toBe(
+    '423 lock-token-submitted',
+  )
+  expect(await tells(server, 'DELETE', to('c'), { If: `(<${above}>)` })).toBe('204')
+})
+
 describe('a name that is free', () => {
   test('becomes a locked empty file', async () => {
     const answer = await ask(server, 'LOCK', to('new'), {}, lockBody())

@@ -159,6 +159,11 @@ test.each([
     update(set('<x:p>'.repeat(200) + '</x:p>'.repeat(200))),
     '400 invalid-request',
   ],
+  [
+    'prefixes without end',
+    `<D:propertyupdate xmlns:D="DAV:" ${Array.from({ length: 100 }, (_, i) => `xmlns:p${i}="urn:p"`).join(' ')}>${set('<p0:p/>')}</D:propertyupdate>`,
+    '400 invalid-request',
+  ],
   ['too much', update(set(`<x:p>${'x'.repeat(300_000)}</x:p>`)), '413 body-too-large'],
   [
     'little that becomes much',
