@@ -173,9 +173,9 @@ export class LiveTree {
     })
   }
 
-  /** The token that `changesSince` would give now. */
-  get syncToken(): number {
-    return this.#state.change - 1
+  /** The token that `changesSince` would give now: of what is durable, so that no change that comes next is missed. */
+  async syncToken(): Promise<number> {
+    return (await stateOf(this.#database)).change - 1
   }
 
   // -- changing -----------------------------------------------------------------------------------------

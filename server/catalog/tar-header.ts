@@ -166,7 +166,8 @@ function block(fields: Fields): Buffer {
   device(bytes, fields.major, 329)
   device(bytes, fields.minor, 337)
   bytes.fill(' ', 148, 156)
-  const sum = bytes.reduce((total, byte) => total + byte, 0)
+  let sum = 0
+  for (const byte of bytes) sum += byte
   bytes.write(`${sum.toString(8).padStart(6, '0')}\u0000 `, 148, 'latin1')
   return bytes
 }

@@ -137,7 +137,7 @@ export class TreeView implements DavView {
     if (this.area === 'trash') return
     if (wanted.has('DAV: supported-report-set')) found.set('DAV: supported-report-set', { xml: syncReport })
     if (wanted.has('DAV: sync-token')) {
-      found.set('DAV: sync-token', formatSyncToken(this.tree.syncToken))
+      found.set('DAV: sync-token', formatSyncToken(await this.tree.syncToken()))
     }
   }
 
