@@ -472,7 +472,8 @@ function nowNs(): string {
   return `${Date.now()}000000`
 }
 
-function checkNames(names: Names): void {
+/** Problem `invalid-request` for a path that nothing in the tree can have. */
+export function checkNames(names: Names): void {
   for (const name of names) {
     const fault = name.length > maxNameBytes ? `a name has more than ${maxNameBytes} bytes` : nameFault(name)
     if (fault !== undefined) throw new Problem('invalid-request', `in the path ${fault}`)

@@ -5,6 +5,7 @@
  */
 import { Problem } from '../../protocol/problem.ts'
 import type { Lock, Names, TreeRecord } from '../catalog/live-tree.ts'
+import { checkNames } from '../catalog/tree-change.ts'
 import { expectConditions } from '../http/conditional.ts'
 import type { Context } from '../http/context.ts'
 import { ownPath } from '../http/dav-headers.ts'
@@ -26,28 +27,20 @@ export interface TreeReadsBelow extends TreeReads {
   locksBelow(names: Names): Promise<Lock[]>
 }
 
-/** Bytes of one name: what file systems take. */
-const maxNameBytes = 255
-/** Bytes of a path below the vault, slashes included. */
-const maxPathBytes = 4096
+const areas: readonly unknown[] = ['tree', 'trash', 'snapshots']
 
-/** A place in the tree or the trash: the first name says in which. */
+/** A place in the tree, the trash or the snapshots: the first name says in which. The tree finds nothing in the last. */
 export interface TreePath {
   readonly names: Names
   /** It was written with a slash at its end: then it can be no file. */
   readonly endsInSlash: boolean
 }
 
-/** The place that a percent-encoded path names; undefined when it is not in this vault's tree or trash. Problem `invalid-request`. */
+/** The place that a percent-encoded path names; undefined when it is in none of this vault's areas. Problem `invalid-request`. */
 export function treePath(vault: string, path: string): TreePath | undefined {
   const [first, ...names] = pathNames(path, 0)
-  const area = names[0]?.toString('latin1')
-  if (first?.toString('latin1') !== vault || (area !== 'tree' && area !== 'trash')) return undefined
-  const bytes = names.reduce((sum, name) => sum + name.length + 1, -1)
-  if (bytes > maxPathBytes) throw new Problem('invalid-request', `a path has at most ${maxPathBytes} bytes`)
-  if (names.some((name) => name.length > maxNameBytes)) {
-    throw new Problem('invalid-request', `a name has at most ${maxNameBytes} bytes`)
-  }
+  if (first?.toString('latin1') !== vault || !areas.includes(names[0]?.toString('latin1'))) return undefined
+  checkNames(names)
   return { names, endsInSlash: path.endsWith('/') }
 }
 

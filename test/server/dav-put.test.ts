@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
-import { ask, content, members, property, tells } from './dav-requests.ts'
+import { ask, content, lockBody, members, property, tells } from './dav-requests.ts'
 import { noise, RawConnection } from './requests.ts'
 
 let server: TestReceiver
@@ -197,5 +197,36 @@ describe('what ownCloud’s clients send along', () => {
     await ask(server, 'PUT', 'checked', {}, 'old')
     expect(await tells(server, 'PUT', 'checked', { 'OC-Checksum': checksum() }, body)).toBe(expected)
     expect(await content(server, 'checked')).toBe(expected === '204' ? body : 'old')
+  })
+})
+
+describe('what changes while the body comes is judged again', () => {
+  test.each([
+    ['a lock', 'LOCK', 'slow/file', '', 423],
+    ['another write', 'PUT', 'slow/file', 'If-Match: ETAG\r\n', 412],
+    ['the collection goes', 'DELETE', 'slow', '', 409],
+    ['a collection takes the place', 'MKCOL', 'slow/new', '', 405],
+  ])('%s', async (_, method, path, header, status) => {
+    await ask(server, 'DELETE', 'slow')
+    await ask(server, 'MKCOL', 'slow')
+    const { etag = '' } = (await ask(server, 'PUT', 'slow/file', {}, 'old')).headers
+    const raw = await RawConnection.open(server.url)
+    const target = method === 'MKCOL' ? path : 'slow/file'
+    raw.send(
+      `PUT /home/tree/${target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nConnection: close\r\nExpect: 100-continue\r\n${header.replace('ETAG', etag)}\r\n`,
+    )
+    await raw.until('100 Continue')
+    const locking = method === 'LOCK'
+    const { headers } = await ask(
+      server,
+      method,
+      path,
+      {},
+      locking ? lockBody() : method === 'PUT' ? 'between' : '',
+    )
+    raw.send('new')
+    expect(await raw.end()).toMatch(new RegExp(`HTTP/1\\.1 ${status} `))
+    expect(await content(server, 'slow/file')).not.toBe('new')
+    if (locking) await ask(server, 'UNLOCK', path, { 'Lock-Token': headers['lock-token'] ?? '' })
   })
 })
