@@ -9,6 +9,7 @@ import {
   assembleBlock,
   type Block,
   type BlockEncoding,
+  discard,
   encodeBlock,
   splitBatch,
   verifyBlock,
@@ -178,7 +179,9 @@ export async function storeHashed(store: ChunkStore, id: Id, plain: Buffer): Pro
   const [length] = await store.stat([id])
   if (length !== undefined) return 'known'
   const block = await encodeBlock([{ id, length: plain.length }], plain, { encoding: 'zstd' })
-  return storeOne(store, block as VerifiedBlock)
+  const outcome = await storeOne(store, block as VerifiedBlock)
+  discard(block.bytes)
+  return outcome
 }
 
 async function expectHash(plain: Buffer, id: Id): Promise<void> {

@@ -6,7 +6,7 @@ import type { Worker } from 'node:worker_threads'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { ReadingThreads } from '../../../client/sources/reading-threads.ts'
-import { decodeBlock } from '../../../protocol/block.ts'
+import { decodeBlock, discard } from '../../../protocol/block.ts'
 import { cutLength, cutParameters } from '../../../protocol/cut.ts'
 import { hashId } from '../../../protocol/hash.ts'
 import type { Id } from '../../../protocol/id.ts'
@@ -420,4 +420,11 @@ test('a list of many chunks is stored in parts, each behind what it refers to', 
   const { part } = await receiveFile(store, inPieces(bytes), { begin }, { memory })
   expect((await contentOf(store, part)).equals(bytes)).toBe(true)
   expect(objects).toBeGreaterThan(3)
+})
+
+test('only memory of its own is freed', () => {
+  const [large, small, other] = [Buffer.allocUnsafe(MiB), Buffer.allocUnsafe(100), Buffer.allocUnsafe(100)]
+  const shared = Buffer.from(createWindow())
+  for (const bytes of [large, small, shared]) discard(bytes)
+  expect([large, small, other, shared].map(({ length }) => length)).toEqual([0, 100, 100, windowBytes])
 })
