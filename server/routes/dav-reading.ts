@@ -79,11 +79,6 @@ async function get(parts: Parts, ctx: Context, reading: Reading): Promise<void> 
   guardContent(ctx)
   const signal = overSignal(ctx)
   const shown = await found(ctx, reading, signal)
-  const asked = queryParameter(ctx, 'archive')
-  if (asked !== null && asked !== 'tar') throw new Problem('invalid-request', 'archive must be tar')
-  if (asked !== null && (reading.archive === undefined || shown.kind === 'file')) {
-    throw new Problem('not-acceptable', 'only what is a directory in a snapshot can be had as a tar')
-  }
   if (shown.kind === 'file') await sendFile(parts, ctx, reading, shown, signal)
   else await sendDirectory(parts, ctx, reading, shown, signal)
 }
@@ -147,10 +142,15 @@ async function sendDirectory(
   })
 }
 
-/** Where there is none it is not asked for: `get` has seen to the query. */
+/** Problems `invalid-request`, and `not-acceptable` where there is none. */
 function wantsArchive(ctx: Context, { archive }: Reading): boolean {
-  if (queryParameter(ctx, 'archive') !== null) return true
-  return archive !== undefined && new Negotiator(ctx.req).mediaTypes(['text/html', tarType])[0] === tarType
+  const asked = queryParameter(ctx, 'archive')
+  if (asked === null) {
+    return archive !== undefined && new Negotiator(ctx.req).mediaTypes(['text/html', tarType])[0] === tarType
+  }
+  if (asked !== 'tar') throw new Problem('invalid-request', 'archive must be tar')
+  if (archive !== undefined) return true
+  throw new Problem('not-acceptable', 'only what is in a snapshot can be had as a tar')
 }
 
 /** Where a collection was asked for without its slash: RFC 4918, section 5.2. */

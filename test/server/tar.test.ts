@@ -106,11 +106,6 @@ test.each(['', 'odd-dir/'])('above snapshots there is no tar: "%s"', async (path
   expect((await fetch(url)).headers.get('content-type')).toBe('text/html; charset=utf-8')
 })
 
-test('a file is no archive', async () => {
-  const answer = await fetch(`${server.vaultUrl}/snapshots/odd-dir/1/small?archive=tar`)
-  expect(await problemOf(answer)).toBe('406 not-acceptable')
-})
-
 test('an archive that cannot go on breaks the connection', async () => {
   const [good, lost] = [chunk(noise(1_000_000, 1)), chunk(noise(1_000_000, 2))]
   for (const item of [good, lost]) await put(server, 'chunks', item)
