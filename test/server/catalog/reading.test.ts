@@ -7,9 +7,11 @@ import {
   encodeDirectoryParts,
   encodeFileObject,
 } from '../../../protocol/objects.ts'
+import type { DirectoryPart } from '../../../protocol/schema.ts'
 import type { ChunkReader } from '../../../server/catalog/chunk-reader.ts'
 import { readContent } from '../../../server/catalog/content.ts'
 import { entriesOf, resolvePath } from '../../../server/catalog/directory.ts'
+import { findEntry } from '../../../server/catalog/find-entry.ts'
 import { chunk, fileEntry } from '../requests.ts'
 
 class CountingReader implements ChunkReader {
@@ -124,4 +126,53 @@ test('parts of a file that have no bytes are not entered', async () => {
   for await (const piece of readContent(reader, { id: file.id, size: 2, chunked: true })) pieces.push(piece)
   expect(Buffer.concat(pieces).toString()).toBe('aa')
   expect(reader.gets).toBe(3)
+})
+
+describe('a name in a directory of parts of parts', () => {
+  const names = Array.from({ length: 4096 }, (_, i) => `f${String(i * 2).padStart(6, '0')}`)
+
+  /** Levels of `width` parts each, with some of nothing between them. */
+  function largeDirectory(reader: CountingReader, width: number): EncodedObject {
+    const nothing = { id: reader.keep(encodeDirectoryObject([])).id, entries: 0 }
+    let parts: DirectoryPart[] = []
+    for (let first = 0; first < names.length; first += width) {
+      const entries = names.slice(first, first + width).map((name) => fileEntry(name, chunk('')))
+      parts.push({ id: reader.keep(encodeDirectoryObject(entries)).id, entries: entries.length }, nothing)
+    }
+    for (;;) {
+      const above: DirectoryPart[] = []
+      for (let first = 0; first < parts.length; first += width) {
+        const some = parts.slice(first, first + width)
+        const entries = some.reduce((sum, part) => sum + part.entries, 0)
+        const object = reader.keep(encodeDirectoryParts(some))
+        if (some.length === parts.length) return object
+        above.push({ id: object.id, entries })
+      }
+      parts = above
+    }
+  }
+
+  test.each([8, 64, 5000])(
+    'parts of %i: every name is found, nothing else is, and little is read',
+    async (width) => {
+      const reader = new CountingReader()
+      const { id } = largeDirectory(reader, width)
+      for (const [i, name] of names.entries()) {
+        if (i % 13 > 0) continue
+        expect(await findEntry(reader, id, Buffer.from(name))).toMatchObject({ name })
+        for (const other of [`${name}0`, `f${String(i * 2 + 1).padStart(6, '0')}`]) {
+          expect(await findEntry(reader, id, Buffer.from(other))).toBe(undefined)
+        }
+      }
+      for (const outside of ['e', 'f', 'g'])
+        expect(await findEntry(reader, id, Buffer.from(outside))).toBe(undefined)
+      const fresh = new CountingReader()
+      for (const [key, bytes] of reader.chunks) fresh.chunks.set(key, bytes)
+      await findEntry(fresh, id, Buffer.from('f003333'))
+      expect(fresh.gets).toBeLessThan(40)
+      const once = fresh.gets
+      await findEntry(fresh, id, Buffer.from('f003334'))
+      expect(fresh.gets).toBe(once)
+    },
+  )
 })
