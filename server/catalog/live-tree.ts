@@ -249,7 +249,7 @@ export class LiveTree {
   ): Promise<'created' | 'replaced'> {
     const { record } = source
     const isDeep = record.kind === 'directory' && depth === 'infinity'
-    const staged = isDeep ? await this.#stage(record, source.members) : undefined
+    const staged = isDeep ? await this.#stage(record, source) : undefined
     try {
       return await this.change(async (change) => {
         await judge(change)
@@ -265,13 +265,13 @@ export class LiveTree {
   }
 
   /** Copies a collection below `staging`, page by page. What is left of it after a failure is cleared away. */
-  async #stage(source: DirectoryRecord, members: CopySource['members']): Promise<TreeRecord> {
-    const staged = await this.change((change) => change.stageCopy(source))
+  async #stage(record: DirectoryRecord, source: CopySource): Promise<TreeRecord> {
+    const staged = await this.change((change) => change.stageCopy(record))
     try {
-      const waiting = [{ from: source, to: staged.node }]
+      const waiting = [{ from: record, to: staged.node }]
       for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
         const { from, to } = next
-        for await (const page of pagesOf(members(from))) {
+        for await (const page of pagesOf(source.members(from))) {
           if (this.#closing.signal.aborted) throw new Problem('unavailable', 'the receiver is stopping')
           waiting.push(...(await this.change((change) => change.copyMembers(page, to))))
         }

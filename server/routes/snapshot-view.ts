@@ -200,6 +200,11 @@ export class SnapshotView implements DavView {
     return readItemContent(reader, checkpoints, behind.state, range, signal)
   }
 
+  /** Whether the content of a file stands in the store under the id of its part. */
+  isStored(file: Shown): boolean {
+    return behindOf(file).is === 'file'
+  }
+
   async properties(): Promise<ReadonlyMap<PropertyName, PropertyValue>> {
     return new Map()
   }

@@ -5,16 +5,20 @@ import { pathNames } from '../http/path-names.ts'
 import { type Reading, readingMethods } from './dav-reading.ts'
 import { type Parts, vaultOf } from './parts.ts'
 import { resource } from './resource.ts'
+import { copySnapshotPath } from './snapshot-copy.ts'
 import { SnapshotView } from './snapshot-view.ts'
 
 /** `/{vault}/snapshots/…`: what was committed, to be read by any WebDAV client, or as a tar. */
 export function snapshotRoutes(router: Router<RequestState>, parts: Parts): void {
   const methods = readingMethods(parts, (ctx) => snapshotReading(parts, ctx))
+  const inside = { ...methods, COPY: (ctx: Context) => copySnapshotPath(parts, ctx) }
   const options = {
     before: async (ctx: Context): Promise<void> => void (await vaultOf(parts, ctx)),
     dav: '1, 3',
     readOnly: 'a snapshot never changes; write to tree/',
   }
+  resource(router, '/:vault/snapshots/:source/:number', inside, options)
+  resource(router, '/:vault/snapshots/:source/:number/{*path}', inside, options)
   resource(router, '/:vault/snapshots', methods, options)
   resource(router, '/:vault/snapshots/{*path}', methods, options)
 }

@@ -1,6 +1,9 @@
-/** COPY and MOVE: RFC 4918, sections 9.8 and 9.9. A MOVE out of the trash restores. */
+/**
+ * COPY and MOVE: RFC 4918, sections 9.8 and 9.9. A MOVE out of the trash restores, and so does a COPY out of a
+ * snapshot: a file manager that has the vault mounted needs nothing else.
+ */
 import { Problem } from '../../protocol/problem.ts'
-import type { Names, TreeRecord } from '../catalog/live-tree.ts'
+import type { CopySource, Names, TreeChange, TreeRecord } from '../catalog/live-tree.ts'
 import type { Context } from '../http/context.ts'
 import { depthOf, destinationPath, mayOverwrite, ocMtimeNs } from '../http/dav-headers.ts'
 import type { Parts } from './parts.ts'
@@ -13,6 +16,8 @@ interface Transfer {
   readonly overwrite: boolean
   readonly depth: 0 | 'infinity'
   readonly isMove: boolean
+  /** What is copied, when it does not stand in the tree or the trash. */
+  readonly outside?: CopySource
 }
 
 interface Judgement {
@@ -22,18 +27,22 @@ interface Judgement {
   readonly locked: readonly string[]
 }
 
-export async function copyTreePath(parts: Parts, ctx: Context): Promise<void> {
-  const transfer = await transferOf(parts, ctx)
+export async function copyTreePath(parts: Parts, ctx: Context, outside?: CopySource): Promise<void> {
+  const transfer = { ...(await transferOf(parts, ctx)), ...(outside && { outside }) }
   const { request, to, depth } = transfer
   const { tree } = request.vault
   const mtimeNs = ocMtimeNs(ctx)
   let locked: readonly string[] = []
+  const expectFree = async (change: TreeChange): Promise<void> => {
+    const judged = await judge(transfer, change)
+    locked = judged.locked
+    if (locked.length > 0) throw new Problem('locked', 'members of the destination are locked')
+  }
   try {
-    const outcome = await tree.copy(request.names, to, depth, async (change) => {
-      const judged = await judge(transfer, change)
-      locked = judged.locked
-      if (locked.length > 0) throw new Problem('locked', 'members of the destination are locked')
-    })
+    const outcome =
+      outside === undefined
+        ? await tree.copy(request.names, to, depth, expectFree)
+        : await tree.copyIn(outside, to, depth, expectFree)
     if (mtimeNs !== undefined) await tree.change((change) => change.setTimes(to, { mtimeNs }))
     answer(ctx, outcome === 'replaced', mtimeNs)
   } catch (error) {
@@ -94,9 +103,9 @@ function startsWith(names: Names, start: Names): boolean {
 
 /** What speaks against it. */
 async function judge(transfer: Transfer, change: TreeReadsBelow): Promise<Judgement> {
-  const { request, to, overwrite, depth, isMove } = transfer
+  const { request, to, overwrite, depth, isMove, outside } = transfer
   const from = request.names
-  const source = await request.existing(change)
+  const source = outside?.record ?? (await request.existing(change))
   if (source.kind === 'directory' && isMove) depthOf(request.ctx, ['infinity'], 'infinity')
   if (source.kind === 'directory' && depth === 'infinity' && startsWith(to, from)) {
     throw new Problem('forbidden', 'the Destination is in the collection itself')
