@@ -1,6 +1,7 @@
 import type Router from '@koa/router'
 import type { Context, RequestState } from '../http/context.ts'
 import { readingMethods } from './dav-reading.ts'
+import { freezeTreePath } from './freeze.ts'
 import type { Parts } from './parts.ts'
 import { type Methods, resource } from './resource.ts'
 import { lockTreePath, unlockTreePath } from './tree-locks.ts'
@@ -24,6 +25,7 @@ export function treeRoutes(router: Router<RequestState>, parts: Parts): void {
     PROPPATCH: (ctx) => patchTreeProperties(parts, ctx),
     LOCK: (ctx) => lockTreePath(parts, ctx),
     UNLOCK: (ctx) => unlockTreePath(parts, ctx),
+    POST: (ctx) => freezeTreePath(parts, ctx),
     REPORT: (ctx) => reportTreeChanges(parts, ctx),
   }
   // `If` counts on every method; those that write judge it once more on the state that they change.
