@@ -4,7 +4,7 @@ import { nameBytes, targetBytes } from '../protocol/objects.ts'
 import { Problem } from '../protocol/problem.ts'
 import type { Entry } from '../protocol/schema.ts'
 import { namesOf } from './restore/include-filter.ts'
-import type { ObjectReader } from './restore/object-reader.ts'
+import type { TreePages } from './restore/tree-content.ts'
 
 export interface FoundEntry {
   /** The path's bytes from the checkpoint's root on, without a leading slash. */
@@ -24,7 +24,7 @@ const join = (folder: Buffer, name: Buffer): Buffer =>
   folder.length === 0 ? name : Buffer.concat([folder, slash, name])
 
 /** What stands in the directory `path` below `root`, in order of names; what is no directory, alone. Problem `not-found`. */
-export async function* listPath(objects: ObjectReader, root: Id, path: Buffer): AsyncIterable<FoundEntry> {
+export async function* listPath(objects: TreePages, root: Id, path: Buffer): AsyncIterable<FoundEntry> {
   let folder: Buffer = Buffer.alloc(0)
   let directory = root
   const names = namesOf(path)
@@ -47,21 +47,29 @@ export async function* listPath(objects: ObjectReader, root: Id, path: Buffer): 
 
 /**
  * What is different in tree `after` from tree `before`, in order of names, a directory before what is in it.
- * Equal ids are skipped whole. A path that changed its kind is removed and added.
+ * `objects` are read at both ids; for each tree its own, where a tree can be walked only once. Equal ids are skipped whole. A path that changed its kind is removed and added.
  */
-export function diffTrees(objects: ObjectReader, before: Id, after: Id): AsyncIterable<Change> {
-  return diffDirectories(objects, before, after, Buffer.alloc(0))
+export function diffTrees(
+  objects: TreePages | readonly [before: TreePages, after: TreePages],
+  before: Id,
+  after: Id,
+): AsyncIterable<Change> {
+  const both = 'pages' in objects ? ([objects, objects] as const) : objects
+  return diffDirectories(both, before, after, Buffer.alloc(0))
 }
 
+/** Where the one tree and the other are read from: two places when each can be walked only once. */
+type Both = readonly [before: TreePages, after: TreePages]
+
 async function* diffDirectories(
-  objects: ObjectReader,
+  objects: Both,
   before: Id | undefined,
   after: Id | undefined,
   folder: Buffer,
 ): AsyncIterable<Change> {
   if (before === after) return
-  const olds = entriesOf(objects, before)[Symbol.asyncIterator]()
-  const news = entriesOf(objects, after)[Symbol.asyncIterator]()
+  const olds = entriesOf(objects[0], before)[Symbol.asyncIterator]()
+  const news = entriesOf(objects[1], after)[Symbol.asyncIterator]()
   let old = await olds.next()
   let young = await news.next()
   while (!old.done || !young.done) {
@@ -78,13 +86,13 @@ async function* diffDirectories(
   }
 }
 
-async function* entriesOf(objects: ObjectReader, id: Id | undefined): AsyncGenerator<Entry, undefined> {
+async function* entriesOf(tree: TreePages, id: Id | undefined): AsyncGenerator<Entry, undefined> {
   if (id === undefined) return
-  for await (const page of objects.pages(id)) yield* page
+  for await (const page of tree.pages(id)) yield* page
 }
 
 async function* diffEntries(
-  objects: ObjectReader,
+  objects: Both,
   before: Entry | undefined,
   after: Entry | undefined,
   folder: Buffer,

@@ -25,6 +25,17 @@ export interface TransportOptions {
   readonly idleMs?: number
   /** Headers for every request. */
   readonly headers?: Readonly<Record<string, string>>
+  /** What an answer of 400 or more means. Default: what a chunkdav receiver means by it. */
+  readonly refusal?: (answer: RefusedAnswer) => Problem
+}
+
+/** An answer of 400 or more. */
+export interface RefusedAnswer {
+  readonly method: string
+  readonly origin: string
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>
+  readonly body: Buffer
 }
 
 const defaults = {
@@ -35,6 +46,7 @@ const defaults = {
   firstPauseMs: 200,
   idleMs: 300_000,
   headers: {},
+  refusal: receiverProblem,
 } satisfies Required<TransportOptions>
 const maxPauseMs = 10_000
 /** Answers that are read whole are bounded: the largest is a chunk, or a page of items. */
@@ -55,6 +67,8 @@ export interface OutgoingRequest {
   readonly headers?: Readonly<Record<string, string>>
   /** Pieces that travel one behind the other. They must not change until the answer is there. */
   readonly body?: readonly Uint8Array[]
+  /** Instead of `body`: a body that is made as it is sent, `bytes` long when that is known. For `send` only. */
+  readonly streamed?: { readonly pieces: AsyncIterable<Uint8Array>; readonly bytes: number | undefined }
   readonly signal?: AbortSignal | undefined
   /** Replaces `idleMs` for an answer that may take long, in ms. */
   readonly answerMs?: number
@@ -88,6 +102,12 @@ export class Transport {
       const { status, headers, body } = await this.#attempt(outgoing)
       return { status, headers, body: await readWhole(body) }
     })
+  }
+
+  /** As `request`, but never made again: what a streamed body was made from is gone. */
+  async send(outgoing: OutgoingRequest): Promise<IncomingAnswer<Buffer>> {
+    const { status, headers, body } = await this.#attempt(outgoing)
+    return { status, headers, body: await readWhole(body) }
   }
 
   /**
@@ -133,10 +153,12 @@ export class Transport {
 
   async #attempt(outgoing: OutgoingRequest): Promise<IncomingAnswer<AsyncIterable<Buffer>>> {
     if (this.#closed) throw new TypeError('the client is closed')
-    const { method, path, body = [], signal, answerMs } = outgoing
+    const { method, path, body = [], streamed, signal, answerMs } = outgoing
     const bodyBytes = body.reduce((sum, piece) => sum + piece.length, 0)
     const headers: Record<string, string> = { ...this.#options.headers, ...outgoing.headers }
     if (outgoing.body !== undefined) headers['content-length'] = String(bodyBytes)
+    if (streamed?.bytes !== undefined) headers['content-length'] = String(streamed.bytes)
+    const pieces = streamed?.pieces ?? (bodyBytes === 0 ? undefined : body)
     this.counters.requests++
     let answer: Dispatcher.ResponseData
     try {
@@ -144,7 +166,7 @@ export class Transport {
         method: method as Dispatcher.HttpMethod,
         path,
         headers,
-        body: bodyBytes === 0 ? null : (this.#counted(body) as never),
+        body: pieces === undefined ? null : (this.#counted(pieces) as never),
         ...(signal === undefined ? {} : { signal }),
         ...(answerMs === undefined ? {} : { headersTimeout: answerMs }),
       })
@@ -153,14 +175,17 @@ export class Transport {
     }
     this.#answered = true
     const incoming = this.#received(answer.body, signal)
-    if (answer.statusCode >= 400)
-      throw await problemOf(answer, incoming, method === 'HEAD' ? undefined : this.origin)
+    if (answer.statusCode >= 400) {
+      const { statusCode: status, headers } = answer
+      const refused = { method, origin: this.origin, status, headers, body: await readWhole(incoming) }
+      throw withRetryAfter(this.#options.refusal(refused), headers)
+    }
     return { status: answer.statusCode, headers: answer.headers, body: incoming }
   }
 
   /** The body's pieces; a piece counts when the socket takes it, so refused connections cost nothing. */
-  async *#counted(body: readonly Uint8Array[]): AsyncIterable<Uint8Array> {
-    for (const piece of body) {
+  async *#counted(body: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+    for await (const piece of body) {
       this.counters.bytesSent += piece.length
       if (piece.length > 0) yield piece
     }
@@ -206,29 +231,27 @@ async function readWhole(body: AsyncIterable<Buffer>): Promise<Buffer> {
 const foreignStatuses = [400, 404, 405, 501]
 
 /**
- * The problem that an answer tells of; `retryAfter` (seconds) is added when the answer says so. `origin` is
- * named when the answer tells none; it is absent for HEAD, whose answers have no body to tell anything.
+ * The problem that a receiver's answer tells of. Where it tells none, the origin is named; not for HEAD,
+ * whose answers have no body to tell anything.
  */
-async function problemOf(
-  answer: Dispatcher.ResponseData,
-  incoming: AsyncIterable<Buffer>,
-  origin: string | undefined,
-): Promise<Problem> {
-  const { statusCode } = answer
-  const bytes = await readWhole(incoming)
+function receiverProblem({ method, origin, status, body }: RefusedAnswer): Problem {
   let document: unknown
   try {
-    document = JSON.parse(bytes.toString('utf8'))
+    document = JSON.parse(body.toString('utf8'))
   } catch (error) {
     // DAV errors are XML, and what stands between may answer HTML: then the status tells the code.
     if (!(error instanceof SyntaxError)) throw error
   }
-  const { code, message, extensions } = decodeProblem(document, statusCode)
+  const problem = decodeProblem(document, status)
   const tellsType = typeof (document as { type?: unknown } | null | undefined)?.type === 'string'
-  const isForeign = origin !== undefined && !tellsType && foreignStatuses.includes(statusCode)
-  const seconds = Number(answer.headers['retry-after'])
-  const isTimed = Number.isFinite(seconds) && seconds > 0
-  return new Problem(code, isForeign ? foreignServerText(origin, statusCode) : message, {
-    extensions: isTimed ? { ...extensions, retryAfter: seconds } : extensions,
-  })
+  if (method === 'HEAD' || tellsType || !foreignStatuses.includes(status)) return problem
+  return new Problem(problem.code, foreignServerText(origin, status), { extensions: problem.extensions })
+}
+
+/** `retryAfter`, in seconds, is added when the answer says so. */
+function withRetryAfter(problem: Problem, headers: RefusedAnswer['headers']): Problem {
+  const seconds = Number(headers['retry-after'])
+  if (!Number.isFinite(seconds) || seconds <= 0) return problem
+  const extensions = { ...problem.extensions, retryAfter: seconds }
+  return new Problem(problem.code, problem.message, { extensions })
 }

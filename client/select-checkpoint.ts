@@ -2,11 +2,18 @@
 import { Problem } from '../protocol/problem.ts'
 import type { CheckpointState } from '../protocol/schema.ts'
 import { parseSourceName } from '../protocol/url.ts'
-import type { ReceiverClient } from './receiver-client.ts'
+
+/** Where backups are listed: a vault, or a place on a WebDAV server. */
+export interface CheckpointLister {
+  /** `shown`: the URL without user and password. */
+  readonly location: { readonly shown: string }
+  sources(options?: { signal?: AbortSignal | undefined }): Promise<string[]>
+  listCheckpoints(source: string, options?: { signal?: AbortSignal | undefined }): Promise<CheckpointState[]>
+}
 
 /** The source that was named, or the only one there is; Problem `usage` when there are several. */
 export async function selectSource(
-  client: ReceiverClient,
+  client: CheckpointLister,
   source: string | undefined,
   signal?: AbortSignal,
 ): Promise<string> {
@@ -25,7 +32,7 @@ export async function selectSource(
 
 /** The committed checkpoint `number` of the source, or the latest one; Problem `checkpoint-not-found`. */
 export async function selectCheckpoint(
-  client: ReceiverClient,
+  client: CheckpointLister,
   source: string,
   number: number | 'latest',
   signal?: AbortSignal,
@@ -47,7 +54,7 @@ export async function selectCheckpoint(
 /** The Problem of a source that has no backup in the vault: it names those that are there. */
 export async function noBackupOf(
   source: string,
-  client: ReceiverClient,
+  client: CheckpointLister,
   signal?: AbortSignal,
 ): Promise<Problem> {
   const sources = (await client.sources({ signal })).filter((other) => other !== source)

@@ -37,7 +37,8 @@ function vaultOf(segment: string): string {
   }
 }
 
-function headersOf(url: URL): Record<string, string> {
+/** `authorization` by the user and password that a URL names. */
+export function headersOf(url: URL): Record<string, string> {
   if (url.username === '' && url.password === '') return {}
   const pair = `${decode(url.username)}:${decode(url.password)}`
   return { authorization: `Basic ${Buffer.from(pair, 'utf8').toString('base64')}` }
@@ -51,7 +52,8 @@ function decode(text: string): string {
   }
 }
 
-function withoutCredentials(text: string): string {
+/** Text that may be a URL, fit for a message. */
+export function withoutCredentials(text: string): string {
   return text.slice(0, 200).replace(/^([^/]*\/\/)?[^@]*@/, '$1')
 }
 

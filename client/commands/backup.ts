@@ -8,6 +8,7 @@ import { Problem } from '../../protocol/problem.ts'
 import { parseSourceName } from '../../protocol/url.ts'
 import { CheckpointDatabase } from '../engine/checkpoint-database.ts'
 import { type BackupSummary, Engine } from '../engine/engine.ts'
+import { type FileTarget, isFileTarget } from '../engine/file-target.ts'
 import type { Source } from '../engine/source.ts'
 import type { Target } from '../engine/target.ts'
 import { createProgress, duration } from '../progress.ts'
@@ -16,7 +17,10 @@ import { ChunkSource } from '../sources/chunk-source.ts'
 import { LocalDirSource } from '../sources/local-dir-source.ts'
 import { ChunkTarget } from '../targets/chunk-target.ts'
 import { DirTarget } from '../targets/dir-target.ts'
-import { parseVaultUrl, type VaultLocation } from '../vault-url.ts'
+import { WebDavClient } from '../targets/webdav-client.ts'
+import { WebDavTarget } from '../targets/webdav-target.ts'
+import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
+import { parseVaultUrl } from '../vault-url.ts'
 import type { CommandContext } from './context.ts'
 import { databaseFolder, ownStatePatterns } from './own-state.ts'
 import { plural, reasonOf, tellProblem } from './report.ts'
@@ -43,8 +47,10 @@ Examples:
   chunkdav backup /etc /srv http://127.0.0.1:8420/servers --source web1 --exclude '*.log'
   pg_dump shop | chunkdav backup - http://127.0.0.1:8420/dumps --source shop --name shop.sql
   chunkdav backup /dev/vg0/data http://127.0.0.1:8420/images --as chunks
+  chunkdav backup ~/documents webdav+https://alice:secret@dav.example.org/backups
 
-URL is http://HOST:PORT/VAULT; the vault is made at its first backup. A backup that was interrupted goes on
+URL is http://HOST:PORT/VAULT; the vault is made at its first backup. With webdav+https:// (or webdav+http://) it
+is a folder on any WebDAV server, where the backup is kept as plain files. A backup that was interrupted goes on
 where it was when it is run again. chunkdav's own state is left out: the databases in which it remembers what
 it has sent. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but some files could not be read (each is
 listed).`
@@ -98,16 +104,17 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   if (paths.length === 0)
     throw new Problem('usage', 'name what to back up, then the URL of the vault; see chunkdav backup --help')
   if (paths.includes('')) throw new Problem('usage', 'one of the paths is empty')
-  const location = parseVaultUrl(url)
+  const place = openPlace(url, options)
   const name = parseSourceName(
     options.source ?? defaultSourceName(context.hostName, context.workingFolder, paths),
   )
   await using source = disposable(await openSource(paths, options, context))
-  await using target = disposable(openTarget(location, name, options))
-  const folder = databaseFolder(context.stateFolder, location, name, options.as)
+  await using target = disposable(place.target(name))
+  const folder = databaseFolder(context.stateFolder, place, name, place.form)
   await using database = disposable(await CheckpointDatabase.open(folder))
   const summary = await runEngine(source.value, target.value, database.value, options, context)
-  tell(summary, source.value.capabilities.form === 'chunks', url, options, context)
+  const isStream = source.value.capabilities.form === 'chunks'
+  tell(summary, { isStream, keptAsFiles: isFileTarget(target.value) }, url, options, context)
   if (summary.problemCount > 0) context.exitWith(3)
 }
 
@@ -159,17 +166,38 @@ async function patternsFrom(file: string): Promise<string[]> {
   }
 }
 
-function openTarget(location: VaultLocation, source: string, options: BackupOptions): Target {
-  const client = new ReceiverClient(location, { connections: options.uploads + 2 })
-  const uploads = { lanes: options.uploads, compressionLevel: options.compression }
-  return options.as === 'dir'
-    ? new DirTarget(client, source, uploads)
-    : new ChunkTarget(client, source, uploads)
+/** Where a backup goes. */
+interface Place {
+  readonly origin: string
+  readonly vault: string
+  readonly form: string
+  target(source: string): Target | FileTarget
+}
+
+/** The place at `url`; nothing is opened yet. */
+function openPlace(url: string, { as, uploads: lanes, compression }: BackupOptions): Place {
+  if (isWebDavUrl(url)) {
+    if (as === 'chunks') {
+      throw new Problem('usage', 'a WebDAV server keeps files, not chunks; leave --as chunks away')
+    }
+    const location = parseWebDavUrl(url)
+    const { origin, folder: vault } = location
+    // Large files are streamed beside what the lanes do.
+    const client = (): WebDavClient => new WebDavClient(location, { connections: lanes + 4 })
+    return { origin, vault, form: 'files', target: (source) => new WebDavTarget(client(), source, { lanes }) }
+  }
+  const location = parseVaultUrl(url)
+  const uploads = { lanes, compressionLevel: compression }
+  const target = (source: string): Target => {
+    const client = new ReceiverClient(location, { connections: lanes + 2 })
+    return as === 'dir' ? new DirTarget(client, source, uploads) : new ChunkTarget(client, source, uploads)
+  }
+  return { origin: location.origin, vault: location.vault, form: as, target }
 }
 
 async function runEngine(
   source: Source,
-  target: Target,
+  target: Target | FileTarget,
   database: CheckpointDatabase,
   options: BackupOptions,
   context: CommandContext,
@@ -202,7 +230,7 @@ async function runEngine(
 
 function tell(
   summary: BackupSummary,
-  isStream: boolean,
+  { isStream, keptAsFiles }: { isStream: boolean; keptAsFiles: boolean },
   url: string,
   { as, json }: BackupOptions,
   context: CommandContext,
@@ -222,8 +250,10 @@ function tell(
   context.say(isStream ? `  stream ${prettyBytes(summary.bytes)}` : files)
   context.say(
     `  data   ${prettyBytes(summary.bytesRead)} read, ${prettyBytes(summary.bytesSent)} sent, ` +
-      `${prettyBytes(summary.bytesStored)} stored; ` +
-      `${plural(summary.chunksReused, 'chunk was', 'chunks were')} there already`,
+      (keptAsFiles
+        ? plural(summary.requests, 'request')
+        : `${prettyBytes(summary.bytesStored)} stored; ` +
+          `${plural(summary.chunksReused, 'chunk was', 'chunks were')} there already`),
   )
   context.say(`  time   ${duration(durationMs / 1000)}`)
   if (problems > 0) {

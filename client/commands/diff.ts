@@ -1,7 +1,7 @@
 /** `chunkdav diff URL A B` */
 import type { Command } from 'commander'
 import { type Change, diffTrees } from '../browse.ts'
-import { ObjectReader } from '../restore/object-reader.ts'
+import { openContent } from '../restore/open-content.ts'
 import { selectCheckpoint, selectSource } from '../select-checkpoint.ts'
 import type { CommandContext } from './context.ts'
 import { showPath } from './report.ts'
@@ -51,13 +51,21 @@ async function diff(
   await withVault(url, async (client) => {
     const { signal } = context
     const source = await selectSource(client, options.source, signal)
-    const before = rootOf(await selectCheckpoint(client, source, a, signal))
-    const after = rootOf(await selectCheckpoint(client, source, b, signal))
+    const before = await selectCheckpoint(client, source, a, signal)
+    const after = await selectCheckpoint(client, source, b, signal)
     const counts = { added: 0, removed: 0, changed: 0 }
-    for await (const change of diffTrees(new ObjectReader(client, signal), before, after)) {
-      counts[change.change]++
-      if (options.json) context.emit({ type: 'change', ...asJson(change) })
-      else context.say(`${signs[change.change]} ${shown(change)}`)
+    const trees = [
+      await openContent(client, before, signal),
+      await openContent(client, after, signal),
+    ] as const
+    try {
+      for await (const change of diffTrees(trees, rootOf(before), rootOf(after))) {
+        counts[change.change]++
+        if (options.json) context.emit({ type: 'change', ...asJson(change) })
+        else context.say(`${signs[change.change]} ${shown(change)}`)
+      }
+    } finally {
+      for (const tree of trees) await tree.close()
     }
     if (options.json) context.emit({ type: 'summary', source, from: a, to: b, ...counts })
   })

@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { targetBytes } from '../../protocol/objects.ts'
 import type { Entry } from '../../protocol/schema.ts'
 import { type FoundEntry, listPath } from '../browse.ts'
-import { ObjectReader } from '../restore/object-reader.ts'
+import { openContent } from '../restore/open-content.ts'
 import { selectCheckpoint, selectSource } from '../select-checkpoint.ts'
 import type { CommandContext } from './context.ts'
 import { parsePath, showPath } from './report.ts'
@@ -52,11 +52,15 @@ async function list(url: string, path: string, options: LsOptions, context: Comm
     const source = await selectSource(client, options.source, signal)
     const checkpoint = await selectCheckpoint(client, source, options.checkpoint, signal)
     let entries = 0
-    const objects = new ObjectReader(client, signal)
-    for await (const found of listPath(objects, rootOf(checkpoint), parsePath(path))) {
-      entries++
-      if (options.json) context.emit({ type: 'entry', ...asJson(found) })
-      else context.say(options.long ? longLine(found) : shownName(found))
+    const content = await openContent(client, checkpoint, signal)
+    try {
+      for await (const found of listPath(content, rootOf(checkpoint), parsePath(path))) {
+        entries++
+        if (options.json) context.emit({ type: 'entry', ...asJson(found) })
+        else context.say(options.long ? longLine(found) : shownName(found))
+      }
+    } finally {
+      await content.close()
     }
     if (options.json) context.emit({ type: 'summary', source, checkpoint: checkpoint.number, entries })
   })

@@ -6,10 +6,10 @@ import type { VaultLocation } from '../vault-url.ts'
 
 const nameLength = 32
 
-/** The folder of the database of `source` in a vault, by the form that it is kept in. */
+/** The folder of the database of `source` in a vault (or another place of this origin), by the form that it is kept in. */
 export function databaseFolder(
   stateFolder: string,
-  { origin, vault }: VaultLocation,
+  { origin, vault }: Pick<VaultLocation, 'origin' | 'vault'>,
   source: string,
   form: string,
 ): string {

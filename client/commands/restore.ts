@@ -9,6 +9,7 @@ import type { ReceiverClient } from '../receiver-client.ts'
 import { type RestoreSummary, restore } from '../restore/restore.ts'
 import { restoreStream } from '../restore/stream-restore.ts'
 import { selectCheckpoint, selectSource } from '../select-checkpoint.ts'
+import type { WebDavBackups } from '../targets/webdav-backups.ts'
 import type { CommandContext } from './context.ts'
 import { plural, tellProblem } from './report.ts'
 import {
@@ -65,7 +66,7 @@ export function registerRestore(program: Command, context: CommandContext): void
 }
 
 async function run(
-  client: ReceiverClient,
+  client: ReceiverClient | WebDavBackups,
   options: RestoreCommandOptions,
   context: CommandContext,
 ): Promise<void> {
@@ -89,7 +90,7 @@ async function run(
 }
 
 async function toStandardOutput(
-  client: ReceiverClient,
+  client: ReceiverClient | WebDavBackups,
   checkpoint: CheckpointState,
   { include }: RestoreCommandOptions,
   { stdout, signal }: CommandContext,
@@ -107,7 +108,7 @@ async function toStandardOutput(
 }
 
 async function toDirectory(
-  client: ReceiverClient,
+  client: ReceiverClient | WebDavBackups,
   checkpoint: CheckpointState,
   options: RestoreCommandOptions,
   context: CommandContext,

@@ -4,18 +4,35 @@ import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CheckpointState } from '../../protocol/schema.ts'
 import { parseCheckpointNumber } from '../../protocol/url.ts'
 import { ReceiverClient } from '../receiver-client.ts'
+import { WebDavBackups } from '../targets/webdav-backups.ts'
+import { WebDavClient } from '../targets/webdav-client.ts'
+import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
 import { parseVaultUrl } from '../vault-url.ts'
 import { parsePath } from './report.ts'
 
-export const vaultArgument = ['<url>', 'the vault: http://HOST:PORT/VAULT'] as const
+export const vaultArgument = [
+  '<url>',
+  'the vault: http://HOST:PORT/VAULT; or on any WebDAV server: webdav+https://HOST/FOLDER',
+] as const
 export const sourceOption = [
   '--source <name>',
   'whose backups (default: the only source in the vault)',
 ] as const
 export const jsonOption = ['--json', 'one JSON object a line; the last one is the summary'] as const
 
-/** Runs `action` with a client of the vault at `url`, and closes it. */
-export async function withVault<T>(url: string, action: (client: ReceiverClient) => Promise<T>): Promise<T> {
+/** Runs `action` with a client of the vault, or of the place on a WebDAV server, at `url`, and closes it. */
+export async function withVault<T>(
+  url: string,
+  action: (client: ReceiverClient | WebDavBackups) => Promise<T>,
+): Promise<T> {
+  if (isWebDavUrl(url)) {
+    const backups = new WebDavBackups(new WebDavClient(parseWebDavUrl(url)))
+    try {
+      return await action(backups)
+    } finally {
+      await backups.close()
+    }
+  }
   const client = new ReceiverClient(parseVaultUrl(url))
   try {
     return await action(client)

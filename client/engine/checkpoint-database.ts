@@ -33,7 +33,7 @@ import { errnoReason, isSystemError } from '../errno.ts'
 import { makeFolder } from '../make-folder.ts'
 
 export interface EntryRecord {
-  /** As it stands in the directory object; absent in a directory's record while it is dirty. */
+  /** As it stands in the directory object; absent in a directory's record while it is dirty, and in a lost file's. */
   entry?: Entry
   /** ctime and device:inode when it was read: a match means unread content is unchanged. Absent: unknown. */
   ctimeNs?: string
@@ -43,6 +43,8 @@ export interface EntryRecord {
   dirty?: true
   /** In a database of a `chunks` target: the list of a directory's files' chunks and of its own objects. */
   list?: Part
+  /** In a database of a `files` target: the checkpoint in whose name the file was put. */
+  sent?: number
 }
 
 export interface State {

@@ -14,11 +14,20 @@
  */
 import type { Id } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
-import type { CheckpointState, CommitRequest, MissingChunk, Part } from '../../protocol/schema.ts'
+import type {
+  CheckpointState,
+  CommitRequest,
+  DirectoryEntry,
+  MissingChunk,
+  Part,
+} from '../../protocol/schema.ts'
 import { BoundedQueue } from './bounded-queue.ts'
 import { ByteBudget } from './byte-budget.ts'
 import type { CheckpointDatabase, State } from './checkpoint-database.ts'
+import { type FileCommitOutcome, type FileTarget, isFileTarget } from './file-target.ts'
+import { runFileTarget } from './file-target-thread.ts'
 import { hydrate } from './hydrate.ts'
+import { rememberTree, treeOf } from './placed-tree.ts'
 import { type Counts, type FileProblem, Run, type Seen } from './run.ts'
 import type { Source } from './source.ts'
 import { type FileTask, runSource } from './source-thread.ts'
@@ -61,12 +70,14 @@ const queuedFiles = 1024
 const maxRounds = 3
 /** Directory objects and lists that may be under way. */
 const objectBytesInFlight = 16 * 1024 * 1024
+/** Directory objects are only named where files are kept as files. */
+const putNothing: PutObjects = async () => {}
 /** The receiver lists no more than this many missing ids at once: so many means that there are more. */
 const listedMissing = 1000
 
 export class Engine {
   readonly #source: Source
-  readonly #target: Target
+  readonly #target: Target | FileTarget
   readonly #database: CheckpointDatabase
   readonly #options: EngineOptions
   #run: Run
@@ -74,7 +85,12 @@ export class Engine {
   #total: Seen | undefined
 
   /** Source, target and database stay the caller's, who closes them after `run`. */
-  constructor(source: Source, target: Target, database: CheckpointDatabase, options: EngineOptions = {}) {
+  constructor(
+    source: Source,
+    target: Target | FileTarget,
+    database: CheckpointDatabase,
+    options: EngineOptions = {},
+  ) {
     this.#source = source
     this.#target = target
     this.#database = database
@@ -154,7 +170,9 @@ export class Engine {
     const next: State = { ...(base && { committed: base.number }), ...(whole && { whole }), open: number }
     await database.setState(next)
     if (trusted || base === undefined) return resumed
-    await hydrate(database, this.#target, base, run.signal)
+    const target = this.#target
+    if (isFileTarget(target)) await rememberTree(database, target.readBase(run.signal))
+    else await hydrate(database, target, base, run.signal)
     // A base that could not be read whole has emptied the database.
     await database.setState(next)
     return resumed
@@ -190,6 +208,10 @@ export class Engine {
     for (let round = 1; ; round++) {
       const outcome = await this.#backUp(distrusted)
       if ('committed' in outcome) return outcome.committed
+      if ('lost' in outcome) {
+        this.#tryAgain(outcome.lost, round)
+        continue
+      }
       if (!this.#source.capabilities.rereadable) {
         throw new Problem(
           'missing-chunks',
@@ -206,6 +228,14 @@ export class Engine {
       }
       await this.#distrust(distrusted, outcome.missing, round > 1)
     }
+  }
+
+  /** Files that a target of files turned out not to have are remembered no longer: a further round puts them. */
+  #tryAgain(lost: number, round: number): void {
+    if (round === maxRounds || !this.#source.capabilities.rereadable) {
+      throw new Problem('missing-chunks', `the server lost ${lost} files; run the command again`)
+    }
+    this.#run.startOver(false)
   }
 
   /**
@@ -237,14 +267,17 @@ export class Engine {
     await this.#database.setState(state)
   }
 
-  async #backUp(distrusted: ReadonlySet<string>): Promise<CommitOutcome> {
+  async #backUp(distrusted: ReadonlySet<string>): Promise<CommitOutcome | FileCommitOutcome> {
     const run = this.#run
     const { fillers = 3, verifyContent = false } = this.#options
     const budget = new ByteBudget(objectBytesInFlight)
     const queue = new BoundedQueue<FileTask>(queuedFiles)
-    const withLists = this.#target.capabilities.form === 'chunks'
+    const target = this.#target
+    const checkpoint = await this.#open()
+    const withLists = target.capabilities.form === 'chunks'
     const onFailure = (error: unknown): void => run.fail(error)
-    const tree = new Tree(this.#database, this.#putObjects(budget), { withLists, distrusted, onFailure })
+    const putObjects = isFileTarget(target) ? putNothing : this.#putObjects(target, budget)
+    const tree = new Tree(this.#database, putObjects, { withLists, distrusted, onFailure })
     const onAbort = (): void => queue.fail(run.signal.reason)
     run.signal.addEventListener('abort', onAbort, { once: true })
     if (run.signal.aborted) onAbort()
@@ -255,7 +288,9 @@ export class Engine {
       this.#scanned = true
       queue.end()
     })
-    const filling = runTarget(run, this.#source, this.#target, tree, queue, fillers)
+    const filling = isFileTarget(target)
+      ? runFileTarget(run, this.#source, target, tree, queue, { fillers, checkpoint })
+      : runTarget(run, this.#source, target, tree, queue, fillers)
     for (const thread of [scanning, filling]) thread.catch(onFailure)
     const threads = [scanning, filling]
     try {
@@ -271,42 +306,64 @@ export class Engine {
     if (this.#source.capabilities.form === 'chunks' && run.totals.files === 0 && problem !== undefined) {
       throw new Problem(problem.code, `the source could not be read: ${problem.detail}`)
     }
-    return this.#commit(tree)
+    return isFileTarget(target) ? this.#commitFiles(target, tree) : this.#commit(target, tree)
+  }
+
+  /** The number of the open checkpoint. */
+  async #open(): Promise<number> {
+    const { open } = await this.#database.state()
+    if (open === undefined) throw new TypeError('no checkpoint was begun')
+    return open
   }
 
   /** Directory and list objects go the way of all chunks, within a budget of their own. */
-  #putObjects(budget: ByteBudget): PutObjects {
+  #putObjects(target: Target, budget: ByteBudget): PutObjects {
     return async (objects) => {
       const release = await budget.take(objects.reduce((sum, { bytes }) => sum + bytes.length, 0))
       try {
-        this.#run.countChunks(await this.#target.put(objects))
+        this.#run.countChunks(await target.put(objects))
       } finally {
         release()
       }
     }
   }
 
-  async #commit(tree: Tree): Promise<CommitOutcome> {
+  /** What a commit says about the tree as a whole. */
+  #commitRequest({ id, mode, uid, gid, mtimeNs }: DirectoryEntry) {
+    const totals = { ...this.#run.totals, directories: this.#run.counts.directories }
+    return { root: id, attributes: { mode, uid, gid, mtimeNs }, totals } satisfies CommitRequest
+  }
+
+  async #commitFiles(target: FileTarget, tree: Tree): Promise<FileCommitOutcome> {
+    const run = this.#run
+    const root = await tree.root()
+    const entries = treeOf(this.#database, root, await this.#open())
+    // Not raced against the end of the run: it reads the database, which is closed behind that.
+    const outcome = await target.commit(this.#commitRequest(root.entry), entries, run.signal)
+    await this.#database.flush()
+    return outcome
+  }
+
+  async #commit(target: Target, tree: Tree): Promise<CommitOutcome> {
     const run = this.#run
     const { entry, number } = await tree.root()
-    const totals = { ...run.totals, directories: run.counts.directories }
-    const { id, mode, uid, gid, mtimeNs } = entry
-    const request: CommitRequest = { root: id, attributes: { mode, uid, gid, mtimeNs }, totals }
-    if (this.#target.capabilities.form === 'dir') return run.orEnd(this.#target.commit(request))
+    const request = this.#commitRequest(entry)
+    if (target.capabilities.form === 'dir') return run.orEnd(target.commit(request))
+    const { root: id, totals } = request
     const isStream = this.#source.capabilities.form === 'chunks'
     const item = isStream ? await this.#streamPart(number) : await this.#wholeList(tree, id)
-    await run.orEnd(this.#addItem(item))
-    return run.orEnd(this.#target.commit(isStream ? { items: 1, totals } : { ...request, items: 1 }))
+    await run.orEnd(this.#addItem(target, item))
+    return run.orEnd(target.commit(isStream ? { items: 1, totals } : { ...request, items: 1 }))
   }
 
   /** A round before may have left another item: then the checkpoint is left for a new one. */
-  async #addItem(item: Part): Promise<void> {
+  async #addItem(target: Target, item: Part): Promise<void> {
     try {
-      await this.#target.addItems(0, [item])
+      await target.addItems(0, [item])
     } catch (error) {
       if (!isProblem(error, 'items-conflict')) throw error
       await this.#beginAnew()
-      await this.#target.addItems(0, [item])
+      await target.addItems(0, [item])
     }
   }
 

@@ -32,6 +32,12 @@ const maxSettled = 50_000
 export class HardLinks {
   readonly #reading = new Map<string, Reading>()
   readonly #settled = new LRUCache<string, Settled>({ max: maxSettled })
+  readonly #shared: boolean
+
+  /** Unless `shared`, every name is read by itself. */
+  constructor(shared = true) {
+    this.#shared = shared
+  }
 
   /**
    * What to do with a file that must be read: `read` it; take over this content; or `wait`, and be handed
@@ -39,7 +45,7 @@ export class HardLinks {
    */
   meet(task: FileTask): 'read' | 'wait' | LinkedContent {
     const { stat } = task
-    if (stat.links < 2 || stat.inode === '') return 'read'
+    if (!this.#shared || stat.links < 2 || stat.inode === '') return 'read'
     const reading = this.#reading.get(stat.inode)
     if (reading !== undefined) {
       if (!sameTimes(reading.stat, stat)) return 'read'

@@ -113,15 +113,18 @@ export class Run {
     }
   }
 
-  /** A further round goes over everything: totals count afresh, what was found new or changed stays so. */
-  startOver(): void {
+  /**
+   * A further round goes over everything: totals count afresh, what was found new or changed stays so.
+   * Unless `sharedLinks`, every name of an inode is read by itself.
+   */
+  startOver(sharedLinks = true): void {
     Object.assign(this.seen, { files: 0, bytes: 0 })
     Object.assign(this.settled, { files: 0, bytes: 0 })
     Object.assign(this.totals, { files: 0, bytes: 0 })
     this.counts.directories = 0
     this.problems.length = 0
     this.problemCount = 0
-    this.links = new HardLinks()
+    this.links = new HardLinks(sharedLinks)
     this.#firstRound = false
   }
 

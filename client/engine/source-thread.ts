@@ -212,15 +212,36 @@ export async function settleFile(
   run: Run,
   tree: Tree,
   { directory, name, stat, before }: FileTask,
-  content: LinkedContent,
+  content: LinkedContent & { readonly sent?: number },
 ): Promise<void> {
   const entry = fileEntry(name, content.stat, content)
   const { ctimeNs, inode } = content.stat
-  await tree.record(directory, name, { entry, ctimeNs, inode }, before)
+  const { sent } = content
+  const record = { entry, ctimeNs, inode, ...(sent === undefined ? {} : { sent }) }
+  await tree.record(directory, name, record, before)
   const same = before?.entry?.kind === 'file' && before.entry.id === content.id
   const as = before?.entry?.kind !== 'file' ? 'new' : same ? 'unmodified' : 'changed'
   run.settleFile(as, content.stat.size, stat.size)
   tree.settle(directory)
+}
+
+/**
+ * Reports a file that cannot be backed up, and settles it without. Returns a further name of its inode that
+ * must be tried in its stead.
+ */
+export async function giveUpFile(
+  run: Run,
+  tree: Tree,
+  task: FileTask,
+  problem: Problem,
+): Promise<FileTask | undefined> {
+  run.report(task.path, problem.code, problem.message)
+  await tree.forget(task.directory, task.name, task.before)
+  run.settled.files++
+  run.settled.bytes += task.stat.size
+  const heir = run.links.fail(task)
+  tree.settle(task.directory)
+  return heir
 }
 
 interface NamedRecord {

@@ -13,14 +13,15 @@ import type { Part } from '../../protocol/schema.ts'
 import type { BoundedQueue } from './bounded-queue.ts'
 import type { Run } from './run.ts'
 import type { FillEvent, Filled, Source } from './source.ts'
-import { type FileTask, settleFile } from './source-thread.ts'
+import { type FileTask, giveUpFile, settleFile } from './source-thread.ts'
 import type { Target } from './target.ts'
 import type { Tree } from './tree.ts'
 
 /** A group of files for one reading thread. */
 const groupBytes = 6 * 1024 * 1024
 const groupFiles = 256
-const mixture = 'it changed while it was read; what was read is a mixture'
+/** What is told of a file that never held still. */
+export const mixture = 'it changed while it was read; what was read is a mixture'
 
 /** Runs `fillers` fillers until the queue has ended and everything taken from it is settled. */
 export async function runTarget(
@@ -43,7 +44,7 @@ export async function runTarget(
 }
 
 /** Lets a task into a group while the group stays below its bounds. */
-function fitsGroup(): (task: FileTask, taken: readonly FileTask[]) => boolean {
+export function fitsGroup(): (task: FileTask, taken: readonly FileTask[]) => boolean {
   let bytes = 0
   return (task, taken) => {
     if (taken.length === 1) bytes = taken[0]?.stat.size ?? 0
@@ -178,13 +179,8 @@ class Filler {
     const filling = this.#filling[file] as Filling
     this.#unsettle(filling)
     filling.isVoid = true
-    this.#run.report(task.path, problem.code, problem.message)
-    await this.#tree.forget(task.directory, task.name, task.before)
-    this.#run.settled.files++
-    this.#run.settled.bytes += task.stat.size
-    const heir = this.#run.links.fail(task)
+    const heir = await giveUpFile(this.#run, this.#tree, task, problem)
     if (heir !== undefined) this.#heirs.push(heir)
-    this.#tree.settle(task.directory)
   }
 }
 

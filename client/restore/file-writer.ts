@@ -9,6 +9,7 @@ import type { ReadyBatch, Wanting } from './ordered-chunks.ts'
 import { PartFile, partName } from './part-file.ts'
 import type { RestoreLog } from './restore-log.ts'
 import type { RestoredDirectory } from './restored-directory.ts'
+import type { Piece } from './tree-content.ts'
 
 /** A file to write. Steps refer to it; the writer keeps how far it is. */
 export interface FileJob {
@@ -33,7 +34,7 @@ export type FileStep = Wanting & { readonly job: FileJob } & (
     | {
         readonly kind: 'chunk'
         readonly offset: number
-        readonly chunk: { readonly id: Id; readonly size: number }
+        readonly chunk: Piece
       }
     /** All chunks have come. */
     | { readonly kind: 'end' }
@@ -159,7 +160,7 @@ export class FileWriter {
   }
 }
 
-function withId(problem: Problem, id: Id): Problem {
+function withId(problem: Problem, id: string): Problem {
   if (typeof problem.extensions.id === 'string') return problem
   return new Problem(problem.code, problem.message, {
     cause: problem,

@@ -1,23 +1,24 @@
 /**
- * From a list of wanted chunks to their bytes, in the order of the list, several requests in flight.
+ * From a list of wanted chunks (or pieces of files) to their bytes, in the order of the list, several requests
+ * in flight.
  *
  *     list → batches of about 8 MiB → fetch and verify, three at once → one batch after the other
  *
  * A chunk that a batch wants twice is fetched once. The list is read only as far ahead as that, so memory
  * is bounded by (inFlight + 1) batches whatever the list's length.
  */
-import type { Id } from '../../protocol/id.ts'
 import { cancelledBy } from '../transport-problem.ts'
-import type { ChunkOrProblem, ChunkReader } from './chunk-reader.ts'
+import type { ChunkOrProblem } from './chunk-reader.ts'
+import type { Piece, TreeContent } from './tree-content.ts'
 
 /** Something that may want a chunk; without `fetch` it only keeps its place in the order. */
 export interface Wanting {
-  readonly fetch?: { readonly id: Id; readonly size: number } | undefined
+  readonly fetch?: Piece | undefined
 }
 
 export interface ReadyBatch<W extends Wanting> {
   readonly items: readonly W[]
-  readonly chunks: ReadonlyMap<Id, ChunkOrProblem>
+  readonly chunks: ReadonlyMap<string, ChunkOrProblem>
 }
 
 const batchBytes = 8 * 1024 * 1024
@@ -27,7 +28,7 @@ const inFlight = 3
 /** Leaves the list, and requests under way, behind it when it ends early. */
 export async function* orderedChunks<W extends Wanting>(
   list: AsyncIterable<W>,
-  reader: ChunkReader,
+  content: Pick<TreeContent, 'read'>,
   signal: AbortSignal | undefined,
 ): AsyncIterable<ReadyBatch<W>> {
   const stop = new AbortController()
@@ -40,7 +41,7 @@ export async function* orderedChunks<W extends Wanting>(
       while (!ended && ready.length < inFlight) {
         const next = await batches.next()
         if (next.done) ended = true
-        else ready.push(start(next.value, reader, either))
+        else ready.push(start(next.value, content, either))
       }
       const first = ready.shift()
       if (first === undefined) return
@@ -55,11 +56,11 @@ export async function* orderedChunks<W extends Wanting>(
 
 function start<W extends Wanting>(
   items: W[],
-  reader: ChunkReader,
+  content: Pick<TreeContent, 'read'>,
   signal: AbortSignal,
 ): Promise<ReadyBatch<W>> {
-  const ids = items.flatMap(({ fetch }) => (fetch === undefined ? [] : [fetch.id]))
-  const batch = reader.read(ids, { signal }).then((chunks) => ({ items, chunks }))
+  const pieces = items.flatMap(({ fetch }) => (fetch === undefined ? [] : [fetch]))
+  const batch = content.read(pieces, signal).then((chunks) => ({ items, chunks }))
   // It may fail long before its turn comes; whoever awaits it then still gets the error.
   batch.catch(() => {})
   return batch

@@ -18,19 +18,20 @@ import type { Attributes, CheckpointState, Entry } from '../../protocol/schema.t
 import { errnoReason, isSystemError } from '../errno.ts'
 import { makeFolder } from '../make-folder.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
-import { ChunkReader } from './chunk-reader.ts'
+import type { WebDavBackups } from '../targets/webdav-backups.ts'
 import { type FileStep, FileWriter } from './file-writer.ts'
 import { IncludeFilter, namesOf } from './include-filter.ts'
-import { ObjectReader } from './object-reader.ts'
+import { openContent } from './open-content.ts'
 import { orderedChunks } from './ordered-chunks.ts'
 import { lookAt, openRegular, partName } from './part-file.ts'
 import { localCodes, type RestoreCounts, RestoreLog, type RestoreProblem } from './restore-log.ts'
 import { RestoredDirectory } from './restored-directory.ts'
-import { streamChunks } from './stream-restore.ts'
+import { ReceiverContent, type TreeContent, type TreePages } from './tree-content.ts'
 import { fileSteps, TreeRestore } from './tree-restore.ts'
 
 export interface RestoreOptions {
-  readonly client: ReceiverClient
+  /** Of the vault, or of the place on a WebDAV server, that holds it. */
+  readonly client: ReceiverClient | WebDavBackups
   /** A committed one. */
   readonly checkpoint: CheckpointState
   /**
@@ -74,35 +75,11 @@ export async function restore(options: RestoreOptions): Promise<RestoreSummary> 
     bytesDone += bytes
     options.onProgress?.(log.counts, bytesDone)
   }
-  const objects = new ObjectReader(client, signal)
-  const filter = IncludeFilter.of(options.include ?? [])
-  if (checkpoint.root !== undefined && options.include?.length) {
-    await requireAny(objects, checkpoint.root, options.include)
-  }
-  const { root, steps, leftover } =
-    checkpoint.root === undefined
-      ? planStream(options, objects, log)
-      : planTree(options, checkpoint.root, filter, {
-          objects,
-          log,
-          overwrite: options.overwrite ?? false,
-          kept: done,
-          signal,
-        })
-  const writer = new FileWriter(log, done)
+  const content = await openContent(client, checkpoint, signal)
   try {
-    for (let list: typeof steps | undefined = steps; list !== undefined; list = leftover?.()) {
-      for await (const batch of orderedChunks(list, new ChunkReader(client), signal)) {
-        await writer.write(batch, signal)
-      }
-    }
+    await restoreContent(content, options, log, done)
   } finally {
-    writer.close()
-    root.abandon()
-  }
-  if (checkpoint.root !== undefined) {
-    for (const path of filter.unmet)
-      log.failed(path, new Problem('not-found', 'the backup holds nothing there'))
+    await content.close()
   }
   return {
     ...log.counts,
@@ -113,21 +90,51 @@ export async function restore(options: RestoreOptions): Promise<RestoreSummary> 
   }
 }
 
+async function restoreContent(
+  content: TreeContent,
+  options: RestoreOptions,
+  log: RestoreLog,
+  done: (bytes: number) => void,
+): Promise<void> {
+  const { checkpoint, signal, overwrite = false } = options
+  const filter = IncludeFilter.of(options.include ?? [])
+  if (checkpoint.root !== undefined && options.include?.length) {
+    await requireAny(content, checkpoint.root, options.include)
+  }
+  const { root, steps, leftover } =
+    checkpoint.root === undefined
+      ? planStream(options, content, log)
+      : planTree(options, checkpoint.root, filter, { content, log, overwrite, kept: done, signal })
+  const writer = new FileWriter(log, done)
+  try {
+    for (let list: typeof steps | undefined = steps; list !== undefined; list = leftover?.()) {
+      for await (const batch of orderedChunks(list, content, signal)) await writer.write(batch, signal)
+    }
+  } finally {
+    writer.close()
+    root.abandon()
+  }
+  if (checkpoint.root === undefined) return
+  for (const path of filter.unmet) {
+    log.failed(path, new Problem('not-found', 'the backup holds nothing there'))
+  }
+}
+
 /** Problem `not-found` unless one of these paths, at least, stands in the tree below `root`. */
-async function requireAny(objects: ObjectReader, root: Id, include: readonly Buffer[]): Promise<void> {
-  for (const path of include) if (await mayHold(objects, root, namesOf(path))) return
+async function requireAny(tree: TreePages, root: Id, include: readonly Buffer[]): Promise<void> {
+  for (const path of include) if (await mayHold(tree, root, namesOf(path))) return
   const paths = include.map((path) => `"${path}"`).join(', ')
   throw new Problem('not-found', `the backup holds nothing at ${paths}; nothing is restored`)
 }
 
 /** Whether something stands at this path. True where a damaged directory leaves it open: the walk tells that. */
-async function mayHold(objects: ObjectReader, root: Id, names: readonly Buffer[]): Promise<boolean> {
+async function mayHold(tree: TreePages, root: Id, names: readonly Buffer[]): Promise<boolean> {
   let directory: Id | undefined = root
   for (const name of names) {
     if (directory === undefined) return false
     let entry: Entry | undefined
     try {
-      entry = await objects.entryOf(directory, name)
+      entry = await tree.entryOf(directory, name)
     } catch (error) {
       if (isProblem(error) && localCodes.includes(error.code)) return true
       throw error
@@ -187,7 +194,8 @@ function atDestination<T>(to: string, work: () => T): T {
   }
 }
 
-function planStream(options: RestoreOptions, objects: ObjectReader, log: RestoreLog): Plan {
+function planStream(options: RestoreOptions, content: TreeContent, log: RestoreLog): Plan {
+  if (!(content instanceof ReceiverContent)) throw new TypeError('only a receiver holds streams')
   const { checkpoint, include = [] } = options
   if (include.length > 0)
     throw new Problem('usage', 'this checkpoint is one stream; --include does not apply')
@@ -196,12 +204,12 @@ function planStream(options: RestoreOptions, objects: ObjectReader, log: Restore
   const folder = isDirectory ? to : resolve(to, '..')
   const name = Buffer.from(isDirectory ? checkpoint.source : to.slice(folder.length).replace(/^\//, ''))
   const root = RestoredDirectory.root(openDestination(folder).path, undefined, () => {})
-  return { root, steps: streamSteps(options, objects, log, root, name) }
+  return { root, steps: streamSteps(options, content, log, root, name) }
 }
 
 async function* streamSteps(
   options: RestoreOptions,
-  objects: ObjectReader,
+  content: ReceiverContent,
   log: RestoreLog,
   directory: RestoredDirectory,
   name: Buffer,
@@ -229,7 +237,8 @@ async function* streamSteps(
       attributes: undefined,
       resume: true,
     },
-    streamChunks(client, checkpoint, objects, signal),
+    content,
+    content.itemPieces(checkpoint, signal),
     openRegular(directory.pathOf(partName(name, key))),
   )
 }

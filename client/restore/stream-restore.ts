@@ -4,23 +4,12 @@ import { nameBytes } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { CheckpointState, FileEntry } from '../../protocol/schema.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
+import type { WebDavBackups } from '../targets/webdav-backups.ts'
 import { cancelledBy } from '../transport-problem.ts'
-import { ChunkReader } from './chunk-reader.ts'
 import { IncludeFilter } from './include-filter.ts'
-import { ObjectReader } from './object-reader.ts'
+import { openContent } from './open-content.ts'
 import { orderedChunks } from './ordered-chunks.ts'
-
-type Chunk = { id: FileEntry['id']; size: number }
-
-/** The chunks of a `chunks` checkpoint in order. */
-export async function* streamChunks(
-  client: ReceiverClient,
-  checkpoint: CheckpointState,
-  objects: ObjectReader,
-  signal: AbortSignal | undefined,
-): AsyncIterable<Chunk> {
-  for await (const item of client.items(checkpoint, { signal })) yield* objects.chunksOf(item)
-}
+import type { Piece, ReceiverContent, TreeContent, TreePages } from './tree-content.ts'
 
 /**
  * Writes the content to `output` and waits while it is full; does not end it. The checkpoint is one stream,
@@ -28,21 +17,32 @@ export async function* streamChunks(
  * a byte of it goes out; a chunk that is not to be had rejects. Returns the bytes written.
  */
 export async function restoreStream(options: {
-  client: ReceiverClient
+  client: ReceiverClient | WebDavBackups
   checkpoint: CheckpointState
   include?: readonly Buffer[]
   output: NodeJS.WritableStream
   onProgress?: (bytesDone: number) => void
   signal?: AbortSignal | undefined
 }): Promise<number> {
-  const { client, checkpoint, output, signal } = options
-  const objects = new ObjectReader(client, signal)
-  const chunks =
-    checkpoint.root === undefined
-      ? streamChunks(client, checkpoint, objects, signal)
-      : objects.chunksOf(await onlyFile(objects, checkpoint.root, IncludeFilter.of(options.include ?? [])))
+  const { client, checkpoint, signal } = options
+  const content = await openContent(client, checkpoint, signal)
+  try {
+    return await writeContent(content, options)
+  } finally {
+    await content.close()
+  }
+}
+
+async function writeContent(
+  content: TreeContent,
+  { checkpoint, include = [], output, onProgress, signal }: Parameters<typeof restoreStream>[0],
+): Promise<number> {
+  const pieces =
+    checkpoint.root !== undefined
+      ? filePieces(content, checkpoint.root, include)
+      : (content as ReceiverContent).itemPieces(checkpoint, signal)
   let bytesDone = 0
-  for await (const batch of orderedChunks(wanted(chunks), new ChunkReader(client), signal)) {
+  for await (const batch of orderedChunks(wanted(pieces), content, signal)) {
     for (const { fetch } of batch.items) {
       if (signal?.aborted) throw cancelledBy(signal)
       const bytes = batch.chunks.get(fetch.id)
@@ -53,25 +53,29 @@ export async function restoreStream(options: {
       }
       if (!output.write(bytes)) await once(output, 'drain', signal === undefined ? {} : { signal })
       bytesDone += bytes.length
-      options.onProgress?.(bytesDone)
+      onProgress?.(bytesDone)
     }
   }
   return bytesDone
 }
 
-async function* wanted(chunks: AsyncIterable<Chunk>): AsyncIterable<{ fetch: Chunk }> {
-  for await (const chunk of chunks) yield { fetch: chunk }
+async function* wanted(pieces: AsyncIterable<Piece>): AsyncIterable<{ fetch: Piece }> {
+  for await (const piece of pieces) yield { fetch: piece }
+}
+
+async function* filePieces(
+  content: TreeContent,
+  root: FileEntry['id'],
+  include: readonly Buffer[],
+): AsyncIterable<Piece> {
+  yield* content.piecesOf(await onlyFile(content, root, IncludeFilter.of(include)))
 }
 
 /** The one regular file that the filter leaves of a tree. */
-async function onlyFile(
-  objects: ObjectReader,
-  root: FileEntry['id'],
-  filter: IncludeFilter,
-): Promise<FileEntry> {
+async function onlyFile(tree: TreePages, root: FileEntry['id'], filter: IncludeFilter): Promise<FileEntry> {
   const found: FileEntry[] = []
   const visit = async (id: FileEntry['id'], within: IncludeFilter): Promise<void> => {
-    for await (const page of objects.pages(id)) {
+    for await (const page of tree.pages(id)) {
       for (const entry of page) {
         const inside = within.within(nameBytes(entry), entry.kind === 'directory')
         if (inside === undefined || found.length > 1) continue

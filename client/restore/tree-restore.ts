@@ -9,7 +9,6 @@
  * says otherwise.
  */
 import { closeSync, linkSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs'
-import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import { nameBytes, targetBytes } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
@@ -21,10 +20,11 @@ import { isRoot, setAttributes } from './attributes.ts'
 import type { FileJob, FileStep } from './file-writer.ts'
 import { HardLinks, type Heir, type LinkableEntry, type LinkPlace } from './hard-links.ts'
 import type { IncludeFilter } from './include-filter.ts'
-import type { ObjectReader, Soon } from './object-reader.ts'
-import { lookAt, openRegular, partName, readAt } from './part-file.ts'
+import type { Soon } from './object-reader.ts'
+import { lookAt, openRegular, partName } from './part-file.ts'
 import type { RestoreLog } from './restore-log.ts'
 import type { RestoredDirectory } from './restored-directory.ts'
+import type { Piece, TreeContent } from './tree-content.ts'
 
 type Node = Exclude<LinkableEntry, { kind: 'file' }>
 type Existing = NonNullable<ReturnType<typeof lookAt>>
@@ -41,7 +41,7 @@ interface Frame {
 }
 
 export class TreeRestore {
-  readonly #objects: ObjectReader
+  readonly #content: TreeContent
   readonly #log: RestoreLog
   readonly #overwrite: boolean
   readonly #links: HardLinks
@@ -50,13 +50,13 @@ export class TreeRestore {
 
   /** `kept` is told of content that is at the destination already. */
   constructor(options: {
-    objects: ObjectReader
+    content: TreeContent
     log: RestoreLog
     overwrite: boolean
     kept: (bytes: number) => void
     signal?: AbortSignal | undefined
   }) {
-    this.#objects = options.objects
+    this.#content = options.content
     this.#log = options.log
     this.#overwrite = options.overwrite
     this.#kept = options.kept
@@ -89,7 +89,7 @@ export class TreeRestore {
 
   #frame(directory: RestoredDirectory, id: Id, filter: IncludeFilter, parent: Frame | undefined): Frame {
     const soon = parent === undefined ? undefined : () => soonWanted(parent)
-    const pages = this.#objects.pages(id, soon)[Symbol.asyncIterator]()
+    const pages = this.#content.pages(id, soon)[Symbol.asyncIterator]()
     return { directory, pages, filter, page: [], next: 0 }
   }
 
@@ -195,7 +195,7 @@ export class TreeRestore {
     const partPath = directory.pathOf(partName(name, entry.id))
     const part = directory.fresh || !entry.chunked ? undefined : openRegular(partPath)
     try {
-      const digest = entry.chunked ? await this.#objects.digestOf(entry.id, soon) : undefined
+      const digest = await this.#content.digestOf(entry, soon)
       directory.begin()
       yield* fileSteps(
         {
@@ -209,7 +209,8 @@ export class TreeRestore {
           resume: part !== undefined,
           finished,
         },
-        this.#objects.chunksOf(entry),
+        this.#content,
+        this.#content.piecesOf(entry),
         part,
       )
     } finally {
@@ -224,13 +225,7 @@ export class TreeRestore {
     const fd = openRegular(path)
     if (fd === undefined) return false
     try {
-      let offset = 0
-      for await (const { id, size } of this.#objects.chunksOf(entry, soon)) {
-        this.#checkSignal()
-        if (!(await holdsChunk(fd, offset, { id, size }))) return false
-        offset += size
-      }
-      return true
+      return await this.#content.isIn(fd, entry, soon)
     } finally {
       closeSync(fd)
     }
@@ -307,13 +302,14 @@ export class TreeRestore {
  */
 export async function* fileSteps(
   job: FileJob,
-  chunks: AsyncIterable<{ id: Id; size: number }>,
+  content: Pick<TreeContent, 'hasPiece'>,
+  pieces: AsyncIterable<Piece>,
   part: number | undefined,
 ): AsyncIterable<FileStep> {
   let offset = 0
   try {
-    for await (const chunk of chunks) {
-      const there = part !== undefined && (await holdsChunk(part, offset, chunk))
+    for await (const chunk of pieces) {
+      const there = part !== undefined && (await content.hasPiece(part, offset, chunk))
       yield { job, kind: 'chunk', offset, chunk, fetch: there ? undefined : chunk }
       offset += chunk.size
     }
@@ -322,11 +318,6 @@ export async function* fileSteps(
     return
   }
   yield { job, kind: 'end' }
-}
-
-async function holdsChunk(fd: number, offset: number, chunk: { id: Id; size: number }): Promise<boolean> {
-  const bytes = await readAt(fd, offset, chunk.size)
-  return bytes.length === chunk.size && (await hashInSlices(bytes, chunk.id)) === chunk.id
 }
 
 /** Objects that the walk will want after the current one: directories, and lists of chunks. */

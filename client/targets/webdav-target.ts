@@ -1,0 +1,328 @@
+/**
+ * Any WebDAV server (RFC 4918) as a target: plain files, in a folder per checkpoint (webdav-backups.ts says how
+ * they stand there). The server is asked for nothing but the methods of class 1, and takes part in nothing:
+ * what it holds is checked when it is restored, by the digests in the manifest.
+ *
+ * A PUT need not be atomic: what a killed run has left under a file's name may be a part of it. So a file
+ * counts as there only if the client remembers that the server acknowledged it, and its size agrees.
+ */
+import { createReadStream } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { Semaphore } from 'async-mutex'
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import type { CheckpointState, CommitRequest } from '../../protocol/schema.ts'
+import { encodeSegment } from '../../protocol/url.ts'
+import type {
+  FileCommitOutcome,
+  FileContent,
+  FileTarget,
+  FileTargetCapabilities,
+  PlacedEntry,
+  TreeEntry,
+} from '../engine/file-target.ts'
+import type { BegunCheckpoint, TargetCounters } from '../engine/target.ts'
+import {
+  committedFolder,
+  type FoundCheckpoints,
+  fetchManifest,
+  findCheckpoints,
+  openFolder,
+  readHead,
+  sourceFolder,
+} from './webdav-backups.ts'
+import type { WebDavClient } from './webdav-client.ts'
+import { type FetchedManifest, ManifestWriter, manifestName } from './webdav-manifest.ts'
+import { storedName } from './webdav-names.ts'
+import { Collections, WebDavTree } from './webdav-tree.ts'
+
+export interface WebDavTargetOptions {
+  /** Files that are put at once from memory, and copies under way at once. */
+  readonly lanes?: number
+}
+
+/** A small manifest is put from memory, and so again when the connection breaks. */
+const smallManifestBytes = 8 * 1024 * 1024
+const manifestTries = 4
+
+/** The open checkpoint. */
+interface Begun {
+  readonly number: number
+  readonly openedAt: string
+  readonly about: Readonly<Record<string, string>>
+  readonly base: { readonly state: CheckpointState; readonly manifest: FetchedManifest } | undefined
+  /** Something may stand in the folder that this object has not put there. */
+  leftovers: boolean
+}
+
+export class WebDavTarget implements FileTarget {
+  readonly capabilities: FileTargetCapabilities = { form: 'files' }
+  readonly #client: WebDavClient
+  readonly #source: string
+  readonly #lanes: number
+  readonly #turns: Semaphore
+  readonly #collections: Collections
+  readonly #cancel = new AbortController()
+  #begun: Begun | undefined
+  #bytesStored = 0
+
+  /** Backs up to `source`. Opens nothing yet. The client stays the caller's until `close`, which closes it. */
+  constructor(client: WebDavClient, source: string, options: WebDavTargetOptions = {}) {
+    this.#client = client
+    this.#source = source
+    this.#lanes = options.lanes ?? 4
+    this.#turns = new Semaphore(this.#lanes)
+    this.#collections = new Collections(client)
+  }
+
+  get counters(): TargetCounters {
+    const { bytesSent, requests } = this.#client.counters
+    return { bytesSent, requests, bytesStored: this.#bytesStored }
+  }
+
+  /** Where the open checkpoint's files are; TypeError before `begin`. */
+  get #files(): string {
+    return `${openFolder(this.#source, this.#open.number)}files/`
+  }
+
+  get #open(): Begun {
+    if (this.#begun === undefined) throw new TypeError('begin comes first')
+    return this.#begun
+  }
+
+  async begin(resume: number | undefined, about: Readonly<Record<string, string>>): Promise<BegunCheckpoint> {
+    await this.#begun?.base?.manifest.close()
+    const found = await this.#found()
+    const base = (await this.#canCopy()) ? await this.#base(found) : undefined
+    const resumed = resume !== undefined && found.open.has(resume) && !found.committed.has(resume)
+    const number = resumed ? resume : await this.#openNew(found, resume)
+    if (!resumed && resume !== undefined && found.open.has(resume)) {
+      await this.#client.remove(openFolder(this.#source, resume))
+    }
+    const openedAt = new Date().toISOString()
+    this.#begun = { number, openedAt, about, base, leftovers: resumed }
+    return { number, resumed, base: base?.state }
+  }
+
+  /** What is there of this source; its folder is made if need be. */
+  async #found(): Promise<FoundCheckpoints> {
+    const found = await findCheckpoints(this.#client, this.#source)
+    if (found !== undefined) return found
+    await this.#makeSourceFolder()
+    return { committed: new Map(), open: new Map() }
+  }
+
+  /** The folder that the URL names may be new too; those above it must be there, lest a slip of the pen makes some. */
+  async #makeSourceFolder(): Promise<void> {
+    const { shown } = this.#client.location
+    if (!(await this.#client.hasCollection(''))) {
+      try {
+        await this.#client.makeCollection('')
+      } catch (cause) {
+        if (!isProblem(cause, 'conflict') && !isProblem(cause, 'not-found')) throw cause
+        const text = `the folder above ${shown} is not there; make it first, or check the URL`
+        throw new Problem('not-found', text, { cause })
+      }
+    }
+    await this.#client.makeCollection(sourceFolder(this.#source))
+  }
+
+  /** Whether the server can copy. Problem `method-not-allowed` when it cannot even rename. */
+  async #canCopy(): Promise<boolean> {
+    const methods = await this.#client
+      .methods(sourceFolder(this.#source))
+      .catch((error): readonly string[] => {
+        // A server that does not say is tried.
+        if (isProblem(error) && typeof error.extensions.status === 'number') return []
+        throw error
+      })
+    if (!methods.includes('PROPFIND')) return true
+    if (methods.includes('MOVE')) return methods.includes('COPY')
+    const { shown } = this.#client.location
+    throw new Problem('method-not-allowed', `${shown} has no MOVE, without which no backup can be completed`)
+  }
+
+  /** The last committed checkpoint whose manifest is there. */
+  async #base({ committed }: FoundCheckpoints): Promise<Begun['base']> {
+    for (const number of [...committed.keys()].sort((a, b) => b - a)) {
+      const state = await readHead(this.#client, this.#source, number)
+      if (state?.root === undefined) continue
+      const manifest = await fetchManifest(this.#client, this.#source, number)
+      return { state, manifest }
+    }
+    return undefined
+  }
+
+  async #openNew({ committed, open }: FoundCheckpoints, resume = 0): Promise<number> {
+    for (let number = Math.max(0, resume, ...committed.keys(), ...open.keys()) + 1; ; number++) {
+      if (await this.#client.makeCollection(openFolder(this.#source, number))) return number
+    }
+  }
+
+  async put(path: Buffer, content: FileContent, signal: AbortSignal): Promise<void> {
+    const either = AbortSignal.any([signal, this.#cancel.signal])
+    const files = this.#files
+    const names = namesAlong(path)
+    const stored = files + names.map((name) => encodeSegment(storedName(name))).join('/')
+    await this.#collections.ensure(
+      openFolder(this.#source, this.#open.number),
+      stored.slice(0, stored.lastIndexOf('/') + 1),
+    )
+    try {
+      if ('pieces' in content) {
+        const { pieces } = content
+        await this.#turns.runExclusive(() => this.#client.put(stored, pieces, { signal: either }))
+        this.#bytesStored += pieces.reduce((sum, { length }) => sum + length, 0)
+      } else {
+        const checked = new CheckedStream(content)
+        await this.#client.putStream(stored, { pieces: checked, bytes: content.size }, { signal: either })
+        this.#bytesStored += checked.bytes
+      }
+    } catch (error) {
+      await this.#cleanUp(stored)
+      throw error
+    }
+  }
+
+  /** Best effort: what cannot be deleted now is overwritten, or deleted before the commit. */
+  async #cleanUp(stored: string): Promise<void> {
+    if (this.#cancel.signal.aborted) return
+    try {
+      await this.#client.remove(stored, { signal: this.#cancel.signal })
+    } catch (error) {
+      if (!isProblem(error)) throw error
+      this.#open.leftovers = true
+    }
+  }
+
+  async *readBase(signal: AbortSignal): AsyncIterable<PlacedEntry> {
+    const { base } = this.#open
+    if (base === undefined) throw new TypeError('there is no base')
+    const { root, attributes } = base.state
+    if (root === undefined || attributes === undefined)
+      throw new Problem('invalid-object', 'the base has no root')
+    yield { path: Buffer.alloc(0), entry: { kind: 'directory', ...attributes, id: root } }
+    for await (const { path, entry } of base.manifest.entries()) {
+      signal.throwIfAborted()
+      yield { path, entry }
+    }
+  }
+
+  async commit(
+    request: CommitRequest,
+    tree: AsyncIterable<TreeEntry>,
+    signal: AbortSignal,
+  ): Promise<FileCommitOutcome> {
+    const { number, openedAt, about, base, leftovers } = this.#open
+    const either = AbortSignal.any([signal, this.#cancel.signal])
+    const { root, attributes, totals } = request
+    const committedAt = new Date().toISOString()
+    const state: CheckpointState = {
+      ...{ source: this.#source, number, kind: 'dir', state: 'committed', openedAt, committedAt, about },
+      ...{ ...(root && { root }), ...(attributes && { attributes }), ...(totals && { totals }) },
+    }
+    const writer = await ManifestWriter.open(state)
+    const files = new WebDavTree({
+      client: this.#client,
+      collections: this.#collections,
+      folder: this.#files,
+      top: openFolder(this.#source, number),
+      baseFolder: base === undefined ? '' : `${committedFolder(this.#source, base.state.number)}files/`,
+      base: base && { root: base.state.root, entries: base.manifest.entries() },
+      leftovers,
+      lanes: this.#lanes,
+      signal: either,
+    })
+    // A further round meets what this one has left.
+    this.#open.leftovers = true
+    try {
+      for await (const entry of tree) {
+        await files.add(entry)
+        if (entry.path.length > 0) await writer.add(entry)
+      }
+      await files.finish()
+      if (files.lost > 0) return { lost: files.lost }
+      await this.#putManifest(await writer.finish(), either)
+      await this.#publish(number, either)
+      return { committed: state }
+    } finally {
+      await files.close()
+      await writer.close()
+    }
+  }
+
+  async #putManifest(file: { path: string; bytes: number }, signal: AbortSignal): Promise<void> {
+    const path = openFolder(this.#source, this.#open.number) + manifestName
+    if (file.bytes <= smallManifestBytes) {
+      await this.#client.put(path, [await readFile(file.path)], { signal })
+      return
+    }
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const pieces = createReadStream(file.path)
+        await this.#client.putStream(path, { pieces, bytes: file.bytes }, { signal })
+        return
+      } catch (error) {
+        if (!isProblem(error, 'transport-failed') || attempt === manifestTries) throw error
+      }
+    }
+  }
+
+  /** Renames the folder: from then on it is a checkpoint. */
+  async #publish(number: number, signal: AbortSignal): Promise<void> {
+    const [from, to] = [openFolder(this.#source, number), committedFolder(this.#source, number)]
+    try {
+      if ((await this.#client.move(from, to, { signal })) === 'done') return
+    } catch (error) {
+      if (!isProblem(error, 'not-found')) throw error
+      // It may have been done although the answer got lost.
+      if (await this.#client.hasCollection(to, { signal })) return
+      throw new Problem('checkpoint-not-found', `checkpoint ${number} was deleted while it was made`, {
+        cause: error,
+      })
+    }
+    const text = `checkpoint ${number} of ${this.#source} is there already; another client may back up to the same place`
+    throw new Problem('checkpoint-committed', text)
+  }
+
+  async close(): Promise<void> {
+    this.#cancel.abort(new Problem('cancelled', 'the target was closed'))
+    await this.#begun?.base?.manifest.close()
+    await this.#client.close()
+  }
+}
+
+function namesAlong(path: Buffer): Buffer[] {
+  const names: Buffer[] = []
+  for (let at = 0; at <= path.length; ) {
+    const slash = path.indexOf(0x2f, at)
+    const end = slash < 0 ? path.length : slash
+    names.push(path.subarray(at, end))
+    at = end + 1
+  }
+  return names
+}
+
+/** A file's stream, which must be as long as it says. */
+class CheckedStream implements AsyncIterable<Buffer> {
+  readonly #stream: AsyncIterable<Buffer>
+  readonly #size: number | undefined
+  bytes = 0
+
+  constructor({ stream, size }: { stream: AsyncIterable<Buffer>; size: number | undefined }) {
+    this.#stream = stream
+    this.#size = size
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Buffer, void, undefined> {
+    for await (const piece of this.#stream) {
+      this.bytes += piece.length
+      if (this.#size !== undefined && this.bytes > this.#size) throw this.#changed()
+      yield piece
+    }
+    if (this.#size !== undefined && this.bytes !== this.#size) throw this.#changed()
+  }
+
+  #changed(): Problem {
+    return new Problem('source-changed', `it has another length than the ${this.#size} bytes that it had`)
+  }
+}
