@@ -2,17 +2,23 @@ import { statfs } from 'node:fs/promises'
 import type Router from '@koa/router'
 import { hashAlgorithms } from '../../protocol/id.ts'
 import { protocolVersion } from '../../protocol/limits.ts'
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { Capabilities, VaultList } from '../../protocol/schema.ts'
 import { mediaTypes, paths } from '../../protocol/url.ts'
+import { overSignal } from '../http/client-gone.ts'
 import { type Context, hasBody, param, type RequestState } from '../http/context.ts'
-import { collection, multistatus } from '../http/dav-xml.ts'
+import { collection, type DavResource, multistatus, type PropfindBody } from '../http/dav-xml.ts'
+import type { Vault } from '../vaults.ts'
+import { davResource } from './dav-reading.ts'
+import type { DavView } from './dav-view.ts'
 import { type Parts, vaultOf } from './parts.ts'
 import { answerMultistatus, readPropfind } from './propfind.ts'
 import { resource } from './resource.ts'
+import { SnapshotView } from './snapshot-view.ts'
+import { TreeView } from './tree-view.ts'
 
 /** What a vault has for WebDAV clients. */
-const areas = ['tree', 'snapshots', 'trash']
+const areas = ['tree', 'snapshots', 'trash'] as const
 /** Some clients ask here what they may do below. */
 const dav = '1, 2, 3'
 
@@ -53,13 +59,45 @@ async function propfindVaults(parts: Parts, ctx: Context): Promise<void> {
 
 /** The vault's areas for WebDAV, so that whoever mounts the vault sees them all. */
 async function propfindVault(parts: Parts, ctx: Context): Promise<void> {
-  const { name } = await vaultOf(parts, ctx)
+  const vault = await vaultOf(parts, ctx)
   const asked = await readPropfind(ctx, parts.questions)
   if (asked === undefined) return
-  const base = paths.vault(name)
-  const members = asked.depth === 1 ? areas : []
-  const resources = members.map((area) => collection(`${base}${area}/`, Buffer.from(area)))
-  answerMultistatus(ctx, multistatus([collection(base, Buffer.from(name)), ...resources], asked))
+  const base = paths.vault(vault.name)
+  const own = collection(base, Buffer.from(vault.name))
+  const quota = asked.names.filter((name) => name.startsWith('DAV: quota-'))
+  // It is one disk and one store: the tree tells of both.
+  const known =
+    quota.length === 0
+      ? undefined
+      : await areaResource(parts, ctx, vault, 'tree', { want: 'prop', names: quota })
+  const resources: DavResource[] = [
+    { ...own, properties: new Map([...own.properties, ...(known?.properties ?? [])]) },
+  ]
+  for (const area of asked.depth === 1 ? areas : [])
+    resources.push(await areaResource(parts, ctx, vault, area, asked))
+  answerMultistatus(ctx, multistatus(resources, asked))
+}
+
+async function areaResource(
+  parts: Parts,
+  ctx: Context,
+  vault: Vault,
+  area: (typeof areas)[number],
+  asked: PropfindBody,
+): Promise<DavResource> {
+  const base = `${paths.vault(vault.name)}${area}/`
+  try {
+    const view: DavView =
+      area === 'snapshots'
+        ? new SnapshotView(vault)
+        : new TreeView(vault, vault.tree, area, parts.vaults.path)
+    const shown = await view.find([], overSignal(ctx))
+    if (shown !== undefined) return await davResource({ view, base }, [], shown, asked)
+  } catch (error) {
+    // A damaged tree must not hide the snapshots.
+    if (!isProblem(error)) throw error
+  }
+  return collection(base, Buffer.from(area))
 }
 
 /** MKCOL: RFC 4918, section 9.3. */

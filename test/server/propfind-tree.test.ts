@@ -251,6 +251,16 @@ describe('PROPFIND of the tree', () => {
       '/home/snapshots/',
       '/home/trash/',
     ])
+    for (const response of found.slice(1)) {
+      expect(names(response)).toEqual(
+        expect.arrayContaining(inDav(['resourcetype', 'displayname', 'getlastmodified'])),
+      )
+    }
+    const [vault] = await propfind(
+      '',
+      ask('<D:quota-available-bytes/><D:quota-used-bytes/><D:resourcetype/>'),
+    )
+    expect(vault?.stats.map(({ status }) => status)).toEqual(['200'])
     for (const path of ['', 'tree/']) {
       const options = await send('OPTIONS', path)
       expect([options.headers.get('dav'), options.headers.get('ms-author-via')]).toEqual(['1, 2, 3', 'DAV'])
