@@ -48,7 +48,7 @@ test.each([
 
 test.each([
   ['/', 'GET, HEAD, PROPFIND, OPTIONS', null],
-  ['/home/', 'GET, HEAD, MKCOL, OPTIONS', null],
+  ['/home/', 'GET, HEAD, PROPFIND, MKCOL, OPTIONS', null],
   [`/home/chunks/${chunk('x').id}`, 'GET, HEAD, PUT, PATCH, OPTIONS', 'application/vnd.chunkdav.delta+zstd'],
   [`/home/dirs/${chunk('x').id}`, 'GET, HEAD, PROPFIND, PUT, PATCH, OPTIONS', 'application/json-patch+json'],
   ['/home/checkpoints/a/1', 'GET, HEAD, DELETE, OPTIONS', null],
