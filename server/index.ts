@@ -9,4 +9,5 @@ export type {
   PutOutcome,
   VerifiedBlock,
 } from './store/chunk-store.ts'
+export type { ScheduledFreeze } from './upkeep/schedule-options.ts'
 export type { OpenStore, Vault, Vaults } from './vaults.ts'

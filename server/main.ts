@@ -7,8 +7,9 @@ import { destination, type Logger, pino } from 'pino'
 import { isProblem, Problem } from '../protocol/problem.ts'
 import { lockDataDir } from './data-lock.ts'
 import { isLoopback } from './http/own-origin.ts'
-import { openReceiver, type Receiver } from './receiver.ts'
+import { defaultTrashMs, openReceiver, type Receiver } from './receiver.ts'
 import { reindexAll } from './upkeep/reindex.ts'
+import { parseDuration, parseScheduledFreeze, type ScheduledFreeze } from './upkeep/schedule-options.ts'
 
 interface Address {
   readonly host: string
@@ -19,6 +20,8 @@ interface ServeOptions {
   readonly data: string
   readonly listen: Address
   readonly auth: boolean
+  readonly keepTrash: number
+  readonly freeze: readonly ScheduledFreeze[]
   readonly logLevel: string
 }
 
@@ -40,6 +43,12 @@ const serveExamples = `
 Examples:
   chunkdav serve
   chunkdav serve --data /srv/backups --listen 127.0.0.1:9000
+  chunkdav serve --freeze 'home 0 3 * * *' --freeze 'home/projects @hourly' --keep-trash 90d
+
+--freeze makes a checkpoint of a live tree, or of a folder in it, whenever the cron pattern says so (minute, hour,
+day of month, month, day of week; local time) and something has changed. In the path write %20 for a space.
+--keep-trash takes a number with s, m, h, d or w behind it; what has been in the trash for longer is removed within
+the hour. 0 keeps nothing.
 
 It ends well on SIGTERM and SIGINT: open requests finish, and everything is on the disk.`
 
@@ -65,6 +74,16 @@ function program(): Command {
         .default({ host: '127.0.0.1', port: 8420 }, '127.0.0.1:8420'),
     )
     .option('--no-auth', 'let everybody in who can reach the address')
+    .addOption(
+      new Option('--keep-trash <duration>', 'how long to keep what was deleted or overwritten in live trees')
+        .argParser((text) => parsed(text, parseDuration))
+        .default(defaultTrashMs, '30d'),
+    )
+    .addOption(
+      new Option('--freeze <when>', 'freeze a live tree: "VAULT[/PATH] CRON" (repeatable)')
+        .argParser((text, before: ScheduledFreeze[]) => [...before, parsed(text, parseScheduledFreeze)])
+        .default([], 'never'),
+    )
     .addOption(
       new Option('--log-level <level>', 'what to log')
         .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
@@ -104,7 +123,17 @@ function parseAddress(text: string): Address {
   return { host: match[1] ?? (match[2] === undefined || match[2] === '' ? '127.0.0.1' : match[2]), port }
 }
 
-async function serve({ data, listen, auth, logLevel }: ServeOptions): Promise<void> {
+/** What `parse` makes of an option's text. */
+function parsed<T>(text: string, parse: (text: string) => T): T {
+  try {
+    return parse(text)
+  } catch (error) {
+    if (isProblem(error, 'usage')) throw new InvalidArgumentError(error.message)
+    throw error
+  }
+}
+
+async function serve({ data, listen, auth, keepTrash, freeze, logLevel }: ServeOptions): Promise<void> {
   if (auth && !isLoopback(listen.host)) {
     throw new Problem(
       'usage',
@@ -116,7 +145,7 @@ async function serve({ data, listen, auth, logLevel }: ServeOptions): Promise<vo
   stderr.on('error', () => {})
   const log = pino({ level: logLevel }, stderr)
   const dataDir = resolve(data)
-  const receiver = await openReceiver({ dataDir, ...listen, log })
+  const receiver = await openReceiver({ dataDir, ...listen, log, trashMs: keepTrash, freezes: freeze })
   process.stdout.write(
     [
       `chunkdav listens on ${receiver.url}`,

@@ -20,12 +20,13 @@ import { targetForLog } from './http/request-target.ts'
 import { packageVersion } from './package-file.ts'
 import { CuttingThreads } from './store/cutting-thread.ts'
 import { PackChunkStore } from './store/pack-chunk-store.ts'
+import { Schedule, type ScheduledFreeze } from './upkeep/schedule.ts'
 import { type OpenStore, Vaults } from './vaults.ts'
 
 const MiB = 1024 * 1024
 /** For JSON and XML bodies in memory at once. */
 const questionBytes = 16 * MiB
-const defaultTrashMs = 30 * 24 * 3600 * 1000
+export const defaultTrashMs = 30 * 24 * 3600 * 1000
 /** How long handlers may go on without a connection before the stores are closed under them; and then again. */
 const settleMs = 2000
 
@@ -44,6 +45,8 @@ export interface ReceiverOptions {
   readonly patience?: Partial<Patience>
   /** How long live trees keep what was deleted or overwritten, in ms. Default 30 days. */
   readonly trashMs?: number
+  /** What is frozen by itself, and when. */
+  readonly freezes?: readonly ScheduledFreeze[]
   /** Another kind of store. */
   readonly openStore?: OpenStore
 }
@@ -58,13 +61,14 @@ export interface Receiver {
   readonly uploads: MemoryBudget
   readonly downloads: MemoryBudget
   readonly vaults: Vaults
+  readonly schedule: Schedule
   /** Stops as described above. Idempotent. */
   close(): Promise<void>
 }
 
 /**
  * Opens the data directory and listens. Problem `in-use` when another process is at work on the
- * directory; system errors (EADDRINUSE, EACCES, …) as they are.
+ * directory, `usage` for a schedule that is none; system errors (EADDRINUSE, EACCES, …) as they are.
  */
 export async function openReceiver(options: ReceiverOptions): Promise<Receiver> {
   const lock = await lockDataDir(options.dataDir)
@@ -81,6 +85,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   const memoryBytes = options.memoryBytes ?? 128 * MiB
   const uploads = new MemoryBudget(memoryBytes)
   const downloads = new MemoryBudget(memoryBytes)
+  const trashMs = options.trashMs ?? defaultTrashMs
   const vaults = await Vaults.open(options.dataDir, {
     openStore:
       options.openStore ??
@@ -90,8 +95,9 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
         })),
     onDamage: (problem) => log.error({ err: problem }, 'something damaged is left out'),
     onFault: (error) => log.error({ err: error }, 'work in the background failed'),
-    trashMs: options.trashMs ?? defaultTrashMs,
+    trashMs,
   })
+  const schedule = new Schedule(vaults, { freezes: options.freezes ?? [], trashMs, log })
   const cutting = new CuttingThreads()
   let isStopping = false
   const app = createApp({
@@ -119,15 +125,18 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   const { address, family, port } = server.address() as AddressInfo
   const host = family === 'IPv6' ? `[${address}]` : address
 
+  schedule.start()
   let closing: Promise<void> | undefined
   const close = async (): Promise<void> => {
     isStopping = true
+    schedule.stop()
     await closeServer(server, connections, options.drainMs ?? 30_000)
     // The process must not end here for want of anything to do: the timer keeps it. A long walk does not end with its connection, but with the store that it reads.
     await requests.settled(settleMs)
     try {
       await cutting.close()
       await vaults.close()
+      await schedule.close()
       await requests.settled(settleMs)
     } finally {
       await lock.release()
@@ -142,6 +151,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
     uploads,
     downloads,
     vaults,
+    schedule,
     close: () => {
       closing ??= close()
       return closing

@@ -40,14 +40,24 @@ export interface VaultsOptions {
 /** Opens the store that is kept in a vault's folder, creating it when there is none. */
 export type OpenStore = (vaultPath: string) => Promise<ChunkStore>
 
+/** A vault that is open, or about to be. */
+interface Opened {
+  readonly vault: Promise<OpenVault>
+  /** Somebody needs it for longer than a visit. */
+  kept: boolean
+  visitors: number
+  /** Nobody needs it any more. Never rejects. */
+  closing?: Promise<void>
+}
+
 /**
  * The vaults below `{data}/vaults`. A vault is opened by the first request that needs it and stays open
- * until `close`.
+ * until `close`; one that is only visited is closed when the last visitor leaves.
  */
 export class Vaults {
   readonly path: string
   private readonly options: VaultsOptions
-  private readonly opened = new Map<string, Promise<OpenVault>>()
+  private readonly opened = new Map<string, Opened>()
   private closed = false
 
   private constructor(path: string, options: VaultsOptions) {
@@ -84,15 +94,55 @@ export class Vaults {
 
   /** The vault of this name, open. Problems `vault-not-found`, `unavailable` after `close`. */
   async get(name: string): Promise<Vault> {
-    if (this.closed) throw new Problem('unavailable', 'the receiver is stopping')
-    let vault = this.opened.get(name)
-    if (vault === undefined) {
-      vault = this.openVault(parseVaultName(name))
-      this.opened.set(name, vault)
-      // Whatever kept it from opening may have passed by the next request.
-      vault.catch(() => this.opened.delete(name))
+    const opened = await this.enter(name, (opened) => {
+      opened.kept = true
+    })
+    return await opened.vault
+  }
+
+  /**
+   * Runs `work` on the vault and, when nobody else needs it, closes it again: for work on every vault there is.
+   * The same problems.
+   */
+  async visit<T>(name: string, work: (vault: Vault) => Promise<T>): Promise<T> {
+    const opened = await this.enter(name, (opened) => {
+      opened.visitors++
+    })
+    try {
+      return await work(await opened.vault)
+    } finally {
+      opened.visitors--
+      await this.leave(name, opened)
     }
-    return await vault
+  }
+
+  /** The vault, opened if need be; `note` is told of it before anybody else can close it. */
+  private async enter(name: string, note: (opened: Opened) => void): Promise<Opened> {
+    for (;;) {
+      if (this.closed) throw new Problem('unavailable', 'the receiver is stopping')
+      const opened = this.opened.get(name) ?? this.begin(name)
+      if (opened.closing === undefined) {
+        note(opened)
+        return opened
+      }
+      await opened.closing
+    }
+  }
+
+  private begin(name: string): Opened {
+    const opened: Opened = { vault: this.openVault(parseVaultName(name)), kept: false, visitors: 0 }
+    this.opened.set(name, opened)
+    // Whatever kept it from opening may have passed by the next request.
+    opened.vault.catch(() => this.opened.delete(name))
+    return opened
+  }
+
+  /** Closes the vault unless somebody needs it, or `close` does already. */
+  private async leave(name: string, opened: Opened): Promise<void> {
+    if (opened.kept || opened.visitors > 0 || this.opened.get(name) !== opened) return
+    const ended = opened.vault.then((vault) => vault.close()).finally(() => this.opened.delete(name))
+    opened.closing = ended.catch(() => {})
+    await ended
   }
 
   private async openVault(name: string): Promise<OpenVault> {
@@ -128,7 +178,7 @@ export class Vaults {
   /** Makes everything durable and releases it. Idempotent. Rejects when a store could not be closed well. */
   async close(): Promise<void> {
     this.closed = true
-    const vaults = await Promise.allSettled(this.opened.values())
+    const vaults = await Promise.allSettled([...this.opened.values()].map(({ vault }) => vault))
     this.opened.clear()
     const open = vaults.flatMap((vault) => (vault.status === 'fulfilled' ? [vault.value] : []))
     const ends = await Promise.allSettled(open.map((vault) => vault.close()))

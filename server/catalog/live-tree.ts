@@ -6,7 +6,7 @@
  * leave a sound tree: a copy of a collection grows unseen in `staging` and is published by one record; what is
  * removed for good goes to `doomed` by one record and is cleared away in the background, also after a restart.
  */
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import { makeFolderDurably } from './durable-file.ts'
 import {
   type ChangeWatch,
@@ -196,7 +196,12 @@ export class LiveTree {
       mayBeLocked: () => this.#mayBeLocked,
     }
     try {
-      return await this.#database.change((writes) => work(new TreeChange(writes, this.#state, watch)))
+      return await this.#database.change(async (writes) => {
+        const change = new TreeChange(writes, this.#state, watch)
+        const result = await work(change)
+        change.finish()
+        return result
+      })
     } finally {
       this.#clear()
     }
@@ -311,12 +316,22 @@ export class LiveTree {
     for await (const { item, deletedAt } of this.trashItems()) {
       if (deletedAt < before) expired.push(item)
     }
-    for (const item of expired) {
-      await this.change((change) => change.remove([Buffer.from('trash'), Buffer.from(String(item))]))
-    }
+    let removed = 0
+    for (const item of expired) if (await this.#purge(item)) removed++
     await this.#expireLocks()
     await this.#forgetRemovals(before)
-    return expired.length
+    return removed
+  }
+
+  /** False when it was restored or removed meanwhile. */
+  async #purge(item: number): Promise<boolean> {
+    try {
+      await this.change((change) => change.remove([Buffer.from('trash'), Buffer.from(String(item))]))
+      return true
+    } catch (error) {
+      if (!isProblem(error, 'not-found')) throw error
+      return false
+    }
   }
 
   async #expireLocks(): Promise<void> {

@@ -1,0 +1,67 @@
+/** What the command line says of upkeep, as text. */
+import { Cron } from 'croner'
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import { parseVaultName } from '../../protocol/url.ts'
+import type { Names } from '../catalog/tree-records.ts'
+import { pathNames } from '../http/path-names.ts'
+
+/** A collection of a live tree that is frozen again and again. */
+export interface ScheduledFreeze {
+  readonly vault: string
+  /** Below the vault: the first name is `tree`. */
+  readonly names: Names
+  /** When: five fields (minute, hour, day of month, month, day of week), or six with seconds first; local time. */
+  readonly cron: string
+  /** What its checkpoints are filed under. Default: `tree`, or `tree-a-b` for tree/a/b. */
+  readonly source?: string
+}
+
+/** `VAULT[/PATH] CRON`; the path is below the tree, percent-encoded where it has spaces. Problem `usage`. */
+export function parseScheduledFreeze(text: string): ScheduledFreeze {
+  const [, place = '', cron = ''] = /^\s*(\S+)\s+(\S.*?)\s*$/s.exec(text) ?? []
+  if (place === '') throw usage('say which vault and when, such as "home 0 3 * * *"')
+  const [vault = ''] = place.split('/')
+  try {
+    const path = Buffer.from(`/${place}`, 'utf8').toString('latin1')
+    const names = [Buffer.from('tree'), ...pathNames(path, 1)]
+    cronJob(cron).stop()
+    return { vault: parseVaultName(vault), names, cron }
+  } catch (cause) {
+    if (!isProblem(cause)) throw cause
+    throw usage(cause.message, cause)
+  }
+}
+
+/** A job for this pattern, not running yet. Problem `usage` for what is no pattern, or never comes. */
+export function cronJob(pattern: string): Cron {
+  let job: Cron
+  try {
+    // One at a time; and it does not keep a process alive that has nothing else to do.
+    job = new Cron(pattern, { paused: true, protect: true, unref: true })
+  } catch (cause) {
+    if (!(cause instanceof Error)) throw cause
+    throw usage(
+      `"${pattern.slice(0, 80)}" is no cron pattern: ${cause.message.replace(/^CronPattern: /, '')}`,
+      cause,
+    )
+  }
+  if (job.nextRun() !== null) return job
+  throw usage(`"${pattern.slice(0, 80)}" never comes`)
+}
+
+const unitMs = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 7 * 86_400_000 } as const
+/** A hundred years: longer than this program will run. */
+const maxDurationMs = 36_525 * unitMs.d
+
+/** `90m`, `12h`, `30d`, `4w`, or `0`, in ms. Problem `usage`. */
+export function parseDuration(text: string): number {
+  if (text === '0') return 0
+  const [, digits, unit] = /^([0-9]{1,9})([smhdw])$/.exec(text) ?? []
+  const ms = Number(digits) * unitMs[unit as keyof typeof unitMs]
+  if (ms <= maxDurationMs) return ms
+  throw usage('it must be a number with s, m, h, d or w behind it, such as 12h or 30d, and at most 100 years')
+}
+
+function usage(detail: string, cause?: unknown): Problem {
+  return new Problem('usage', detail, { cause })
+}

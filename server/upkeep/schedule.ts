@@ -1,0 +1,124 @@
+/**
+ * What the receiver does by itself while it runs: freezes live trees when they are due, and removes for good what
+ * has been in a trash too long.
+ *
+ * Each job tells the log how it ended and never rejects: the next one runs all the same. A freeze that is still
+ * running when it is due again is left to run. Jobs see `stop` and end soon; a commit under way is finished.
+ */
+import type { Cron } from 'croner'
+import type { Logger } from 'pino'
+import type { Vaults } from '../vaults.ts'
+import { aboutFreeze, freezeIfChanged, freezeSource } from './freeze.ts'
+import { cronJob, type ScheduledFreeze } from './schedule-options.ts'
+
+export type { ScheduledFreeze }
+
+const expireEveryMs = 3_600_000
+
+export interface ScheduleOptions {
+  readonly freezes: readonly ScheduledFreeze[]
+  readonly trashMs: number
+  readonly log: Logger
+}
+
+export class Schedule {
+  readonly #vaults: Pick<Vaults, 'list' | 'get' | 'visit'>
+  readonly #options: ScheduleOptions
+  readonly #jobs: { readonly cron: Cron; readonly freeze: ScheduledFreeze }[]
+  readonly #running = new Set<Promise<void>>()
+  readonly #stopping = new AbortController()
+  #expiry: NodeJS.Timeout | undefined
+  #expiring: Promise<void> | undefined
+
+  /** Nothing runs yet. Problem `usage` for a pattern that is none. */
+  constructor(vaults: Pick<Vaults, 'list' | 'get' | 'visit'>, options: ScheduleOptions) {
+    this.#vaults = vaults
+    this.#options = options
+    this.#jobs = options.freezes.map((freeze) => ({ cron: cronJob(freeze.cron), freeze }))
+  }
+
+  /** Looks through the trashes now and every hour; freezes when it is time. */
+  start(): void {
+    const { log } = this.#options
+    for (const { cron, freeze } of this.#jobs) {
+      cron.schedule(() => this.freeze(freeze))
+      cron.resume()
+      log.info({ ...described(freeze), next: cron.nextRun() }, 'freezes are scheduled')
+    }
+    this.#expiry = setInterval(() => this.expireTrash(), expireEveryMs).unref()
+    void this.expireTrash()
+  }
+
+  /** Freezes now, unless nothing has changed since the last checkpoint of the source. Never rejects. */
+  freeze(freeze: ScheduledFreeze): Promise<void> {
+    return this.#tracked('a scheduled freeze failed', described(freeze), async (signal, log) => {
+      const { names, source = freezeSource(names) } = freeze
+      const started = performance.now()
+      const vault = await this.#vaults.get(freeze.vault)
+      const state = await freezeIfChanged(vault, names, { source, about: aboutFreeze(names), signal })
+      const durationMs = Math.round(performance.now() - started)
+      if (state === undefined) log.info({ source, durationMs }, 'not frozen: nothing has changed')
+      else log.info({ source, checkpoint: state.number, ...state.totals, durationMs }, 'frozen')
+    })
+  }
+
+  /**
+   * Removes what has been in a trash for too long, in one vault after the other; those that nobody uses are
+   * closed again. Whoever asks while it is at that waits for the same. Never rejects.
+   */
+  expireTrash(): Promise<void> {
+    this.#expiring ??= this.#expireTrash().finally(() => {
+      this.#expiring = undefined
+    })
+    return this.#expiring
+  }
+
+  async #expireTrash(): Promise<void> {
+    const before = new Date(Date.now() - this.#options.trashMs)
+    await this.#tracked('the trash could not be looked through', {}, async (signal) => {
+      for (const vault of await this.#vaults.list()) {
+        if (signal.aborted) return
+        await this.#tracked('the trash could not be looked through', { vault }, async (_, log) => {
+          const items = await this.#vaults.visit(vault, ({ tree }) => tree.expire(before))
+          if (items > 0) log.info({ items }, 'removed from the trash for good')
+        })
+      }
+    })
+  }
+
+  async #tracked(
+    failure: string,
+    about: Record<string, unknown>,
+    work: (signal: AbortSignal, log: Logger) => Promise<void>,
+  ): Promise<void> {
+    const { signal } = this.#stopping
+    if (signal.aborted) return
+    const log = this.#options.log.child(about)
+    const running = work(signal, log).catch((error: unknown) => {
+      if (!signal.aborted) log.error({ err: error }, failure)
+    })
+    this.#running.add(running)
+    try {
+      await running
+    } finally {
+      this.#running.delete(running)
+    }
+  }
+
+  /** Nothing begins any more, and what runs is told to end. */
+  stop(): void {
+    clearInterval(this.#expiry)
+    for (const { cron } of this.#jobs) cron.stop()
+    this.#stopping.abort()
+  }
+
+  /** The same, and waits until nothing runs. Idempotent. */
+  async close(): Promise<void> {
+    this.stop()
+    while (this.#running.size > 0) await Promise.all(this.#running)
+  }
+}
+
+function described({ vault, names, cron }: ScheduledFreeze): Record<string, unknown> {
+  return { vault, ...aboutFreeze(names), cron }
+}
