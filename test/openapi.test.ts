@@ -57,7 +57,7 @@ describe('an answer that fits', () => {
     { method: 'GET', path: '/a/b/c/d/e/f', ...problem('not-found', 404) },
     { method: 'DELETE', path: '/v/', ...problem('method-not-allowed', 405, { Allow: 'GET' }) },
     { method: 'PUT', path: `/v/chunks/${id}`, ...problem('unavailable', 503, { 'Retry-After': '1' }) },
-    ...['/v/tree', '/v/tree/', '/v/tree/a', '/v/tree/a/b%2Fc/'].map((path) => ({
+    ...['/v', '/v/', '/v/tree', '/v/tree/', '/v/tree/a', '/v/tree/a/b%2Fc/'].map((path) => ({
       method: 'PROPFIND',
       path,
       status: 207,
