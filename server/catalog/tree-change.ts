@@ -118,6 +118,7 @@ export class TreeChange {
   readonly #writes: TreeWrites
   readonly #state: TreeState
   readonly #watch: ChangeWatch
+  #tookNumbers = false
 
   /** Numbers are taken from `state`. */
   constructor(writes: TreeWrites, state: TreeState, watch: ChangeWatch) {
@@ -374,7 +375,6 @@ export class TreeChange {
     this.#writes.put(keys.entry(parent.node, name), encodeJson(record))
     this.#note(parent.node, name, old, record.changed)
     this.#touch(place, old === undefined)
-    this.#writeState()
   }
 
   /** Takes the entry out of its directory. */
@@ -387,7 +387,6 @@ export class TreeChange {
     }
     this.#touch(place, true)
     await this.#dropLocks(names)
-    this.#writeState()
   }
 
   #note(directory: number, name: Buffer, old: TreeRecord | undefined, change: number): void {
@@ -411,13 +410,12 @@ export class TreeChange {
   // -- the trash --------------------------------------------------------------------------------------
 
   async #discard(names: Names, record: TreeRecord, reason: TrashReason): Promise<void> {
-    const item = this.#state.item++
+    const item = this.#nextItem()
     const directory = this.#newDirectory(nowNs())
     this.#writes.put(keys.entry(nodes.trash, Buffer.from(String(item))), encodeJson(directory))
     this.#writes.put(keys.entry(directory.node, names.at(-1) as Buffer), encodeJson(record))
     const path = pathOf(names.slice(1))
     this.#writes.put(keys.trash(item), encodeNote({ path, deletedAt: new Date(), reason }))
-    this.#writeState()
   }
 
   /** After the only thing in an item was moved out of it. */
@@ -446,16 +444,26 @@ export class TreeChange {
   }
 
   #nextNode(): number {
+    this.#tookNumbers = true
     return this.#state.node++
   }
 
   #nextChange(): number {
+    this.#tookNumbers = true
     return this.#state.change++
   }
 
-  /** Numbers that were given out must not be given out again. */
-  #writeState(): void {
-    this.#writes.put(keys.state, encodeJson(this.#state))
+  #nextItem(): number {
+    this.#tookNumbers = true
+    return this.#state.item++
+  }
+
+  /**
+   * At the end of each change: numbers that it gave out are not given out again after a stop, not even those of
+   * what nobody sees. What is being cleared away would take new things of the same number with it.
+   */
+  finish(): void {
+    if (this.#tookNumbers) this.#writes.put(keys.state, encodeJson(this.#state))
   }
 }
 
