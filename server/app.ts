@@ -53,7 +53,7 @@ export function createApp({ parts, log, host, patience, isStopping }: AppOptions
   app.use(expectation())
   app.use(routes(parts).routes())
   app.use(async () => {
-    throw new Problem('not-found', "there is nothing at this path; a vault's own path ends in a slash")
+    throw new Problem('not-found', 'there is nothing at this path')
   })
   return app
 }

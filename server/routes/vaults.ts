@@ -13,7 +13,7 @@ import { davResource } from './dav-reading.ts'
 import type { DavView } from './dav-view.ts'
 import { type Parts, vaultOf } from './parts.ts'
 import { answerMultistatus, readPropfind } from './propfind.ts'
-import { resource } from './resource.ts'
+import { type Methods, resource } from './resource.ts'
 import { SnapshotView } from './snapshot-view.ts'
 import { TreeView } from './tree-view.ts'
 
@@ -33,16 +33,13 @@ export function vaultRoutes(router: Router<RequestState>, parts: Parts): void {
     },
     { dav },
   )
-  resource(
-    router,
-    '/:vault/',
-    {
-      GET: (ctx) => capabilities(parts, ctx),
-      PROPFIND: (ctx) => propfindVault(parts, ctx),
-      MKCOL: (ctx) => createVault(parts, ctx),
-    },
-    { dav },
-  )
+  const methods: Methods = {
+    GET: (ctx) => capabilities(parts, ctx),
+    PROPFIND: (ctx) => propfindVault(parts, ctx),
+    MKCOL: (ctx) => createVault(parts, ctx),
+  }
+  // Without its slash too, as people type it when they mount it: RFC 4918, section 5.2.
+  for (const path of ['/:vault', '/:vault/']) resource(router, path, methods, { dav })
 }
 
 async function listVaults(parts: Parts, ctx: Context): Promise<void> {
@@ -63,6 +60,7 @@ async function propfindVault(parts: Parts, ctx: Context): Promise<void> {
   const asked = await readPropfind(ctx, parts.questions)
   if (asked === undefined) return
   const base = paths.vault(vault.name)
+  if (!ctx.path.endsWith('/')) ctx.set('Content-Location', base)
   const own = collection(base, Buffer.from(vault.name))
   const quota = asked.names.filter((name) => name.startsWith('DAV: quota-'))
   // It is one disk and one store: the tree tells of both.

@@ -30,7 +30,6 @@ afterAll(() => server.stop())
 
 test.each([
   ['GET', '/home/nothing', '404 not-found'],
-  ['GET', '/home', '404 not-found'],
   ['GET', '/-/nothing', '404 not-found'],
   ['DELETE', '/home/', '405 method-not-allowed'],
   ['POST', '/', '405 method-not-allowed'],
