@@ -56,7 +56,10 @@ const defaultThreads = Math.min(8, Math.ceil(availableParallelism() / 2))
 export class CuttingThreads {
   readonly #count: number
   readonly #threads = new Set<CuttingThread>()
-  /** Windows to be used again: giving memory back and taking it anew costs more than what is put into it. */
+  /**
+   * Windows to be used again, one for each thread at most: giving memory back and taking it anew costs more
+   * than laying bytes down in it.
+   */
   readonly #windows: CuttingWindow[] = []
   #closed = false
 
@@ -109,11 +112,12 @@ class CuttingThread {
   /** `onEnd` is called when the thread can serve no more uploads. */
   constructor(onEnd: () => void) {
     this.#onEnd = onEnd
-    const module = import.meta.url.endsWith('.ts') ? './cutting-worker.ts' : './cutting-worker.js'
-    this.#worker = new Worker(new URL(module, import.meta.url), {
-      // It makes little garbage: without a bound it would keep tens of MiB for it.
-      resourceLimits: { maxYoungGenerationSizeMb: 4 },
-    })
+    const module = new URL(
+      import.meta.url.endsWith('.ts') ? './cutting-worker.ts' : './cutting-worker.js',
+      import.meta.url,
+    )
+    // It makes little garbage: without a bound it would keep tens of MiB for it.
+    this.#worker = new Worker(module, { resourceLimits: { maxYoungGenerationSizeMb: 4 } })
     this.#worker.unref()
     this.#worker.on('message', (message: FromCutter) => this.#receive(message))
     this.#worker.on('error', (cause) => {

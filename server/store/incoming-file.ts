@@ -158,8 +158,6 @@ class Upload implements CutListener {
   #next = 0
   #storingBytes = 0
   #storing = 0
-  /** Chunks being stored: an equal one waits instead of being compressed again. */
-  readonly #underWay = new Map<Id, Promise<unknown>>()
   #failure: { readonly cause: unknown } | undefined
   #change = Promise.withResolvers<void>()
 
@@ -250,7 +248,8 @@ class Upload implements CutListener {
 
   async #storeItem(item: Item): Promise<void> {
     try {
-      await this.#storeOnce(item)
+      // An equal chunk is found to be here: so long content of one kind is not compressed again and again.
+      await storeHashed(this.#store, item.id, item.bytes)
       item.done = true
       this.#release()
     } catch (cause) {
@@ -260,21 +259,6 @@ class Upload implements CutListener {
     this.#storingBytes -= item.bytes.length
     this.#storeMore()
     this.#changed()
-  }
-
-  async #storeOnce({ id, bytes }: Item): Promise<void> {
-    const underWay = this.#underWay.get(id)
-    if (underWay !== undefined) {
-      await underWay
-      return
-    }
-    const storing = storeHashed(this.#store, id, bytes)
-    this.#underWay.set(id, storing)
-    try {
-      await storing
-    } finally {
-      this.#underWay.delete(id)
-    }
   }
 
   /** What is done at the front is done with. */

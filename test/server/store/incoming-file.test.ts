@@ -7,7 +7,7 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { ReadingThreads } from '../../../client/sources/reading-threads.ts'
 import { decodeBlock, discard } from '../../../protocol/block.ts'
-import { cutLength, cutParameters } from '../../../protocol/cut.ts'
+import { cutLength, cutParameters, gear } from '../../../protocol/cut.ts'
 import { hashId } from '../../../protocol/hash.ts'
 import type { Id } from '../../../protocol/id.ts'
 import { FileListBuilder } from '../../../protocol/list-builder.ts'
@@ -18,7 +18,7 @@ import { MemoryBudget } from '../../../server/http/memory-budget.ts'
 import type { ChunkStore } from '../../../server/store/chunk-store.ts'
 import { ContentCutter, type CutChunk } from '../../../server/store/content-cutter.ts'
 import { type CutListener, type Cutting, CuttingThreads } from '../../../server/store/cutting-thread.ts'
-import { createWindow, placeOf, windowBytes } from '../../../server/store/cutting-window.ts'
+import { createWindow, placeOf, ringBytes, windowBytes } from '../../../server/store/cutting-window.ts'
 import {
   type IncomingFile,
   receiveFile,
@@ -194,6 +194,32 @@ describe('the window', () => {
     expect(ids).toEqual(inOneGo(bytes).ids)
   })
 
+  test('a cut at the first place where one may be is found, wherever the search has stopped before', () => {
+    let hash = 0
+    let at = 0
+    while (at < 32 || hash >>> (32 - cutParameters.strictBits) !== 0) {
+      hash = ((hash << 1) + (gear[random[at++] as number] as number)) | 0
+    }
+    const bytes = Buffer.alloc(2 * minChunkBytes)
+    random.copy(bytes, minChunkBytes - 32, at - 32, at)
+    for (const searched of [0, 1, minChunkBytes - 1, minChunkBytes]) {
+      expect(cutLength(bytes, 0, searched, false)).toBe(0)
+      expect(cutLength(bytes, 0, bytes.length, false, searched)).toBe(minChunkBytes)
+    }
+  })
+
+  test('is let go only when the thread has let go', async () => {
+    const cuts: CutChunk[] = []
+    const onCut = (chunks: readonly CutChunk[]): void => void cuts.push(...chunks)
+    const upload = cutting.begin({ onCut, onFailure: () => {} })
+    upload.more(ringBytes)
+    await upload.close()
+    expect(cuts).toHaveLength(ringBytes / maxChunkBytes)
+    const next = cutting.begin({ onCut, onFailure: () => {} })
+    expect(next.window).toBe(upload.window)
+    await next.close()
+  })
+
   test('a small content takes no thread, and no more memory than it needs', async () => {
     const bytes = random.subarray(0, smallFileBytes)
     const tight = new MemoryBudget(uploadMemoryBytes(bytes.length))
@@ -294,6 +320,33 @@ describe('what fails leaves no file and holds nothing', () => {
     await expectNoObject()
     // The window is used again: by one that must not see what was in it.
     expect((await contentOf(store, (await receive(inPieces(random))).part)).equals(random)).toBe(true)
+  })
+
+  test('memory is given back when nothing is stored from it any more', async () => {
+    const gate = Promise.withResolvers<void>()
+    const began = Promise.withResolvers<void>()
+    const put = store.put.bind(store)
+    store.put = async (block) => {
+      began.resolve()
+      await gate.promise
+      return put(block)
+    }
+    async function* body(): AsyncGenerator<Buffer> {
+      yield* inPieces(random.subarray(0, 6 * MiB))
+      await began.promise
+      throw new Problem('incomplete-body', 'the body ended before it was whole')
+    }
+    let isOver = false
+    const received = receive(body()).finally(() => {
+      isOver = true
+    })
+    received.catch(() => {})
+    await began.promise
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    expect(isOver).toBe(false)
+    expect(memory.usage.heldBytes).toBe(uploadMemoryBytes())
+    gate.resolve()
+    await expect(received).rejects.toMatchObject({ code: 'incomplete-body' })
   })
 
   test('a body that is longer than was announced', async () => {
