@@ -178,8 +178,11 @@ class FileFiller {
   #void(filling: Filling, reason: unknown): void {
     filling.pieces = []
     this.#unsettle(filling)
-    filling.stream?.fail(reason)
+    if (filling.stream === undefined) return
+    filling.stream.fail(reason)
     filling.abort.abort(reason)
+    // What it has left is gone when the put has settled: not to be committed before.
+    this.#ends.push(filling.putting.catch(() => {}))
   }
 
   /** The file counts as a whole when it is settled. */

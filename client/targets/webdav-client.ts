@@ -20,6 +20,8 @@ import type { WebDavLocation } from './webdav-url.ts'
 /** A server copies a whole tree, or moves what it has buffered, before it answers. */
 const longAnswerMs = 6 * 3_600_000
 
+/** Of what was done at once. 207 tells of parts that were not. */
+const doneStatuses = [200, 201, 204, 207]
 const listedProperties = Buffer.from(
   '<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getlastmodified/></prop></propfind>',
 )
@@ -120,7 +122,7 @@ export class WebDavClient {
     options: DavCallOptions = {},
   ): Promise<void> {
     const request = { method: 'PUT', path: this.#pathOf(path), streamed, answerMs: longAnswerMs }
-    await this.#transport.send({ ...request, ...options })
+    this.#done(request, await this.#transport.send({ ...request, ...options }))
   }
 
   /**
@@ -184,7 +186,14 @@ export class WebDavClient {
     // Compressed on the way, a range would be one of other bytes.
     const headers: Record<string, string> = { 'accept-encoding': 'identity' }
     if (range !== undefined) headers.range = `bytes=${range.first}-${range.last}`
-    return this.#transport.stream({ method: 'GET', path: this.#pathOf(path), headers, signal })
+    return this.#content({ method: 'GET', path: this.#pathOf(path), headers, signal })
+  }
+
+  async #content(request: OutgoingRequest): Promise<IncomingAnswer<AsyncIterable<Buffer>>> {
+    const answer = await this.#transport.stream(request)
+    if (answer.status === 200 || answer.status === 206) return answer
+    await discard(answer.body)
+    return this.#done(request, answer)
   }
 
   /**
@@ -223,8 +232,18 @@ export class WebDavClient {
     return this.location.folder + path
   }
 
-  #request(request: OutgoingRequest, options: DavCallOptions): Promise<IncomingAnswer<Buffer>> {
-    return this.#transport.request({ ...request, path: this.#pathOf(request.path), ...options })
+  async #request(request: OutgoingRequest, options: DavCallOptions): Promise<IncomingAnswer<Buffer>> {
+    const placed = { ...request, path: this.#pathOf(request.path), ...options }
+    return this.#done(placed, await this.#transport.request(placed))
+  }
+
+  /** `answer`, when it says that the work was done, or some of it: a redirection or a promise is no such thing. */
+  #done<A extends IncomingAnswer<unknown>>({ method }: OutgoingRequest, answer: A): A {
+    const { status, headers } = answer
+    if (doneStatuses.includes(status)) return answer
+    const elsewhere = headers.location === undefined ? '' : ` and points to ${headers.location}; use that URL`
+    const text = `${method}: ${this.location.shown} answers with status ${status}${elsewhere}`
+    throw new Problem('protocol-violation', text, { extensions: { status } })
   }
 }
 

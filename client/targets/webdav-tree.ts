@@ -87,8 +87,11 @@ interface Frame {
   readonly path: Buffer
   /** Below the checkpoint's files, percent-encoded; ends in a slash, or is empty. */
   readonly stored: string
-  /** All of it was copied: there is nothing to do below. */
-  readonly whole: boolean
+  /**
+   * `whole`: all of it was copied, there is nothing to do below. `refused`: the server does not take the
+   * directory, so nothing below can be there.
+   */
+  readonly state: 'open' | 'whole' | 'refused'
   /** What stands there and is not accounted for yet, by its stored name as a byte string; absent when it was empty. */
   readonly left: Map<string, DavMember> | undefined
 }
@@ -144,9 +147,11 @@ export class WebDavTree {
       const base =
         known?.entry.kind === 'directory' ? { id: known.entry.id, stored: known.stored } : undefined
       await this.#directory(entry, entry.entry, `${place}/`, base, frame, stored)
-    } else if (!frame.whole) {
+    } else if (frame.state === 'open') {
       await this.#file(entry, entry.entry, place, known, frame, stored)
-    } else if (entry.entry.link !== undefined) {
+    } else if (frame.state === 'refused') {
+      this.#lose(entry)
+    } else {
       this.#isThere(entry.entry, place)
     }
   }
@@ -184,16 +189,16 @@ export class WebDavTree {
     name: Buffer = Buffer.alloc(0),
   ): Promise<void> {
     const { path } = entry
-    if (parent?.whole) {
-      this.#frames.push({ path, stored, whole: true, left: undefined })
+    if (parent !== undefined && parent.state !== 'open') {
+      this.#frames.push({ path, stored, state: parent.state, left: undefined })
       return
     }
     const found = claim(parent, name)
     if (found !== undefined && !found.isCollection) await this.#remove(stored.slice(0, -1))
     const unchanged = base !== undefined && base.id === id
     const whole = unchanged && (await this.#copyWhole(entry, base.stored, stored))
-    if (whole) this.#frames.push({ path, stored, whole, left: undefined })
-    else this.#frames.push({ path, stored, whole, left: await this.#enter(stored) })
+    if (whole) this.#frames.push({ path, stored, state: 'whole', left: undefined })
+    else this.#frames.push({ path, stored, ...(await this.#enter(stored)) })
   }
 
   /** Copies a directory with all that is in it; false when that must be gone through instead. */
@@ -216,26 +221,33 @@ export class WebDavTree {
     }
   }
 
-  /** The collection is there on return; tells what stands in it. */
-  async #enter(stored: string): Promise<Frame['left']> {
+  /** The collection is there on return, unless the server refuses it; tells what stands in it. */
+  async #enter(stored: string): Promise<Pick<Frame, 'state' | 'left'>> {
     const { client, collections, folder, top, leftovers, signal } = this.#set
     const path = folder + stored
     if (leftovers) {
       const members = await client.list(path, { signal })
       if (members !== undefined) {
         collections.add(path)
-        return new Map(members.map((member) => [member.name.toString('latin1'), member]))
+        const left = new Map(members.map((member) => [member.name.toString('latin1'), member]))
+        return { state: 'open', left }
       }
       collections.forget(path)
     }
-    await collections.ensure(top, path)
-    return undefined
+    try {
+      await collections.ensure(top, path)
+      return { state: 'open', left: undefined }
+    } catch (error) {
+      // The files in it could not be put either: each of them has been, or will be, told.
+      if (stored === '' || !isRefusal(error)) throw error
+      return { state: 'refused', left: undefined }
+    }
   }
 
   async #leave(): Promise<void> {
     const frame = this.#frames.pop()
-    for (const { name } of frame?.left?.values() ?? []) {
-      await this.#remove((frame as Frame).stored + encodeSegment(name))
+    for (const { name, isCollection } of frame?.left?.values() ?? []) {
+      await this.#remove(`${(frame as Frame).stored}${encodeSegment(name)}${isCollection ? '/' : ''}`)
     }
   }
 
@@ -255,7 +267,7 @@ export class WebDavTree {
   ): Promise<void> {
     const found = claim(frame, name)
     if (found?.isCollection) await this.#remove(`${stored}/`)
-    const isThere = frame.left === undefined || (found?.isCollection === false && found.size === entry.size)
+    const isThere = frame.left === undefined || isWhole(found, entry)
     if (isThere && (await tree.isSent())) {
       this.#isThere(entry, stored)
       return
@@ -341,6 +353,17 @@ export class WebDavTree {
       .finally(() => this.#running.delete(running))
     this.#running.add(running)
   }
+}
+
+/** Whether this is the file, as far as a listing can tell. Some servers tell no sizes. */
+function isWhole(found: DavMember | undefined, { size }: FileEntry): boolean {
+  return found?.isCollection === false && (found.size === undefined || found.size === size)
+}
+
+/** What the server has against one path, and no other. */
+function isRefusal(error: unknown): boolean {
+  const status = isProblem(error) ? error.extensions.status : undefined
+  return typeof status === 'number' && status >= 400 && status < 500 && status !== 401 && status !== 429
 }
 
 /** What stands in the frame under this stored name; it is accounted for now. */
