@@ -18,6 +18,7 @@ const inert = {
   'X-Content-Type-Options': 'nosniff',
   'Content-Security-Policy': "sandbox; default-src 'none'; style-src 'unsafe-inline'",
 }
+const fresh = { 'Cache-Control': 'no-cache' }
 const sniff = { 'X-Content-Type-Options': 'sniff' }
 const problem = (code: string, status: number, more: object = {}) => ({
   status,
@@ -64,7 +65,13 @@ describe('an answer that fits', () => {
       headers: { 'content-type': 'application/xml; charset=utf-8' },
       body: '<x/>',
     })),
-    { method: 'GET', path: '/v/tree/a.json', status: 200, headers: { ...json, ...inert }, body: 'no JSON' },
+    {
+      method: 'GET',
+      path: '/v/tree/a.json',
+      status: 200,
+      headers: { ...json, ...inert, ...fresh },
+      body: 'no JSON',
+    },
     { method: 'PUT', path: '/v/tree/a', status: 201, headers: { etag: '"1-0123456789abcdef"' }, body: '' },
     {
       method: 'DELETE',
