@@ -76,6 +76,8 @@ export interface CopySource {
 
 /** Members copied in one change. */
 const copiedAtOnce = 500
+/** Rows written in one change, where there may be any number. */
+const rowsAtOnce = 1000
 
 export interface LiveTreeOptions {
   /** How long what was deleted or overwritten is kept, in ms. */
@@ -276,7 +278,7 @@ export class LiveTree {
       const waiting = [{ from: record, to: staged.node }]
       for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
         const { from, to } = next
-        for await (const page of pagesOf(source.members(from))) {
+        for await (const page of pagesOf(source.members(from), copiedAtOnce)) {
           if (this.#closing.signal.aborted) throw new Problem('unavailable', 'the receiver is stopping')
           waiting.push(...(await this.change((change) => change.copyMembers(page, to))))
         }
@@ -368,37 +370,41 @@ export class LiveTree {
     const dirtied = new Set<number>()
     const remembered = new Map<number, FrozenDirectory>()
     this.#dirtied.add(dirtied)
-    // What is not in the snapshot is noted, when it is done and when it is written: a change may be between the two.
-    const reads = this.#database.snapshot()
     try {
-      const root = await findRecord(reads, names)
-      if (root?.kind !== 'directory') throw new Problem('not-found', 'there is no collection at this path')
-      const result = await use({
-        root,
-        members: (directory) => membersOf(reads, directory),
-        frozen: async (directory) => {
-          const value = await reads.get(keys.frozen(directory))
-          return value === undefined ? undefined : decodeJson<FrozenDirectory>(value)
-        },
-        remember: (directory, frozen) => void remembered.set(directory, frozen),
-      })
-      await this.#database.change(async (writes) => {
-        for (const [node, frozen] of remembered) {
-          if (!dirtied.has(node)) writes.put(keys.frozen(node), encodeJson(frozen))
+      // What is not in the snapshot is noted, when it is done and when it is written: a change may be between the two.
+      return await this.#database.at(async (reads) => {
+        const root = await findRecord(reads, names)
+        if (root?.kind !== 'directory') throw new Problem('not-found', 'there is no collection at this path')
+        const result = await use({
+          root,
+          members: (directory) => membersOf(reads, directory),
+          frozen: async (directory) => {
+            const value = await reads.get(keys.frozen(directory))
+            return value === undefined ? undefined : decodeJson<FrozenDirectory>(value)
+          },
+          remember: (directory, frozen) => void remembered.set(directory, frozen),
+        })
+        for await (const page of pagesOf(remembered, rowsAtOnce)) {
+          await this.#database.change(async (writes) => {
+            for (const [node, frozen] of page) {
+              if (!dirtied.has(node)) writes.put(keys.frozen(node), encodeJson(frozen))
+            }
+          })
         }
+        return result
       })
-      return result
     } finally {
       this.#dirtied.delete(dirtied)
-      await reads.close()
     }
   }
 
   /** Forgets all directory objects: one of them turned out to be gone. */
   async forgetFrozen(): Promise<void> {
-    await this.#database.change(async (writes) => {
-      for await (const { key } of writes.range(keys.allFrozen)) writes.remove(key)
-    })
+    for await (const page of pagesOf(this.#database.range(keys.allFrozen), rowsAtOnce)) {
+      await this.#database.change(async (writes) => {
+        for (const { key } of page) writes.remove(key)
+      })
+    }
   }
 
   /** Every content that the tree and its trash reach: roots of garbage collection. As of the call. */
@@ -476,11 +482,14 @@ async function removedSince(reads: TreeReads, node: number, since: number): Prom
   return [...removed.values()]
 }
 
-async function* pagesOf(members: AsyncIterable<Member>): AsyncGenerator<Member[]> {
-  let page: Member[] = []
-  for await (const member of members) {
-    page.push(member)
-    if (page.length < copiedAtOnce) continue
+async function* pagesOf<T>(
+  items: Iterable<T> | AsyncIterable<T>,
+  length: number,
+): AsyncGenerator<readonly T[]> {
+  let page: T[] = []
+  for await (const item of items) {
+    page.push(item)
+    if (page.length < length) continue
     yield page
     page = []
   }

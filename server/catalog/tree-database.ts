@@ -4,12 +4,12 @@
  *
  * A change reads and writes through an overlay. Changes that wait are taken as a group: each runs by itself and
  * sees what those before it did; one that throws leaves nothing behind. Then the chunks that they refer to are
- * made durable, all their writes go into one synced batch, and only then are they answered. Readers see
- * LevelDB, so only what is durable.
+ * made durable, all their writes go into one synced batch, and only then are they answered, also those that
+ * threw: why they did may rest on what the batch says. Readers see LevelDB, so only what is durable.
  *
  * Recovery: a batch is written whole or not at all, so there is nothing to recover at an opening. When a batch
  * fails the group is told, and the database is opened again before anything else is done: LevelDB refuses all
- * writes after a failed one.
+ * writes after a failed one. When that fails too, as it does on a full disk, each later use tries it again.
  */
 import { mkdir } from 'node:fs/promises'
 import { Level } from 'level'
@@ -60,17 +60,25 @@ interface Task {
 
 /** Changes that share a batch. */
 const maxGroup = 256
+/** Rows after which a batch is written, whoever waits: each further change searches them. */
+const maxGroupRows = 4096
 const rowsAtOnce = 256
 
 export class TreeDatabase implements TreeReads {
   readonly #folder: string
   readonly #level: Store
   readonly #chunks: ChunkFlush
-  /** Told of the keys of each batch, when it is written. */
+  /** Told of the keys of each batch, when it is written or has failed. */
   onWritten: (keys: readonly Buffer[]) => void = () => {}
   #queue: Task[] = []
   #running: Promise<void> | undefined
+  #reopening: Promise<void> | undefined
   #isClosed = false
+  /** For changes under way: they end also after `close` was called. */
+  readonly #reads: TreeReads = {
+    get: (key) => this.#reported(() => readOne(this.#level, key)),
+    range: (prefix, after) => this.#listed(() => readRange(this.#level, prefix, after)),
+  }
 
   private constructor(folder: string, level: Store, chunks: ChunkFlush) {
     this.#folder = folder
@@ -91,16 +99,18 @@ export class TreeDatabase implements TreeReads {
   }
 
   async get(key: Buffer): Promise<Buffer | undefined> {
-    return await this.#do(() => readOne(this.#level, key))
+    this.#expectOpen()
+    return await this.#reads.get(key)
   }
 
-  range(prefix: Buffer, after?: Buffer): AsyncIterable<Row> {
-    return this.#reported(readRange(this.#level, prefix, after))
+  async *range(prefix: Buffer, after?: Buffer): AsyncGenerator<Row> {
+    this.#expectOpen()
+    yield* this.#reads.range(prefix, after)
   }
 
   /** Runs `use` on the state of this moment, whatever is changed meanwhile. */
   async at<T>(use: (reads: TreeReads) => Promise<T>): Promise<T> {
-    const snapshot = this.snapshot()
+    const snapshot = await this.snapshot()
     try {
       return await use(snapshot)
     } finally {
@@ -109,12 +119,12 @@ export class TreeDatabase implements TreeReads {
   }
 
   /** The state of this moment, for who reads over a longer time and closes it himself. */
-  snapshot(): TreeSnapshot {
+  async snapshot(): Promise<TreeSnapshot> {
     this.#expectOpen()
-    const snapshot = this.#level.snapshot()
+    const snapshot = await this.#reported(async () => this.#level.snapshot())
     return {
-      get: (key) => this.#do(() => readOne(this.#level, key, snapshot)),
-      range: (prefix, after) => this.#reported(readRange(this.#level, prefix, after, snapshot)),
+      get: (key) => this.#reported(() => readOne(this.#level, key, snapshot)),
+      range: (prefix, after) => this.#listed(() => readRange(this.#level, prefix, after, snapshot)),
       close: () => snapshot.close(),
     }
   }
@@ -134,31 +144,36 @@ export class TreeDatabase implements TreeReads {
   async #run(): Promise<void> {
     // Whoever comes in this turn of the loop shares the first batch.
     await Promise.resolve()
-    while (this.#queue.length > 0) await this.#runGroup(this.#queue.splice(0, maxGroup))
+    while (this.#queue.length > 0) await this.#runGroup()
     // At once: whoever comes next finds either this loop or nobody.
     this.#running = undefined
   }
 
-  async #runGroup(group: readonly Task[]): Promise<void> {
+  async #runGroup(): Promise<void> {
     const overlay: Overlay = new Map()
-    const done: { task: Task; value: unknown }[] = []
     const losses: number[] = []
-    for (const task of group) {
-      const change = new Change(this, overlay)
+    const ends: { task: Task; tell: () => void }[] = []
+    const waiting = this.#queue.splice(0, maxGroup)
+    for (const [i, task] of waiting.entries()) {
+      if (overlay.size >= maxGroupRows) {
+        this.#queue.unshift(...waiting.slice(i))
+        break
+      }
+      const change = new Change(this.#reads, overlay)
       try {
         const value = await task.work(change)
         for (const [key, bytes] of change.written) overlay.set(key, bytes)
         if (change.losses !== undefined) losses.push(change.losses)
-        done.push({ task, value })
+        ends.push({ task, tell: () => task.resolve(value) })
       } catch (error) {
-        task.reject(error)
+        ends.push({ task, tell: () => task.reject(error) })
       }
     }
     try {
       await this.#write(overlay, losses)
-      for (const { task, value } of done) task.resolve(value)
+      for (const { tell } of ends) tell()
     } catch (error) {
-      for (const { task } of done) task.reject(error)
+      for (const { task } of ends) task.reject(error)
     }
   }
 
@@ -178,36 +193,36 @@ export class TreeDatabase implements TreeReads {
     })
     try {
       await this.#level.batch(batch, { sync: true })
-      this.onWritten(batch.map(({ key }) => key))
     } catch (cause) {
       await this.#reopen()
       throw databaseProblem(cause, this.#folder)
+    } finally {
+      // Of a batch that failed too: its rows may be found at the opening.
+      this.onWritten(batch.map(({ key }) => key))
     }
   }
 
+  /** Those who come while it is under way share it. Whether it came to pass the next use finds out. */
   async #reopen(): Promise<void> {
-    try {
-      await this.#level.close()
-      await this.#level.open()
-    } catch (error) {
-      // The next use finds it closed and says so, the next write tries again.
-      if (!(error instanceof Error)) throw error
-    }
+    this.#reopening ??= reopen(this.#level).finally(() => {
+      this.#reopening = undefined
+    })
+    await this.#reopening
   }
 
-  async #do<T>(read: () => Promise<T>): Promise<T> {
-    this.#expectOpen()
+  async #reported<T>(read: () => Promise<T>): Promise<T> {
     try {
+      if (this.#level.status !== 'open' && !this.#isClosed) await this.#reopen()
       return await read()
     } catch (cause) {
       throw databaseProblem(cause, this.#folder)
     }
   }
 
-  async *#reported(rows: AsyncIterable<Row>): AsyncGenerator<Row> {
-    this.#expectOpen()
+  async *#listed(rows: () => AsyncIterable<Row>): AsyncGenerator<Row> {
     try {
-      yield* rows
+      if (this.#level.status !== 'open' && !this.#isClosed) await this.#reopen()
+      yield* rows()
     } catch (cause) {
       throw databaseProblem(cause, this.#folder)
     }
@@ -221,6 +236,7 @@ export class TreeDatabase implements TreeReads {
   async close(): Promise<void> {
     this.#isClosed = true
     await this.#running
+    await this.#reopening
     await this.#level.close()
   }
 }
@@ -271,6 +287,15 @@ class Change implements TreeWrites {
 
   needsChunks(losses: number): void {
     this.losses = Math.min(losses, this.losses ?? losses)
+  }
+}
+
+async function reopen(level: Store): Promise<void> {
+  try {
+    await level.close()
+    await level.open()
+  } catch (error) {
+    if (!(error instanceof Error)) throw error
   }
 }
 
