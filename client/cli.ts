@@ -8,9 +8,11 @@ import { registerBackup } from './commands/backup.ts'
 import { registerCheckpoints } from './commands/checkpoints.ts'
 import type { CommandContext, ExitCode } from './commands/context.ts'
 import { registerDiff } from './commands/diff.ts'
+import { registerFreeze } from './commands/freeze.ts'
 import { registerLs } from './commands/ls.ts'
 import { errorEvent, exitCodeOf, lineOf, oneLine } from './commands/report.ts'
 import { registerRestore } from './commands/restore.ts'
+import { registerTrash } from './commands/trash.ts'
 import { errnoReason, isSystemError } from './errno.ts'
 
 /** What the command line needs of the process. */
@@ -152,7 +154,7 @@ function stateFolderOf(env: CliProcess['env'], homeFolder: string): string {
   return join(homeFolder, '.local', 'state', 'chunkdav')
 }
 
-const commandNames = ['backup', 'restore', 'checkpoints', 'ls', 'diff']
+const commandNames = ['backup', 'restore', 'checkpoints', 'ls', 'diff', 'freeze', 'trash']
 const commandsInText = new RegExp(
   `\\bchunkdav (?=(?:serve|reindex|${commandNames.join('|')}|--help)\\b)`,
   'g',
@@ -188,6 +190,8 @@ function buildProgram(context: CommandContext): Command {
   registerCheckpoints(program, context)
   registerLs(program, context)
   registerDiff(program, context)
+  registerFreeze(program, context)
+  registerTrash(program, context)
   return program
 }
 

@@ -48,7 +48,7 @@ Examples:
 --freeze makes a checkpoint of a live tree, or of a folder in it, whenever the cron pattern says so (minute, hour,
 day of month, month, day of week; local time) and something has changed. In the path write %20 for a space.
 --keep-trash takes a number with s, m, h, d or w behind it; what has been in the trash for longer is removed within
-the hour. 0 keeps nothing.
+the hour. 0 keeps nothing for longer than that.
 
 It ends well on SIGTERM and SIGINT: open requests finish, and everything is on the disk.`
 

@@ -1,0 +1,26 @@
+/** What the commands on live trees have in common. */
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import { TreeClient } from '../tree-client.ts'
+import type { VaultLocation } from '../vault-url.ts'
+import { showPath } from './report.ts'
+
+/** Runs `action` with a client of the vault's live tree, and closes it. */
+export async function withTree<T>(
+  location: VaultLocation,
+  action: (client: TreeClient) => Promise<T>,
+): Promise<T> {
+  const client = new TreeClient(location)
+  try {
+    return await action(client)
+  } catch (cause) {
+    if (!isProblem(cause, 'vault-not-found')) throw cause
+    throw new Problem('vault-not-found', `there is no vault at ${location.shown}; check the URL`, { cause })
+  } finally {
+    await client.close()
+  }
+}
+
+/** A path of names, for people. */
+export function shownPath(names: readonly Buffer[]): string {
+  return showPath(Buffer.concat(names.flatMap((name, i) => (i === 0 ? [name] : [Buffer.from('/'), name]))))
+}
