@@ -157,14 +157,15 @@ export class LiveTree {
   }
 
   /**
-   * What has changed directly in a collection after `since`, the token of an earlier answer; 0 asks for all that
-   * is there. Undefined when the token is none of ours, or so old that removals may have been forgotten.
+   * What has changed directly in a collection, as `find` returned it, after `since`, the token of an earlier
+   * answer; 0 asks for all that is there. Undefined when the token is none of ours, when another collection stood
+   * at its path then, or when it is so old that removals may have been forgotten.
    */
-  async changesSince({ node }: DirectoryRecord, since: number): Promise<Changes | undefined> {
+  async changesSince({ node, placed = 0 }: DirectoryRecord, since: number): Promise<Changes | undefined> {
     return await this.#database.at(async (reads) => {
       const { change, forgotten } = await stateOf(reads)
       const token = change - 1
-      if (since > token || (since > 0 && since < forgotten)) return undefined
+      if (since > token || (since > 0 && since < Math.max(forgotten, placed))) return undefined
       const changed: Member[] = []
       for await (const { value: name } of reads.range(keys.changes(node), keys.change(node, since))) {
         const entry = (await reads.get(keys.entry(node, name))) as Buffer

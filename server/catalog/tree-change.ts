@@ -87,13 +87,15 @@ const atTop = { trail: [superRoot], parent: superRoot, parentName: undefined }
 /** What stands at the path; undefined when nothing does. */
 export async function findRecord(reads: TreeReads, names: Names): Promise<TreeRecord | undefined> {
   let record: TreeRecord = superRoot
+  let placed = 0
   for (const name of names) {
     if (record.kind === 'file') return undefined
     const value = await reads.get(keys.entry(record.node, name))
     if (value === undefined) return undefined
     record = decodeJson<TreeRecord>(value)
+    if (record.kind === 'directory') placed = Math.max(placed, record.placed ?? 0)
   }
-  return record
+  return record.kind === 'directory' ? { ...record, placed } : record
 }
 
 export async function* membersOf(reads: TreeReads, directory: number): AsyncGenerator<Member> {
@@ -213,7 +215,7 @@ export class TreeChange {
     }
     await this.#detach(from, source, record)
     // The first half may have changed the parent's record.
-    this.#write(await this.#placeIn(to), { ...record, changed: this.#nextChange() })
+    this.#write(await this.#placeIn(to), arrived(record, this.#nextChange()))
     if (isInTrash(from)) await this.#dropEmptyItem(from)
   }
 
@@ -227,7 +229,7 @@ export class TreeChange {
     const copy = staged ?? (await this.#copyOf(source))
     if (staged !== undefined) this.#writes.remove(keys.entry(nodes.staging, stagedName(staged)))
     const change = this.#nextChange()
-    this.#write(target, { ...copy, changed: change, version: change })
+    this.#write(target, { ...arrived(copy, change), version: change })
   }
 
   /** A record like it under a number of its own, with its dead properties. */
@@ -440,7 +442,14 @@ export class TreeChange {
   #newDirectory(now: string): DirectoryRecord {
     const change = this.#nextChange()
     const times = { mtimeNs: now, createdNs: now }
-    return { kind: 'directory', node: this.#nextNode(), version: change, changed: change, ...times }
+    return {
+      kind: 'directory',
+      node: this.#nextNode(),
+      version: change,
+      changed: change,
+      placed: change,
+      ...times,
+    }
   }
 
   #nextNode(): number {
@@ -465,6 +474,11 @@ export class TreeChange {
   finish(): void {
     if (this.#tookNumbers) this.#writes.put(keys.state, encodeJson(this.#state))
   }
+}
+
+/** The record of what comes to a new place by this change. */
+function arrived(record: TreeRecord, change: number): TreeRecord {
+  return { ...record, changed: change, ...(record.kind === 'directory' && { placed: change }) }
 }
 
 /** What is being copied or removed stands under its number: its name may be there twice. */

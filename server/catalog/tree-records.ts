@@ -57,6 +57,11 @@ export interface FileRecord extends CommonRecord {
 
 export interface DirectoryRecord extends CommonRecord {
   readonly kind: 'directory'
+  /**
+   * The change that put it where it is; in what `find` returns, it or a collection that it is in. Sync tokens from
+   * before are of what stood there then.
+   */
+  readonly placed?: number
 }
 
 export type TreeRecord = FileRecord | DirectoryRecord

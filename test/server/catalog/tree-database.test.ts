@@ -108,7 +108,7 @@ test('a batch has a bounded number of rows, however many wait', async () => {
     }),
   )
   expect(await Promise.all(ends)).toEqual(ends.map((_, i) => i))
-  const sizes = batch.mock.calls.map(([rows]) => (rows as unknown as unknown[]).length)
+  const sizes = (batch.mock.calls as unknown as [unknown[]][]).map(([rows]) => rows.length)
   expect(Math.max(...sizes)).toBeLessThanOrEqual(5000)
   expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(40_000)
 })
