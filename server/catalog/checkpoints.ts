@@ -121,6 +121,12 @@ export class Checkpoints {
     return [...states.values()].sort((a, b) => a.number - b.number)
   }
 
+  /** The open checkpoints of a source, ascending. Reads no file. */
+  listOpen(sourceName: string): CheckpointState[] {
+    const open = this.sources.get(sourceName)?.open.values() ?? []
+    return [...open].map(openState).sort((a, b) => a.number - b.number)
+  }
+
   /** The committed checkpoint with the highest number; undefined when there is none. Damaged ones are passed over. */
   async latest(sourceName: string): Promise<CheckpointState | undefined> {
     return await this.sources.get(sourceName)?.folder.lastCommitted()

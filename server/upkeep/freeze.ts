@@ -23,6 +23,7 @@ import type { FrozenView, LiveTree } from '../catalog/live-tree.ts'
 import type { DirectoryRecord, FileRecord, FrozenDirectory, Names } from '../catalog/tree-records.ts'
 import { receiveChunk, storeHashed } from '../store/receive.ts'
 import type { Vault } from '../vaults.ts'
+import { OpenFreezes } from './open-freezes.ts'
 
 export interface FreezeOptions {
   /** What the checkpoint is filed under. */
@@ -98,13 +99,12 @@ async function freezeUnless(
   options: FreezeOptions,
   known: Id | undefined,
 ): Promise<CheckpointState | undefined> {
-  const { checkpoints } = vault.catalog
+  const freezes = OpenFreezes.of(vault.catalog.checkpoints)
   // Before a number is given out for nothing.
   if ((await vault.tree.find(names))?.kind !== 'directory') {
     throw new Problem('not-found', 'there is no collection at this path')
   }
-  const { source, about } = options
-  const opened = await checkpoints.begin(source, { kind: 'dir', ...(about && { about }) })
+  const opened = await freezes.begin(options.source, options.about)
   let committed: CheckpointState | undefined
   const attempt = (isLast: boolean): Promise<CheckpointState | undefined> =>
     vault.tree.freeze(names, async (view) => {
@@ -125,16 +125,7 @@ async function freezeUnless(
     if (committed !== undefined && isProblem(error)) return committed
     throw error
   } finally {
-    if (committed === undefined) await giveUp(vault, opened)
-  }
-}
-
-/** Deletes the open checkpoint, which a client may have deleted already. */
-async function giveUp({ catalog }: FreezableVault, opened: CheckpointState): Promise<void> {
-  try {
-    await catalog.checkpoints.delete(opened)
-  } catch (error) {
-    if (!isProblem(error, 'checkpoint-not-found')) throw error
+    await freezes.end(opened, committed !== undefined)
   }
 }
 

@@ -28,7 +28,7 @@ test('every file of the checkpoint is as it was put', async () => {
     source: 'tree',
     number: 1,
     state: 'committed',
-    about: { path: 'tree' },
+    about: { path: 'tree', madeBy: 'freeze' },
     totals: { files: 4, directories: 4, bytes: 3_000_011 },
   })
   await ask(server, 'PUT', 'docs/a.txt', {}, 'changed')

@@ -305,6 +305,20 @@ describe('what is gone', () => {
   })
 })
 
+test('a checkpoint that a killed process left open goes with the next freeze; a client’s stays', async () => {
+  const { checkpoints: all } = home.vault.catalog
+  await home.put('tree/x', 'one')
+  await all.begin('tree', { kind: 'dir', about: { ...aboutFreeze(at('tree')), madeBy: 'freeze' } })
+  await all.begin('tree', { kind: 'dir', about: { path: 'tree' } })
+  const states = await Promise.all([run(), run()])
+  expect(states.map(({ number }) => number)).toEqual([3, 4])
+  expect((await checkpoints()).map(({ number, state }) => `${number} ${state}`)).toEqual([
+    '2 open',
+    '3 committed',
+    '4 committed',
+  ])
+})
+
 test('what is reached stands in the log of the checkpoint before it is stored', async () => {
   await home.make('tree/a')
   await home.make('tree/b')

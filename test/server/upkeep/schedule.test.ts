@@ -9,6 +9,7 @@ import { text } from 'node:stream/consumers'
 import { pino } from 'pino'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { isProblem, Problem } from '../../../protocol/problem.ts'
+import type { FrozenView, Names } from '../../../server/catalog/live-tree.ts'
 import { openReceiver } from '../../../server/index.ts'
 import { Schedule } from '../../../server/upkeep/schedule.ts'
 import { parseDuration, parseScheduledFreeze } from '../../../server/upkeep/schedule-options.ts'
@@ -29,6 +30,9 @@ function keptLog() {
   })
   return { log: pino({ level: 'info' }, stream), lines }
 }
+
+const noVault = async () => Promise.reject(new Problem('vault-not-found', 'none'))
+const fakeVaults = { list: async (): Promise<string[]> => [], get: noVault, visit: noVault }
 
 const codeOf = (work: () => unknown): string => {
   try {
@@ -123,8 +127,8 @@ describe('a scheduled freeze', () => {
     await schedule.freeze(nightly)
     const list = await (await vaults.get('home')).catalog.checkpoints.list('tree-docs')
     expect(list.map(({ number, state, about }) => [number, state, about])).toEqual([
-      [1, 'committed', { path: 'tree/docs' }],
-      [2, 'committed', { path: 'tree/docs' }],
+      [1, 'committed', { path: 'tree/docs', madeBy: 'freeze' }],
+      [2, 'committed', { path: 'tree/docs', madeBy: 'freeze' }],
     ])
     const said = lines.map(({ msg }) => msg).filter((msg) => /fr[eo]/.test(String(msg)))
     const idle = 'not frozen: nothing has changed'
@@ -137,6 +141,28 @@ describe('a scheduled freeze', () => {
       files: 1,
       bytes: 3,
     })
+  })
+
+  test('ends when the receiver stops, and leaves nothing', async () => {
+    const { log, lines } = keptLog()
+    await using home = await TreeVault.open()
+    await home.make('tree/a')
+    const { name, store, catalog, tree } = home.vault
+    const stoppedMeanwhile = Object.create(tree, {
+      find: { value: tree.find.bind(tree) },
+      freeze: {
+        value: (names: Names, use: (view: FrozenView) => Promise<unknown>) =>
+          tree.freeze(names, async (view) => {
+            void schedule.close()
+            return await use(view)
+          }),
+      },
+    })
+    const vaults = { ...fakeVaults, get: async () => ({ name, store, catalog, tree: stoppedMeanwhile }) }
+    const schedule = new Schedule(vaults, { freezes: [], trashMs: 0, log })
+    await schedule.freeze(parseScheduledFreeze('home 0 3 * * *'))
+    await schedule.close()
+    expect([lines, await catalog.checkpoints.list('tree')]).toEqual([[], []])
   })
 
   test('that fails is told, and the receiver goes on', async () => {
@@ -162,15 +188,10 @@ describe('time', () => {
     const { log, lines } = keptLog()
     let looked = 0
     const vaults = {
+      ...fakeVaults,
       list: async () => {
         looked++
         return []
-      },
-      get: async () => {
-        throw new Problem('vault-not-found', 'none')
-      },
-      visit: async () => {
-        throw new Problem('vault-not-found', 'none')
       },
     }
     const freezes = ['home 0 3 * * *', 'home 0 */12 * * *'].map(parseScheduledFreeze)
@@ -226,8 +247,8 @@ describe('the trash', () => {
     const { log, lines } = keptLog()
     const expired: string[] = []
     const vaults = {
+      ...fakeVaults,
       list: async () => ['a', 'b', 'c'],
-      get: async () => Promise.reject(new TypeError('not asked for')),
       visit: async <T>(name: string, _work: unknown): Promise<T> => {
         if (name === 'b') throw new Problem('store-corrupt', 'damaged')
         expired.push(name)
