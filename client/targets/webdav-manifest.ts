@@ -207,7 +207,8 @@ export async function headIn(start: Buffer): Promise<CheckpointState> {
 }
 
 function damaged(what: string, cause?: unknown): Problem {
-  return new Problem('invalid-object', `the manifest is damaged: ${what}`, { cause })
+  const text = `the manifest is damaged (${what}); restore another checkpoint, or copy the files by hand`
+  return new Problem('invalid-object', text, { cause })
 }
 
 /** Lines of a frame as far as they are complete; what breaks off throws when it is come to. */

@@ -5,5 +5,10 @@ export {
   chunkStoreSuite,
   type SuiteRunner,
 } from './chunk-store-suite.ts'
+export {
+  type FileTargetSubject,
+  type FileTargetSuiteOptions,
+  fileTargetSuite,
+} from './file-target-suite.ts'
 export { type SourceSubject, type SourceSuiteOptions, sourceSuite } from './source-suite.ts'
 export { type TargetSubject, type TargetSuiteOptions, targetSuite } from './target-suite.ts'

@@ -14,7 +14,7 @@ import { type DavProgram, davPrograms } from './dav-servers.ts'
 import { startReceiver } from './receiver.ts'
 
 /** Our own receiver's live tree. */
-const ownTree: DavProgram = {
+export const ownTree: DavProgram = {
   name: 'chunkdav',
   missing: undefined,
   start: async () => {
