@@ -233,6 +233,18 @@ describe('what comes while it runs', () => {
     expect(new Set(states.map(({ root }) => root)).size).toBe(1)
   })
 
+  test('whoever deletes its checkpoint ends it', async () => {
+    await home.put('tree/x', 'one')
+    const robbed = seeing((view) => ({
+      async *members(directory) {
+        await home.vault.catalog.checkpoints.delete({ source: 'tree', number: 1 })
+        yield* view.members(directory)
+      },
+    }))
+    expect((await problemOf(freeze(robbed, at('tree'), options))).code).toBe('checkpoint-not-found')
+    expect(await checkpoints()).toEqual([])
+  })
+
   test.each(['before it begins', 'while it walks'])('whoever gives it up %s leaves nothing', async (when) => {
     await home.make('tree/a')
     await home.put('tree/a/x', 'one')
