@@ -1,0 +1,139 @@
+/** The command line with a WebDAV server: every command, credentials, exit codes. */
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, test } from 'vitest'
+import { davPrograms } from '../support/dav-servers.ts'
+import { listing, temporaryFolder } from '../support/tree.ts'
+import { ownTree } from '../support/webdav.ts'
+import { events, runIn } from './run-cli.ts'
+
+function makeTree(root: string): void {
+  mkdirSync(join(root, 'docs', 'old'), { recursive: true })
+  writeFileSync(join(root, 'docs', 'letter'), 'Dear reader')
+  writeFileSync(join(root, 'docs', 'old', 'letter'), 'Dear all')
+  writeFileSync(join(root, 'notes'), 'notes')
+}
+
+test('backup, checkpoints, ls, diff, restore', async () => {
+  await using server = await ownTree.start()
+  await using folder = await temporaryFolder()
+  makeTree(join(folder.path, 'from'))
+  await sleep(60)
+  const url = `webdav+${server.url}/my%20backups`
+  const run = (...argv: string[]) => runIn(folder.path, argv)
+  const first = await run('backup', 'from', url, '--source', 'laptop', '--json')
+  expect([first.code, first.err]).toEqual([0, ''])
+  expect(events(first.out).at(-1)).toMatchObject({
+    ...{ type: 'summary', source: 'laptop', checkpoint: 1, files: 3, filesNew: 3, problems: 0 },
+  })
+  writeFileSync(join(folder.path, 'from', 'notes'), 'more notes')
+  const second = await run('backup', 'from', url, '--source', 'laptop')
+  expect(second.code).toBe(0)
+  expect(second.out).toContain('Checkpoint 2 of laptop is committed.')
+  expect(second.out).toContain('1 changed, 2 unmodified')
+
+  const checkpoints = events((await run('checkpoints', url, '--json')).out)
+  expect(checkpoints).toMatchObject([
+    { type: 'checkpoint', source: 'laptop', number: 1, state: 'committed', totals: { files: 3 } },
+    { type: 'checkpoint', source: 'laptop', number: 2, state: 'committed' },
+    { type: 'summary', sources: 1, checkpoints: 2 },
+  ])
+  expect((await run('ls', url)).out).toBe('docs/\nnotes\n')
+  expect((await run('ls', url, 'docs/old')).out).toBe('letter\n')
+  expect((await run('ls', url, 'docs/nothing')).code).toBe(1)
+  expect((await run('diff', url, '1', '2')).out).toBe('M notes\n')
+
+  const whole = await run('restore', url, '--to', 'to', '--json')
+  expect(events(whole.out).at(-1)).toMatchObject({ type: 'summary', checkpoint: 2, files: 3, problems: 0 })
+  expect(listing(join(folder.path, 'to'))).toEqual(listing(join(folder.path, 'from')))
+  const some = await run('restore', url, '--to', 'some', '--include', 'docs/old', '--checkpoint', '1')
+  expect(some.code).toBe(0)
+  expect(readFileSync(join(folder.path, 'some', 'docs', 'old', 'letter'), 'utf8')).toBe('Dear all')
+  expect((await run('restore', url, '--to', '-', '--include', 'docs/letter')).out).toBe('Dear reader')
+  expect((await run('restore', url, '--to', 'none', '--include', 'absent')).code).toBe(1)
+})
+
+test('--verify-content sends everything again, whatever the base has', async () => {
+  await using server = await ownTree.start()
+  await using folder = await temporaryFolder()
+  makeTree(join(folder.path, 'from'))
+  await sleep(60)
+  const url = `webdav+${server.url}/backups`
+  const backUp = (...more: string[]) => runIn(folder.path, ['backup', 'from', url, '--source', 's', ...more])
+  await backUp()
+  const damaged = await fetch(`${server.url}/backups/s/1/files/docs/letter`, {
+    method: 'PUT',
+    body: 'damaged',
+  })
+  await damaged.text()
+  await backUp('--verify-content')
+  await runIn(folder.path, ['restore', url, '--to', 'to'])
+  expect(listing(join(folder.path, 'to'))).toEqual(listing(join(folder.path, 'from')))
+})
+
+test('wrong usage', async () => {
+  await using folder = await temporaryFolder()
+  const run = (...argv: string[]) => runIn(folder.path, argv)
+  for (const argv of [
+    ['backup', '.', 'webdav+http://127.0.0.1:1/x', '--as', 'chunks'],
+    ['backup', '.', 'webdav+ftp://127.0.0.1/x'],
+    ['backup', '.', 'webdav+http://'],
+    ['ls', 'webdav+http://127.0.0.1:1/x?query'],
+    ['backup', '.', 'webdav+http://a:%zz@127.0.0.1:1/x'],
+  ]) {
+    expect((await run(...argv)).code, argv.join(' ')).toBe(2)
+  }
+  const secret = await run('backup', '.', 'webdav+http://alice:geheim@127.0.0.1:1/x#y')
+  expect(secret.err).not.toContain('geheim')
+})
+
+test('no backups, and no folder', async () => {
+  await using server = await ownTree.start()
+  await using folder = await temporaryFolder()
+  const run = (...argv: string[]) => runIn(folder.path, argv)
+  const none = await run('checkpoints', `webdav+${server.url}`)
+  expect([none.code, none.out]).toEqual([0, `There are no backups in webdav+${server.url} yet.\n`])
+  const restore = await run('restore', `webdav+${server.url}`, '--to', 'to', '--json')
+  expect(events(restore.out).at(-1)).toMatchObject({ type: 'error', code: 'checkpoint-not-found' })
+  const absent = await run('ls', `webdav+${server.url}/absent`, '--json')
+  expect(events(absent.out).at(-1)).toMatchObject({ type: 'error', code: 'not-found' })
+})
+
+test('other things in the same folder are left alone', async () => {
+  await using server = await ownTree.start()
+  await using folder = await temporaryFolder()
+  makeTree(join(folder.path, 'from'))
+  const url = `webdav+${server.url}`
+  for (const path of ['photos/', 'laptop/', 'laptop/notes/', 'laptop/007/', 'laptop/x.partial/']) {
+    await (await fetch(`${server.url}/${path}`, { method: 'MKCOL' })).text()
+  }
+  await (await fetch(`${server.url}/laptop/4`, { method: 'PUT', body: 'a file' })).text()
+  const backup = await runIn(folder.path, ['backup', 'from', url, '--source', 'laptop', '--json'])
+  expect(events(backup.out).at(-1)).toMatchObject({ checkpoint: 1 })
+  const { out } = await runIn(folder.path, ['checkpoints', url, '--json'])
+  expect(events(out)).toMatchObject([{ source: 'laptop', number: 1 }, { sources: 1 }])
+  rmSync(join(folder.path, 'state'), { recursive: true })
+})
+
+for (const program of davPrograms) {
+  describe.skipIf(program.missing !== undefined)(`${program.name}${program.missing ?? ''}`, () => {
+    test('asks for a user and a password', async () => {
+      await using server = await program.start({ user: { name: 'alice', password: 'ge:hei@m' } })
+      await using folder = await temporaryFolder()
+      makeTree(join(folder.path, 'from'))
+      const at = (login: string): string => `webdav+${server.url.replace('://', `://${login}`)}/backups`
+      const backUp = (url: string) => runIn(folder.path, ['backup', 'from', url, '--source', 's', '--json'])
+      for (const login of ['', 'alice:falsch@', 'bob:ge%3Ahei%40m@']) {
+        const { code, out, err } = await backUp(at(login))
+        expect(code).toBe(1)
+        expect(events(out).at(-1)).toMatchObject({ type: 'error', code: 'forbidden' })
+        expect(err + out).not.toContain('falsch')
+      }
+      const url = at('alice:ge%3Ahei%40m@')
+      expect((await backUp(url)).code).toBe(0)
+      expect((await runIn(folder.path, ['restore', url, '--to', 'to'])).code).toBe(0)
+      expect(listing(join(folder.path, 'to'))).toEqual(listing(join(folder.path, 'from')))
+    })
+  })
+}
