@@ -6,7 +6,7 @@
  * leave a sound tree: a copy of a collection grows unseen in `staging` and is published by one record; what is
  * removed for good goes to `doomed` by one record and is cleared away in the background, also after a restart.
  */
-import { isProblem, Problem } from '../../protocol/problem.ts'
+import { Problem } from '../../protocol/problem.ts'
 import { makeFolderDurably } from './durable-file.ts'
 import {
   type ChangeWatch,
@@ -16,13 +16,12 @@ import {
   superRoot,
   TreeChange,
 } from './tree-change.ts'
-import { type ChunkFlush, TreeDatabase, type TreeReads } from './tree-database.ts'
-import { locksBelow, locksOn } from './tree-locks.ts'
+import { type ChunkFlush, TreeDatabase, type TreeReads, type TreeWrites } from './tree-database.ts'
+import { dropExpired, locksBelow, locksOn } from './tree-locks.ts'
 import {
   type DeadProperty,
   type DirectoryRecord,
   decodeJson,
-  decodeLock,
   decodeNote,
   encodeJson,
   type FileRecord,
@@ -78,6 +77,12 @@ export interface CopySource {
 const copiedAtOnce = 500
 /** Rows written in one change, where there may be any number. */
 const rowsAtOnce = 1000
+/** Items of the trash that go in one change. */
+const purgedAtOnce = 100
+/** Of a vault, those that have expired not counted: whoever looks below a path reads all that are there. */
+const maxLocks = 10_000
+/** Moments, over the time that the trash is kept, of which it is known what was removed before. */
+const maxMarks = 16
 
 export interface LiveTreeOptions {
   /** How long what was deleted or overwritten is kept, in ms. */
@@ -93,8 +98,9 @@ export class LiveTree {
   readonly #onFault: (error: unknown) => void
   /** Directories below which something has changed, for each freeze under way. */
   readonly #dirtied = new Set<Set<number>>()
-  /** Whether there can be a lock: looking for one costs a search for each name of a path. */
-  #mayBeLocked = true
+  /** Locks, expired ones too: where there is none, none is searched for each name of a path. */
+  #locksAtMost = Number.POSITIVE_INFINITY
+  #locksAdded = 0
   #isDoomed = true
   #clearing: Promise<void> | undefined
   readonly #closing = new AbortController()
@@ -148,7 +154,7 @@ export class LiveTree {
 
   /** The locks that hold for this path, expired ones left out. */
   async locksOn(names: Names): Promise<Lock[]> {
-    return this.#mayBeLocked ? await locksOn(this.#database, names) : []
+    return this.#locksAtMost > 0 ? await locksOn(this.#database, names) : []
   }
 
   /** The locks on anything strictly below the path, expired ones left out: to list a collection with its members' locks. */
@@ -193,10 +199,8 @@ export class LiveTree {
       doomed: () => {
         this.#isDoomed = true
       },
-      locked: () => {
-        this.#mayBeLocked = true
-      },
-      mayBeLocked: () => this.#mayBeLocked,
+      locked: (writes) => this.#countLock(writes),
+      mayBeLocked: () => this.#locksAtMost > 0,
     }
     try {
       return await this.#database.change(async (writes) => {
@@ -320,42 +324,57 @@ export class LiveTree {
       if (deletedAt < before) expired.push(item)
     }
     let removed = 0
-    for (const item of expired) if (await this.#purge(item)) removed++
+    for await (const items of pagesOf(expired, purgedAtOnce)) removed += await this.#purge(items)
     await this.#expireLocks()
     await this.#forgetRemovals(before)
     return removed
   }
 
-  /** False when it was restored or removed meanwhile. */
-  async #purge(item: number): Promise<boolean> {
-    try {
-      await this.change((change) => change.remove([Buffer.from('trash'), Buffer.from(String(item))]))
-      return true
-    } catch (error) {
-      if (!isProblem(error, 'not-found')) throw error
-      return false
-    }
+  /** Returns how many there were: others may have been restored or removed meanwhile. */
+  async #purge(items: readonly number[]): Promise<number> {
+    return await this.change(async (change) => {
+      let removed = 0
+      for (const item of items) {
+        const names = [Buffer.from('trash'), Buffer.from(String(item))]
+        if ((await change.find(names)) === undefined) continue
+        await change.remove(names)
+        removed++
+      }
+      return removed
+    })
   }
 
   async #expireLocks(): Promise<void> {
-    await this.#database.change(async (writes) => {
-      let left = 0
-      for await (const { key, value } of writes.range(keys.allLocks)) {
-        if (decodeLock(value).expiresAtMs <= Date.now()) writes.remove(key)
-        else left++
-      }
-      // Nobody adds one before this change is through.
-      if (left === 0) this.#mayBeLocked = false
+    const { left, added } = await this.#database.change(async (writes) => {
+      return { left: await dropExpired(writes), added: this.#locksAdded }
     })
+    // Counted on what is durable now; of a lock that came after it nothing is known here.
+    if (this.#locksAdded === added) this.#locksAtMost = left
+  }
+
+  async #countLock(writes: TreeWrites): Promise<void> {
+    if (this.#locksAtMost >= maxLocks) this.#locksAtMost = await dropExpired(writes)
+    if (this.#locksAtMost >= maxLocks) {
+      throw new Problem('insufficient-storage', `a vault has at most ${maxLocks} locks`)
+    }
+    this.#locksAtMost++
+    this.#locksAdded++
   }
 
   /** Names that went before `before` are not told any more to who asks what changed. */
   async #forgetRemovals(before: Date): Promise<void> {
     const state = this.#state
     const { marks } = state
+    const now = Date.now()
     const past = marks.findLastIndex(({ atMs }) => atMs < before.getTime())
     const upTo = past < 0 ? 0 : (marks[past] as { change: number }).change
-    state.marks = [...marks.slice(Math.max(0, past)), { atMs: Date.now(), change: state.change - 1 }]
+    const isDue = (now - (marks.at(-1)?.atMs ?? 0)) * maxMarks >= now - before.getTime()
+    if (!isDue && upTo <= state.forgotten) return
+    // They are written with each change.
+    state.marks = [
+      ...marks.slice(Math.max(0, past)),
+      ...(isDue ? [{ atMs: now, change: state.change - 1 }] : []),
+    ]
     state.forgotten = Math.max(state.forgotten, upTo)
     await this.#database.change(async (writes) => writes.put(keys.state, encodeJson(state)))
     await forgetRemovals(this.#database, upTo, this.#closing.signal)

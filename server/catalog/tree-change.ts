@@ -50,14 +50,17 @@ const maxNameBytes = 255
 /** Bytes of a path below the vault, slashes included. */
 const maxPathBytes = 4096
 
+/** UTF-8 bytes of a resource's dead properties, names and values: they are read as one. */
+const maxPropertyBytes = 1024 * 1024
+
 /** Who is told of what a change does, at once, whether or not it comes to pass. */
 export interface ChangeWatch {
   /** Something changes below this directory. */
   dirtied(node: number): void
   /** There is something to clear away. */
   doomed(): void
-  /** A lock is added. */
-  locked(): void
+  /** A lock is to be added, and is none of those that are there. Throws when there are too many. */
+  locked(writes: TreeWrites): Promise<void>
   /** Whether there can be a lock. */
   mayBeLocked(): boolean
 }
@@ -276,7 +279,10 @@ export class TreeChange {
     this.#write(place, { ...record, mtimeNs, changed: this.#nextChange() })
   }
 
-  /** Sets and removes dead properties; removing what is not there is no error. Problem `not-found`. */
+  /**
+   * Sets and removes dead properties; removing what is not there is no error. Problems `not-found`;
+   * `insufficient-storage` when all of them together would take too much.
+   */
   async setDeadProperties(
     names: Names,
     set: readonly DeadProperty[],
@@ -288,6 +294,13 @@ export class TreeChange {
       this.#writes.put(keys.property(record.node, name), Buffer.from(xml, 'utf8'))
     const { dead: _, ...rest } = record
     const left = await deadPropertiesOf(this.#writes, { ...record, dead: true })
+    const bytes = left.reduce(
+      (sum, { name, xml }) => sum + Buffer.byteLength(name) + Buffer.byteLength(xml),
+      0,
+    )
+    if (bytes > maxPropertyBytes) {
+      throw new Problem('insufficient-storage', `a resource keeps ${maxPropertyBytes} bytes of properties`)
+    }
     const next = { ...rest, changed: this.#nextChange(), ...(left.length > 0 && { dead: true as const }) }
     this.#write(place, next)
   }
@@ -303,10 +316,14 @@ export class TreeChange {
     return this.#watch.mayBeLocked() ? await locksBelow(this.#writes, names) : []
   }
 
-  /** Adds a lock. Whether it is compatible with the others is the caller's to know. */
+  /**
+   * Adds a lock. Whether it is compatible with the others is the caller's to know. Problem
+   * `insufficient-storage` when the vault has too many.
+   */
   async addLock(lock: Lock): Promise<void> {
-    this.#watch.locked()
-    this.#writes.put(keys.lock(lock.path, lock.token), encodeLock(lock))
+    const key = keys.lock(lock.path, lock.token)
+    if ((await this.#writes.get(key)) === undefined) await this.#watch.locked(this.#writes)
+    this.#writes.put(key, encodeLock(lock))
   }
 
   /** Starts the lock's time again; returns it as it is then. */

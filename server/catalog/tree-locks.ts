@@ -1,5 +1,5 @@
 /** Looking for locks: RFC 4918, section 6. A lock is on a path, not on what stands there, so it does not move. */
-import type { TreeReads } from './tree-database.ts'
+import type { TreeReads, TreeWrites } from './tree-database.ts'
 import { decodeLock, keys, type Lock, type Names, pathOf } from './tree-records.ts'
 
 /** The locks that hold for this path: its own, and those of infinite depth on what it is in. Without expired ones. */
@@ -17,6 +17,16 @@ export async function locksOn(reads: TreeReads, names: Names): Promise<Lock[]> {
 /** The locks on anything strictly below the path. Without expired ones. */
 export async function locksBelow(reads: TreeReads, names: Names): Promise<Lock[]> {
   return await collect(reads, keys.locksBelow(pathOf(names)))
+}
+
+/** Removes those that have expired; returns how many are left. */
+export async function dropExpired(writes: TreeWrites): Promise<number> {
+  let left = 0
+  for await (const { key, value } of writes.range(keys.allLocks)) {
+    if (decodeLock(value).expiresAtMs <= Date.now()) writes.remove(key)
+    else left++
+  }
+  return left
 }
 
 async function collect(reads: TreeReads, prefix: Buffer): Promise<Lock[]> {
