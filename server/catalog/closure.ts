@@ -13,6 +13,7 @@
  * everything below an object was seen, its summary follows from those of its parts. A frame collects the
  * summaries of its objects for those whose parts they are. So what is remembered is never entered for it.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { LRUCache } from 'lru-cache'
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
@@ -147,6 +148,17 @@ export class Closure {
   }
 }
 
+function decode(wanted: ObjectWanted, bytes: Buffer): FileObject | DirectoryObject {
+  try {
+    const object = decodeObject(wanted.as, bytes)
+    if (object.type === 'file') checkSize(wanted, object.size)
+    return object
+  } catch (error) {
+    if (!isProblem(error, 'invalid-object')) throw error
+    throw invalid(wanted, `${wanted.id} is no ${wanted.as} object: ${error.message}`, error)
+  }
+}
+
 function memoKey({ as, id }: Pick<ObjectWanted, 'as' | 'id'>): string {
   return (as === 'file' ? 'f' : 'd') + id
 }
@@ -220,11 +232,14 @@ class Walk {
       .slice(frame.next, frame.next + groupObjects)
       .filter((wanted) => !this.wasEntered(frame, wanted))
     frame.next += groupObjects
-    const objects = await Promise.all(group.map((wanted) => this.read(wanted)))
+    const read = await Promise.all(group.map((wanted) => this.read(wanted)))
     const owners: Owner[] = []
     const references: Wanted[] = []
     for (const [position, wanted] of group.entries()) {
-      const object = objects[position]
+      // Decoding a long list takes milliseconds; others have the event loop in between.
+      await nextTurn()
+      const bytes = read[position]
+      const object = bytes === undefined ? undefined : decode(wanted, bytes)
       if (object === undefined) {
         this.miss(wanted)
         this.seen.set(seenKey(wanted), 'incomplete')
@@ -254,23 +269,13 @@ class Walk {
     frame.summaries.set(memoKey(wanted), seen)
   }
 
-  private async read(wanted: ObjectWanted): Promise<FileObject | DirectoryObject | undefined> {
-    let bytes: Buffer | undefined
+  private async read({ id }: ObjectWanted): Promise<Buffer | undefined> {
     try {
-      bytes = await this.reader.get(wanted.id)
+      return await this.reader.get(id)
     } catch (error) {
       // The store has forgotten it: it can be sent again.
       if (isProblem(error, 'chunk-corrupt')) return undefined
       throw error
-    }
-    if (bytes === undefined) return undefined
-    try {
-      const object = decodeObject(wanted.as, bytes)
-      if (object.type === 'file') checkSize(wanted, object.size)
-      return object
-    } catch (error) {
-      if (!isProblem(error, 'invalid-object')) throw error
-      throw invalid(wanted, `${wanted.id} is no ${wanted.as} object: ${error.message}`, error)
     }
   }
 
