@@ -14,12 +14,11 @@
 import { mkdir } from 'node:fs/promises'
 import { Level } from 'level'
 import { isProblem, Problem } from '../../protocol/problem.ts'
+import { OverlaidChange, Overlay } from './tree-overlay.ts'
 import { endOf, sealed, unsealed } from './tree-records.ts'
 
 type Store = Level<Buffer, Buffer>
 type Snapshot = ReturnType<Store['snapshot']>
-/** Keys in latin1; undefined is a deletion. */
-type Overlay = Map<string, Buffer | undefined>
 
 export interface Row {
   readonly key: Buffer
@@ -53,7 +52,7 @@ export interface ChunkFlush {
 }
 
 interface Task {
-  readonly work: (writes: Change) => Promise<unknown>
+  readonly work: (writes: TreeWrites) => Promise<unknown>
   readonly resolve: (value: unknown) => void
   readonly reject: (error: unknown) => void
 }
@@ -150,19 +149,19 @@ export class TreeDatabase implements TreeReads {
   }
 
   async #runGroup(): Promise<void> {
-    const overlay: Overlay = new Map()
+    const overlay = new Overlay()
     const losses: number[] = []
     const ends: { task: Task; tell: () => void }[] = []
     const waiting = this.#queue.splice(0, maxGroup)
     for (const [i, task] of waiting.entries()) {
-      if (overlay.size >= maxGroupRows) {
+      if (overlay.rows.size >= maxGroupRows) {
         this.#queue.unshift(...waiting.slice(i))
         break
       }
-      const change = new Change(this.#reads, overlay)
+      const change = new OverlaidChange(this.#reads, overlay)
       try {
         const value = await task.work(change)
-        for (const [key, bytes] of change.written) overlay.set(key, bytes)
+        overlay.take(change.written)
         if (change.losses !== undefined) losses.push(change.losses)
         ends.push({ task, tell: () => task.resolve(value) })
       } catch (error) {
@@ -178,14 +177,14 @@ export class TreeDatabase implements TreeReads {
   }
 
   async #write(overlay: Overlay, losses: readonly number[]): Promise<void> {
-    if (overlay.size === 0) return
+    if (overlay.rows.size === 0) return
     if (losses.length > 0) {
       await this.#chunks.flush()
       if (losses.some((seen) => seen !== this.#chunks.losses)) {
         throw new Problem('unavailable', 'stored chunks were lost meanwhile; send the request again')
       }
     }
-    const batch = [...overlay].map(([text, value]) => {
+    const batch = [...overlay.rows].map(([text, value]) => {
       const key = Buffer.from(text, 'latin1')
       return value === undefined
         ? ({ type: 'del', key } as const)
@@ -241,55 +240,6 @@ export class TreeDatabase implements TreeReads {
   }
 }
 
-/** One change: what it wrote itself, over what the group wrote before it, over the database. */
-class Change implements TreeWrites {
-  readonly written: Overlay = new Map()
-  losses: number | undefined
-  readonly #below: TreeReads
-  readonly #group: Overlay
-
-  constructor(below: TreeReads, group: Overlay) {
-    this.#below = below
-    this.#group = group
-  }
-
-  async get(key: Buffer): Promise<Buffer | undefined> {
-    const text = key.toString('latin1')
-    if (this.written.has(text)) return this.written.get(text)
-    if (this.#group.has(text)) return this.#group.get(text)
-    return await this.#below.get(key)
-  }
-
-  async *range(prefix: Buffer, after?: Buffer): AsyncGenerator<Row> {
-    const start = (after ?? prefix).toString('latin1')
-    const end = endOf(prefix).toString('latin1')
-    const isIn = (text: string): boolean => (after === undefined ? text >= start : text > start) && text < end
-    const ours: Overlay = new Map()
-    for (const overlay of [this.#group, this.written]) {
-      for (const [text, value] of overlay) if (isIn(text)) ours.set(text, value)
-    }
-    const waiting = [...ours.keys()].sort()
-    for await (const row of this.#below.range(prefix, after)) {
-      const text = row.key.toString('latin1')
-      while (waiting[0] !== undefined && waiting[0] < text) yield* rowOf(ours, waiting.shift() as string)
-      if (!ours.has(text)) yield row
-    }
-    for (const text of waiting) yield* rowOf(ours, text)
-  }
-
-  put(key: Buffer, value: Buffer): void {
-    this.written.set(key.toString('latin1'), value)
-  }
-
-  remove(key: Buffer): void {
-    this.written.set(key.toString('latin1'), undefined)
-  }
-
-  needsChunks(losses: number): void {
-    this.losses = Math.min(losses, this.losses ?? losses)
-  }
-}
-
 async function reopen(level: Store): Promise<void> {
   try {
     await level.close()
@@ -297,11 +247,6 @@ async function reopen(level: Store): Promise<void> {
   } catch (error) {
     if (!(error instanceof Error)) throw error
   }
-}
-
-function* rowOf(overlay: Overlay, text: string): Generator<Row> {
-  const value = overlay.get(text)
-  if (value !== undefined) yield { key: Buffer.from(text, 'latin1'), value }
 }
 
 async function readOne(level: Store, key: Buffer, snapshot?: Snapshot): Promise<Buffer | undefined> {

@@ -122,3 +122,23 @@ test('what is noted of the past does not grow with each look at the trash', asyn
   expect(removals.length).toBeGreaterThanOrEqual(39)
   expect(removals.length).toBeLessThanOrEqual(45)
 })
+
+test('clearing away many directories lets others in between', async () => {
+  await make('tree/d')
+  await tree.change(async (change) => {
+    for (let i = 0; i < 2000; i++) await change.makeCollection(at(`tree/d/${i}`))
+  })
+  await tree.change((change) => change.remove(at('tree/d')))
+  const searches = vi.spyOn(Level.prototype, 'iterator')
+  const perBatch: number[] = []
+  const batch = Level.prototype.batch as (...given: unknown[]) => Promise<void>
+  vi.spyOn(Level.prototype, 'batch').mockImplementation(async function (this: unknown, ...given: unknown[]) {
+    perBatch.push(searches.mock.calls.length)
+    searches.mockClear()
+    await batch.apply(this, given)
+  } as never)
+  await tree.expire(new Date(Date.now() + day))
+  await tree.settled()
+  expect(Math.max(...perBatch)).toBeLessThan(600)
+  expect(await codeOf(make('tree/d'))).toBe('done')
+})
