@@ -127,6 +127,8 @@ export class LiveTree {
       const state = known === undefined ? await plant(database) : decodeJson<TreeState>(known)
       const tree = new LiveTree(database, state, options)
       await tree.#doomStaging()
+      // When there are none, nobody looks for any.
+      await tree.#expireLocks()
       tree.#clear()
       return tree
     } catch (error) {
@@ -271,7 +273,7 @@ export class LiveTree {
         return isThere ? 'replaced' : 'created'
       })
     } catch (error) {
-      if (staged !== undefined) await this.change(async (change) => change.dropStaged(staged))
+      if (staged !== undefined) await this.#giveUp(staged)
       throw error
     }
   }
@@ -290,8 +292,18 @@ export class LiveTree {
       }
       return staged
     } catch (error) {
-      if (!this.#closing.signal.aborted) await this.change(async (change) => change.dropStaged(staged))
+      await this.#giveUp(staged)
       throw error
+    }
+  }
+
+  /** Clears an unfinished copy away; when that fails, the next opening does it. What the copy failed of counts. */
+  async #giveUp(staged: TreeRecord): Promise<void> {
+    if (this.#closing.signal.aborted) return
+    try {
+      await this.change(async (change) => change.dropStaged(staged))
+    } catch (error) {
+      this.#onFault(error)
     }
   }
 
