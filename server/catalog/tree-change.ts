@@ -211,6 +211,9 @@ export class TreeChange {
     const source = await this.#place(from)
     const { record } = source
     if (record === undefined) throw new Problem('not-found', 'there is nothing at this path')
+    if (isInTrash(from) && from.length < 3) {
+      throw new Problem('forbidden', 'what is in an item of the trash can be moved, not the item')
+    }
     const target = await this.#placeIn(to)
     if (target.record !== undefined) throw new TypeError('what is at the destination is to be removed first')
     if (target.trail.some(({ node }) => node === record.node)) {

@@ -94,8 +94,13 @@ test('a lock whose removal failed still holds', async () => {
   vi.spyOn(Level.prototype, 'batch').mockImplementationOnce((async () => {
     throw new Error('IO error: Input/output error')
   }) as never)
-  const ends = [tree.change((change) => change.removeLock(held)), tree.expire(new Date(0))]
-  expect(await Promise.all(ends.map(codeOf))).toContain('unavailable')
+  const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
+  const first = tree.change(() => pause(100))
+  await pause(10)
+  // Both wait behind the first, so they share the batch that fails.
+  const ends = [tree.change((change) => change.removeLock(held)), tree.expire(new Date(0))].map(codeOf)
+  expect(await Promise.all(ends)).toEqual(['unavailable', 'unavailable'])
+  await first
   expect((await tree.locksOn(at('tree/1'))).length).toBe(1)
   expect((await tree.change((change) => change.locksOn(at('tree/1')))).length).toBe(1)
 })

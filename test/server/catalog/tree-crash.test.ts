@@ -90,6 +90,42 @@ test('numbers of a copy that was never published are not given out again', async
   }
 })
 
+test('a copy that fails twice tells why it failed first, and is cleared away at the next opening', async () => {
+  const path = join(folder, 'tree')
+  const faults: unknown[] = []
+  const onFault = (error: unknown) => void faults.push(error)
+  const tree = await LiveTree.open(path, chunks, { trashMs: day, onFault })
+  await make(tree, 'tree/d')
+  await put(tree, 'tree/d/x', 'x')
+  let judged = 0
+  const failing = tree.copy(at('tree/d'), at('tree/c'), 'infinity', async () => {
+    if (judged++ === 0) return
+    vi.spyOn(Level.prototype, 'batch').mockImplementation((async () => {
+      throw new Error('IO error: Input/output error')
+    }) as never)
+    throw new RangeError('wanted')
+  })
+  await expect(failing).rejects.toThrow(RangeError)
+  expect(faults.length).toBe(1)
+  vi.restoreAllMocks()
+  await tree.close()
+  const again = await open(path)
+  await again.settled()
+  expect(await listing(again, 'tree')).toEqual(['tree/d', 'tree/d/x'])
+  await again.close()
+  expect(await strays(path)).toEqual([])
+})
+
+test('an item of the trash keeps its note: it cannot be moved itself', async () => {
+  const tree = await open(join(folder, 'tree'))
+  await put(tree, 'tree/x', 'x')
+  await tree.change((change) => change.remove(at('tree/x')))
+  const moving = tree.change((change) => change.move(at('trash/1'), at('tree/y')))
+  await expect(moving).rejects.toMatchObject({ code: 'forbidden' })
+  await tree.change((change) => change.move(at('trash/1/x'), at('tree/y')))
+  await tree.close()
+})
+
 /** Keys of rows that belong to nothing that can be reached. */
 async function strays(path: string): Promise<string[]> {
   const level = new Level<Buffer, Buffer>(path, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
