@@ -22,8 +22,8 @@ import { fitsGroup, mixture } from './target-thread.ts'
 import type { Tree } from './tree.ts'
 
 const maxTries = 4
-/** Before a file is sent again whose connection broke; doubled each time. */
-const pauseMs = 500
+/** Before a file is sent again; doubled each time. */
+const pauseMs = 400
 /** What is wrong with one file only: the server does not take its name, or not its size. */
 const refusals: readonly ProblemCode[] = [
   'forbidden',
@@ -143,10 +143,11 @@ class FileFiller {
     return this.#again
   }
 
+  /** A server needs a moment to notice that a connection is gone. */
   async #pause(): Promise<void> {
-    const tries = Math.max(0, ...this.#again.filter(({ unsized }) => !unsized).map(({ tries }) => tries))
-    // The first to have tried twice has been held up once already.
-    if (tries > 0) await sleep(pauseMs * 2 ** (tries - 2), undefined, { signal: this.#around.run.signal })
+    if (this.#again.length === 0) return
+    const tries = Math.max(...this.#again.map(({ tries }) => tries))
+    await sleep(pauseMs * 2 ** (tries - 2), undefined, { signal: this.#around.run.signal })
   }
 
   async #take({ events, release }: Filled): Promise<void> {

@@ -1,5 +1,7 @@
 /** A checkpoint, or one file of it, as a stream of bytes: for pipes. */
 import { once } from 'node:events'
+import { createHasher, type Hasher } from '../../protocol/hash.ts'
+import { algorithmOf, type Id, idOfDigest } from '../../protocol/id.ts'
 import { nameBytes } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { CheckpointState, FileEntry } from '../../protocol/schema.ts'
@@ -13,8 +15,9 @@ import type { Piece, ReceiverContent, TreeContent, TreePages } from './tree-cont
 
 /**
  * Writes the content to `output` and waits while it is full; does not end it. The checkpoint is one stream,
- * or `include` must leave exactly one regular file (Problem `usage` otherwise). Every chunk is verified before
- * a byte of it goes out; a chunk that is not to be had rejects. Returns the bytes written.
+ * or `include` must leave exactly one regular file (Problem `usage` otherwise). Every chunk of a receiver's is
+ * verified before a byte of it goes out; a large file of a WebDAV server when all of it has. What is not to be
+ * had, or is not what it should be, rejects. Returns the bytes written.
  */
 export async function restoreStream(options: {
   client: ReceiverClient | WebDavBackups
@@ -37,10 +40,11 @@ async function writeContent(
   content: TreeContent,
   { checkpoint, include = [], output, onProgress, signal }: Parameters<typeof restoreStream>[0],
 ): Promise<number> {
-  const pieces =
-    checkpoint.root !== undefined
-      ? filePieces(content, checkpoint.root, include)
-      : (content as ReceiverContent).itemPieces(checkpoint, signal)
+  const { pieces, digest } =
+    checkpoint.root === undefined
+      ? { pieces: (content as ReceiverContent).itemPieces(checkpoint, signal), digest: undefined }
+      : await ofFile(content, await onlyFile(content, checkpoint.root, IncludeFilter.of(include)))
+  const hasher = digest === undefined ? undefined : createHasher(algorithmOf(digest))
   let bytesDone = 0
   for await (const batch of orderedChunks(wanted(pieces), content, signal)) {
     for (const { fetch } of batch.items) {
@@ -51,24 +55,30 @@ async function writeContent(
       if (bytes.length !== fetch.size) {
         throw new Problem('invalid-object', `chunk ${fetch.id} has ${bytes.length} bytes, not ${fetch.size}`)
       }
+      hasher?.update(bytes)
       if (!output.write(bytes)) await once(output, 'drain', signal === undefined ? {} : { signal })
       bytesDone += bytes.length
       onProgress?.(bytesDone)
     }
   }
+  if (hasher !== undefined && digest !== undefined) checkWhole(hasher, digest)
   return bytesDone
+}
+
+async function ofFile(content: TreeContent, file: FileEntry) {
+  return { pieces: content.piecesOf(file), digest: await content.digestOf(file) }
+}
+
+/** What has no hash of its own on the way out is told to be false when it has gone. */
+function checkWhole(hasher: Hasher, digest: Id): void {
+  const actual = idOfDigest(algorithmOf(digest), hasher.digest())
+  if (actual === digest) return
+  const text = `what was written hashes to ${actual}, not to ${digest}; it is not what was backed up`
+  throw new Problem('digest-mismatch', text, { extensions: { id: digest, actual } })
 }
 
 async function* wanted(pieces: AsyncIterable<Piece>): AsyncIterable<{ fetch: Piece }> {
   for await (const piece of pieces) yield { fetch: piece }
-}
-
-async function* filePieces(
-  content: TreeContent,
-  root: FileEntry['id'],
-  include: readonly Buffer[],
-): AsyncIterable<Piece> {
-  yield* content.piecesOf(await onlyFile(content, root, IncludeFilter.of(include)))
 }
 
 /** The one regular file that the filter leaves of a tree. */

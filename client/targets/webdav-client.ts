@@ -78,14 +78,16 @@ export class WebDavClient {
     return members
   }
 
-  /** Whether there is such a collection. */
-  async hasCollection(path: string, options: DavCallOptions = {}): Promise<boolean> {
+  /** What stands at `path`. */
+  async kindAt(path: string, options: DavCallOptions = {}): Promise<'collection' | 'file' | undefined> {
     try {
-      for await (const member of this.#propfind(path, '0', options)) if (member.isCollection) return true
+      for await (const { name, isCollection } of this.#propfind(path, '0', options)) {
+        if (name.length === 0) return isCollection ? 'collection' : 'file'
+      }
     } catch (error) {
       if (!isProblem(error, 'not-found')) throw error
     }
-    return false
+    return undefined
   }
 
   async *#propfind(path: string, depth: '0' | '1', options: DavCallOptions): AsyncIterable<DavMember> {

@@ -99,6 +99,7 @@ export class WebDavTarget implements FileTarget {
       await this.#client.remove(openFolder(this.#source, resume))
     }
     const openedAt = new Date().toISOString()
+    this.#collections.leftovers = resumed
     this.#begun = { number, openedAt, about, base, leftovers: resumed }
     return { number, resumed, base: base?.state }
   }
@@ -114,7 +115,7 @@ export class WebDavTarget implements FileTarget {
   /** The folder that the URL names may be new too; those above it must be there, lest a slip of the pen makes some. */
   async #makeSourceFolder(): Promise<void> {
     const { shown } = this.#client.location
-    if (!(await this.#client.hasCollection(''))) {
+    if ((await this.#client.kindAt('')) === undefined) {
       try {
         await this.#client.makeCollection('')
       } catch (cause) {
@@ -154,43 +155,71 @@ export class WebDavTarget implements FileTarget {
 
   async #openNew({ committed, open }: FoundCheckpoints, resume = 0): Promise<number> {
     for (let number = Math.max(0, resume, ...committed.keys(), ...open.keys()) + 1; ; number++) {
-      if (await this.#client.makeCollection(openFolder(this.#source, number))) return number
+      const folder = openFolder(this.#source, number)
+      if (await this.#client.makeCollection(folder)) return number
+      // Another client was faster; or the server has no MKCOL at all.
+      if ((await this.#client.kindAt(folder)) !== undefined) continue
+      const text = `MKCOL: ${this.#client.location.shown} makes no folders; check what the user may do there`
+      throw new Problem('method-not-allowed', text)
     }
   }
 
   async put(path: Buffer, content: FileContent, signal: AbortSignal): Promise<void> {
     const either = AbortSignal.any([signal, this.#cancel.signal])
-    const files = this.#files
-    const names = namesAlong(path)
-    const stored = files + names.map((name) => encodeSegment(storedName(name))).join('/')
-    await this.#collections.ensure(
-      openFolder(this.#source, this.#open.number),
-      stored.slice(0, stored.lastIndexOf('/') + 1),
-    )
+    const names = namesAlong(path).map((name) => encodeSegment(storedName(name)))
+    const stored = this.#files + names.join('/')
+    const folder = stored.slice(0, stored.lastIndexOf('/') + 1)
+    await this.#collections.ensure(openFolder(this.#source, this.#open.number), folder)
+    try {
+      await this.#putAt(stored, content, either)
+    } catch (error) {
+      if (!(await this.#clearWay(stored, error, either))) throw error
+      if (!('pieces' in content)) {
+        const text = 'a folder stood where the file must be, and is gone now'
+        throw new Problem('unavailable', text, { cause: error })
+      }
+      await this.#putAt(stored, content, either)
+    }
+  }
+
+  async #putAt(stored: string, content: FileContent, signal: AbortSignal): Promise<void> {
     try {
       if ('pieces' in content) {
         const { pieces } = content
-        await this.#turns.runExclusive(() => this.#client.put(stored, pieces, { signal: either }))
+        await this.#turns.runExclusive(() => this.#client.put(stored, pieces, { signal }))
         this.#bytesStored += pieces.reduce((sum, { length }) => sum + length, 0)
       } else {
         const checked = new CheckedStream(content)
-        await this.#client.putStream(stored, { pieces: checked, bytes: content.size }, { signal: either })
+        await this.#client.putStream(stored, { pieces: checked, bytes: content.size }, { signal })
         this.#bytesStored += checked.bytes
       }
     } catch (error) {
-      await this.#cleanUp(stored)
+      const status = statusOf(error)
+      // Of what it has refused, a server keeps nothing.
+      if (status === undefined || status >= 500) await this.#cleanUp(stored)
       throw error
     }
   }
 
-  /** Best effort: what cannot be deleted now is overwritten, or deleted before the commit. */
+  /** An interrupted run may have left a folder where a file must be now. True when there was one, and it is gone. */
+  async #clearWay(stored: string, error: unknown, signal: AbortSignal): Promise<boolean> {
+    const status = statusOf(error)
+    if (!this.#open.leftovers || status === undefined || [401, 423, 507].includes(status)) return false
+    if ((await this.#client.kindAt(stored, { signal })) !== 'collection') return false
+    this.#collections.forget(`${stored}/`)
+    return this.#client.remove(`${stored}/`, { signal })
+  }
+
+  /** Best effort: what cannot be deleted now is overwritten, or deleted before the commit, which looks at all that is there. */
   async #cleanUp(stored: string): Promise<void> {
     if (this.#cancel.signal.aborted) return
     try {
-      await this.#client.remove(stored, { signal: this.#cancel.signal })
+      // In a folder's stead nothing was put.
+      const kind = this.#open.leftovers ? await this.#client.kindAt(stored) : 'file'
+      this.#open.leftovers = true
+      if (kind === 'file') await this.#client.remove(stored, { signal: this.#cancel.signal })
     } catch (error) {
       if (!isProblem(error)) throw error
-      this.#open.leftovers = true
     }
   }
 
@@ -275,7 +304,7 @@ export class WebDavTarget implements FileTarget {
     } catch (error) {
       if (!isProblem(error, 'not-found')) throw error
       // It may have been done although the answer got lost.
-      if (await this.#client.hasCollection(to, { signal })) return
+      if ((await this.#client.kindAt(to, { signal })) === 'collection') return
       throw new Problem('checkpoint-not-found', `checkpoint ${number} was deleted while it was made`, {
         cause: error,
       })
@@ -291,6 +320,12 @@ export class WebDavTarget implements FileTarget {
   }
 }
 
+/** The status that the server answered with, if it did. */
+function statusOf(error: unknown): number | undefined {
+  const status = isProblem(error) ? error.extensions.status : undefined
+  return typeof status === 'number' ? status : undefined
+}
+
 function namesAlong(path: Buffer): Buffer[] {
   const names: Buffer[] = []
   for (let at = 0; at <= path.length; ) {
@@ -302,7 +337,10 @@ function namesAlong(path: Buffer): Buffer[] {
   return names
 }
 
-/** A file's stream, which must be as long as it says. */
+/**
+ * A file's stream, which must be as long as it says. The last piece is held back until that is known: a server
+ * never gets the whole of a body that is given up, so what it makes of it cannot come behind a later one's.
+ */
 class CheckedStream implements AsyncIterable<Buffer> {
   readonly #stream: AsyncIterable<Buffer>
   readonly #size: number | undefined
@@ -314,12 +352,16 @@ class CheckedStream implements AsyncIterable<Buffer> {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Buffer, void, undefined> {
+    let held: Buffer | undefined
     for await (const piece of this.#stream) {
+      if (piece.length === 0) continue
       this.bytes += piece.length
       if (this.#size !== undefined && this.bytes > this.#size) throw this.#changed()
-      yield piece
+      if (held !== undefined) yield held
+      held = piece
     }
     if (this.#size !== undefined && this.bytes !== this.#size) throw this.#changed()
+    if (held !== undefined) yield held
   }
 
   #changed(): Problem {

@@ -30,6 +30,8 @@ const maxKnownCollections = 20_000
 export class Collections {
   readonly #client: WebDavClient
   readonly #made = new LRUCache<string, Promise<void>>({ max: maxKnownCollections })
+  /** An interrupted run may have left a file where a collection must be now. */
+  leftovers = false
 
   constructor(client: WebDavClient) {
     this.#client = client
@@ -49,7 +51,20 @@ export class Collections {
 
   async #make(top: string, path: string): Promise<void> {
     await this.ensure(top, path.slice(0, path.lastIndexOf('/', path.length - 2) + 1))
+    try {
+      if ((await this.#client.makeCollection(path)) || !this.leftovers) return
+      if (!(await this.#clearWay(path))) return
+    } catch (error) {
+      // Apache has another status than 405 for it.
+      if (!this.leftovers || !isRefusal(error) || !(await this.#clearWay(path))) throw error
+    }
     await this.#client.makeCollection(path)
+  }
+
+  /** Removes a file that stands where a collection must be; false when none does. */
+  async #clearWay(path: string): Promise<boolean> {
+    const file = path.slice(0, -1)
+    return (await this.#client.kindAt(file)) === 'file' && this.#client.remove(file)
   }
 
   /** It is there, without our doing. */

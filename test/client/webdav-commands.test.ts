@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { davPrograms } from '../support/dav-servers.ts'
-import { listing, temporaryFolder } from '../support/tree.ts'
+import { listing, seededBytes, temporaryFolder } from '../support/tree.ts'
 import { ownTree } from '../support/webdav.ts'
 import { events, runIn } from './run-cli.ts'
 
@@ -70,6 +70,24 @@ test('--verify-content sends everything again, whatever the base has', async () 
   await backUp('--verify-content')
   await runIn(folder.path, ['restore', url, '--to', 'to'])
   expect(listing(join(folder.path, 'to'))).toEqual(listing(join(folder.path, 'from')))
+})
+
+test('a large file to standard output, whole and damaged', async () => {
+  await using server = await ownTree.start()
+  await using folder = await temporaryFolder()
+  mkdirSync(join(folder.path, 'from'))
+  const content = seededBytes('large', 9_000_000)
+  writeFileSync(join(folder.path, 'from', 'large'), content)
+  const url = `webdav+${server.url}/backups`
+  await runIn(folder.path, ['backup', 'from', url, '--source', 's'])
+  const toOutput = () => runIn(folder.path, ['restore', url, '--to', '-', '--include', 'large'])
+  const whole = await toOutput()
+  expect([whole.code, whole.bytes.equals(content)]).toEqual([0, true])
+  const body = new Blob([seededBytes('other', 9_000_000) as Buffer<ArrayBuffer>])
+  await (await fetch(`${server.url}/backups/s/1/files/large`, { method: 'PUT', body })).text()
+  const damaged = await toOutput()
+  expect(damaged.code).toBe(1)
+  expect(damaged.err).toContain('not what was backed up')
 })
 
 test('wrong usage', async () => {

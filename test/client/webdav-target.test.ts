@@ -155,6 +155,38 @@ for (const program of allDavPrograms) {
       await stray.text()
     })
 
+    test('files and directories that change places while a backup is unfinished', async () => {
+      await using server = await program.start()
+      await using folder = await temporaryFolder()
+      const from = join(folder.path, 'from')
+      mkdirSync(join(from, 'directory', 'inner'), { recursive: true })
+      mkdirSync(join(from, 'large'))
+      for (const name of ['file', 'directory/a', 'directory/inner/b', 'large/a']) {
+        writeFileSync(join(from, name), name)
+      }
+      await settle()
+      const setup = { url: backupsUrl(server), state: folder.path }
+      const broken = backUpToWebDav(from, {
+        ...setup,
+        wrapTarget: (target) =>
+          wrapFileTarget(target, {
+            commit: () => Promise.reject(new Problem('internal-error', 'injected')),
+          }),
+      })
+      await expect(broken).rejects.toMatchObject({ code: 'internal-error' })
+      for (const name of ['file', 'directory', 'large']) rmSync(join(from, name), { recursive: true })
+      mkdirSync(join(from, 'file', 'deep'), { recursive: true })
+      writeFileSync(join(from, 'file', 'deep', 'a'), 'new')
+      writeFileSync(join(from, 'file', 'large'), seededBytes('large', 9_000_000))
+      writeFileSync(join(from, 'directory'), 'a file now')
+      writeFileSync(join(from, 'large'), seededBytes('large', 9_000_000))
+      const rest = await backUpToWebDav(from, setup)
+      expect(rest).toMatchObject({ resumed: true, problems: [] })
+      const to = join(folder.path, 'to')
+      await restoreFromWebDav(to, { ...setup, number: 1 })
+      expect(listing(to)).toEqual(listing(from))
+    })
+
     test('a large file is streamed, and one that grows meanwhile is read again', async () => {
       await using server = await program.start()
       await using folder = await temporaryFolder()

@@ -163,6 +163,7 @@ describe('what concerns everything ends the backup', () => {
       'protocol-violation',
     ],
     ['a promise', first(always, 'PUT', { status: 202 }, /\/b\//), 'protocol-violation'],
+    ['no folders', first(always, 'MKCOL', { status: 405 }), 'method-not-allowed'],
     ['no listing', first(always, 'PROPFIND', { status: 405 }), 'protocol-violation'],
   ]
   for (const [name, rule, code] of cases) {
