@@ -6,7 +6,7 @@
  * - `upload`: curl sends a sparse file chunked, so that its length is unknown. Meanwhile a small GET every 20 ms
  *   and a PROPFIND of 1,000 members every second. Then the same with noise, of which every byte is stored.
  * - `million`: the tree is filled by 64 keep-alive connections: 100 folders, the first with a tenth of all
- *   files. Then MOVE of its top, PROPFIND of the large folder, GET of files, and a restart.
+ *   files. Then MOVE of its top, PROPFIND of the large folder, GET of files, a restart, and two freezes.
  *
  * The receiver is a process of its own. Its peak of resident memory and the delays of its event loop are
  * those of each step alone.
@@ -202,8 +202,17 @@ async function million(receiver: ReceiverProcess): Promise<void> {
   console.log(`restart: ${ms(await receiver.restart())} until it listens`)
   const again = new Pool(receiver.url, { connections: 4 })
   await gets(receiver, again, `${tree}moved/`, total)
+  await freezes(receiver, again, `${tree}moved/`)
   await step(receiver, 'DELETE of the top', () => ask(again, 'DELETE', `${tree}moved/`, 204))
   await Promise.all([pool.destroy(), again.destroy()])
+}
+
+async function freezes(receiver: ReceiverProcess, pool: Pool, top: string): Promise<void> {
+  const body = JSON.stringify({ freeze: { source: 'bench' } })
+  const freeze = { headers: { 'Content-Type': 'application/json' }, body }
+  await step(receiver, 'freeze', () => ask(pool, 'POST', top, 201, freeze))
+  await ask(pool, 'PUT', `${top}d1/one-more`, 201, { body: 'one more' })
+  await step(receiver, 'freeze after one change', () => ask(pool, 'POST', top, 201, freeze))
 }
 
 /** GET of 200 files spread over the tree, one after the other. */
