@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { Problem } from '../../protocol/problem.ts'
 import type { Lock, TreeChange, TreeRecord } from '../catalog/live-tree.ts'
 import { pathOf } from '../catalog/tree-records.ts'
-import type { Context } from '../http/context.ts'
+import { type Context, hasBody } from '../http/context.ts'
 import { type LockInfo, lockInfo, xmlBody } from '../http/dav-bodies.ts'
 import { depthOf, lockTokenOf, timeoutSeconds } from '../http/dav-headers.ts'
 import { davProblem } from '../http/dav-problem.ts'
@@ -16,7 +16,8 @@ import { activeLocks } from './tree-view.ts'
 /** Locks what is at the path, or makes an empty file there and locks that; without a body, refreshes a lock. */
 export async function lockTreePath(parts: Parts, ctx: Context): Promise<void> {
   const request = await TreeRequest.of(parts, ctx)
-  const depth = depthOf(ctx, [0, 'infinity'], 'infinity')
+  // Of a refresh Depth says nothing: section 9.10.2. Who sends a body is told before it has come.
+  const depth = hasBody(ctx.req) ? depthOf(ctx, [0, 'infinity'], 'infinity') : 'infinity'
   const root = await xmlBody(ctx, parts.questions)
   if (root === undefined) return await refresh(request)
   const wanted = { ...lockInfo(root), depth, timeoutSeconds: timeoutSeconds(ctx) }

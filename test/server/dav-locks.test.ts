@@ -252,6 +252,11 @@ describe('refreshing', () => {
     }
   })
 
+  test('whatever Depth says: section 9.10.2', async () => {
+    const token = await lock(server, to('f'))
+    expect(await tells(server, 'LOCK', to('f'), { Depth: '1', If: `(<${token}>)` })).toBe('200')
+  })
+
   test('works from below too', async () => {
     const token = await lock(server, to('c'))
     const answer = await ask(server, 'LOCK', to('c/sub/b'), { If: `(<${token}>)` })
