@@ -32,7 +32,7 @@ export async function makeTreeCollection(parts: Parts, ctx: Context): Promise<vo
 }
 
 /** Clients send an empty body in chunks too. Problem `unsupported-media-type`. */
-async function expectNoBody(parts: Parts, ctx: Context): Promise<void> {
+export async function expectNoBody(parts: Parts, ctx: Context): Promise<void> {
   const unknown = (cause?: unknown): Problem =>
     new Problem('unsupported-media-type', 'MKCOL takes no body', { cause })
   if (Number(ctx.get('Content-Length') || 0) > 0) throw unknown()

@@ -2,11 +2,11 @@ import { statfs } from 'node:fs/promises'
 import type Router from '@koa/router'
 import { hashAlgorithms } from '../../protocol/id.ts'
 import { protocolVersion } from '../../protocol/limits.ts'
-import { isProblem, Problem } from '../../protocol/problem.ts'
+import { isProblem } from '../../protocol/problem.ts'
 import type { Capabilities, VaultList } from '../../protocol/schema.ts'
 import { mediaTypes, paths } from '../../protocol/url.ts'
 import { overSignal } from '../http/client-gone.ts'
-import { type Context, hasBody, param, type RequestState } from '../http/context.ts'
+import { type Context, param, type RequestState } from '../http/context.ts'
 import { collection, type DavResource, multistatus, type PropfindBody } from '../http/dav-xml.ts'
 import type { Vault } from '../vaults.ts'
 import { davResource } from './dav-reading.ts'
@@ -15,6 +15,7 @@ import { type Parts, vaultOf } from './parts.ts'
 import { answerMultistatus, readPropfind } from './propfind.ts'
 import { type Methods, resource } from './resource.ts'
 import { SnapshotView } from './snapshot-view.ts'
+import { expectNoBody } from './tree-members.ts'
 import { TreeView } from './tree-view.ts'
 
 /** What a vault has for WebDAV clients. */
@@ -100,7 +101,7 @@ async function areaResource(
 
 /** MKCOL: RFC 4918, section 9.3. */
 async function createVault(parts: Parts, ctx: Context): Promise<void> {
-  if (hasBody(ctx.req)) throw new Problem('unsupported-media-type', 'MKCOL takes no body')
+  await expectNoBody(parts, ctx)
   await parts.vaults.create(param(ctx, 'vault'))
   ctx.body = null
   ctx.status = 201

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
+import { RawConnection } from './requests.ts'
 
 let server: TestReceiver
 beforeAll(async () => {
@@ -23,6 +24,17 @@ test.each([
   const answer = await fetch(server.url + path, { method: 'MKCOL', ...(body === undefined ? {} : { body }) })
   expect(answer.status).toBe(status)
   expect(await answer.json()).toMatchObject({ type: `urn:chunkdav:problem:${code}` })
+})
+
+test.each([
+  ['empty', '0\r\n\r\n', 201],
+  ['not empty', '2\r\nab\r\n0\r\n\r\n', 415],
+])('MKCOL with a body in chunks, %s', async (name, body, status) => {
+  const raw = await RawConnection.open(server.url)
+  raw.send(
+    `MKCOL /chunked-${name.replace(' ', '-')}/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n${body}`,
+  )
+  expect(await raw.end()).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
 })
 
 test.each(['/none/', '/none/chunks/missing', '/none/checkpoints/', '/none/checkpoints/a/1'])(
