@@ -7,6 +7,12 @@ const maxNesting = 100
 /** Every element that binds one knows all that are in scope. */
 const maxPrefixes = 64
 
+/**
+ * What is in no URI. Parsers that put a character between namespace and name refuse the whole document when a
+ * namespace holds it: a property so called would hide all others of its resource from their clients.
+ */
+const noUri = /[\s<>"{}|\\^`]/
+
 export interface XmlElement {
   /** '' for no namespace. */
   readonly namespace: string
@@ -25,7 +31,8 @@ type Growing = XmlElement & { readonly content: (XmlElement | string)[] }
 
 /**
  * The root element of a document. Problem `invalid-request` when it is malformed, binds no namespace to a
- * prefix, has a document type declaration, nests deeper than 100, or has more than 64 prefixes in scope.
+ * prefix or what is no URI, has a document type declaration, nests deeper than 100, or has more than 64
+ * prefixes in scope.
  */
 export function parseXml(text: string): XmlElement {
   const parser = new SaxesParser({ xmlns: true })
@@ -48,6 +55,9 @@ export function parseXml(text: string): XmlElement {
     if (open.length >= maxNesting) throw new Problem('invalid-request', 'the elements nest too deep')
     const parent = open.at(-1)
     const declared = Object.entries(ns ?? {})
+    if (declared.some(([, uri]) => noUri.test(uri))) {
+      throw new Problem('invalid-request', 'the name of a namespace is no URI')
+    }
     const scope =
       parent && declared.length === 0 ? parent.scope : new Map([...(parent?.scope ?? []), ...declared])
     if (scope.size > maxPrefixes)
