@@ -33,7 +33,7 @@ export async function xmlBody(ctx: Context, budget: MemoryBudget): Promise<XmlEl
 }
 
 /** UTF-8, or UTF-16 with its mark: what every reader of XML must take. */
-function xmlText(bytes: Buffer): string {
+export function xmlText(bytes: Buffer): string {
   const mark = bytes.subarray(0, 2).toString('hex')
   if (mark === 'fffe' || mark === 'feff') {
     return new TextDecoder(mark === 'fffe' ? 'utf-16le' : 'utf-16be').decode(bytes)

@@ -14,7 +14,7 @@ import type { MemoryBudget } from './memory-budget.ts'
 export const minBytesPerMs = (16 * 1024) / 1000
 
 /** A text of so few bytes is not counted: what asks for a commit must not wait behind uploads or questions. */
-const uncountedTextBytes = 16 * 1024
+export const uncountedTextBytes = 16 * 1024
 
 export type BodyEncoding = 'identity' | 'zstd'
 
@@ -36,6 +36,11 @@ export interface RequestBody {
 
 /** The body's encoding; Problem `unsupported-encoding` when it is not understood here. */
 export function bodyEncoding(ctx: Context, zstd: boolean): BodyEncoding {
+  // Node undoes chunks and nothing else: what another transfer coding has made would be taken for the content.
+  const transfer = ctx.get('Transfer-Encoding').trim().toLowerCase()
+  if (transfer !== '' && transfer !== 'chunked') {
+    throw new Problem('unsupported-encoding', 'of transfer codings only chunked is understood here')
+  }
   const encoding = ctx.get('Content-Encoding').trim().toLowerCase()
   if (encoding === '' || encoding === 'identity') return 'identity'
   if (encoding === 'zstd' && zstd) return 'zstd'

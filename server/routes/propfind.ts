@@ -2,9 +2,10 @@
 import { Problem } from '../../protocol/problem.ts'
 import type { Context } from '../http/context.ts'
 import { mayBeXml } from '../http/context.ts'
+import { xmlText } from '../http/dav-bodies.ts'
 import { type PropfindBody, parsePropfind } from '../http/dav-xml.ts'
 import type { MemoryBudget } from '../http/memory-budget.ts'
-import { withText } from '../http/request-body.ts'
+import { uncountedTextBytes, withBody } from '../http/request-body.ts'
 
 const maxPropfindBytes = 64 * 1024
 
@@ -29,7 +30,8 @@ export async function readPropfind(ctx: Context, budget: MemoryBudget): Promise<
   if (!mayBeXml(ctx)) {
     throw new Problem('unsupported-media-type', 'the body of PROPFIND is XML')
   }
-  const body = await withText(ctx, budget, maxPropfindBytes, async (text) => parsePropfind(text))
+  const rules = { maxBytes: maxPropfindBytes, uncountedBytes: uncountedTextBytes }
+  const body = await withBody(ctx, budget, rules, async ({ bytes }) => parsePropfind(xmlText(bytes)))
   return { ...body, depth: depth === '0' ? 0 : 1 }
 }
 

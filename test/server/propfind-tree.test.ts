@@ -9,8 +9,12 @@ import { problemOf } from './requests.ts'
 let server: TestReceiver
 const content = 'what is in the file\n'
 const url = (path: string): string => `${server.vaultUrl}/${path}`
-const send = (method: string, path: string, headers = {}, body?: string): Promise<Response> =>
-  fetch(url(path), { method, headers, ...(body !== undefined && { body }) })
+const send = (method: string, path: string, headers = {}, body?: string | Buffer): Promise<Response> =>
+  fetch(url(path), {
+    method,
+    headers,
+    ...(body !== undefined && { body: typeof body === 'string' ? body : new Uint8Array(body) }),
+  })
 
 beforeAll(async () => {
   server = await startReceiver()
@@ -231,10 +235,20 @@ describe('PROPFIND of the tree', () => {
       'a prefix bound to nothing',
       '<D:propfind xmlns:D="DAV:"><D:prop><b:c xmlns:b=""/></D:prop></D:propfind>',
     ],
+    [
+      'bytes that are not UTF-8',
+      Buffer.from('<propfind xmlns="DAV:"><prop><é/></prop></propfind>', 'latin1'),
+    ],
     ['too deep', `<propfind xmlns="DAV:">${'<a>'.repeat(200)}${'</a>'.repeat(200)}<allprop/></propfind>`],
-  ])('%s: 400', async (_, body) => {
+  ])('%s: 400', async (_, body: string | Buffer) => {
     const answer = await send('PROPFIND', 'tree/', { Depth: '0', 'Content-Type': 'text/xml' }, body)
     expect(await problemOf(answer)).toBe('400 invalid-request')
+  })
+
+  test('UTF-16 is XML too', async () => {
+    const body = Buffer.from('\ufeff<propfind xmlns="DAV:"><prop><getetag/></prop></propfind>', 'utf16le')
+    const answer = await send('PROPFIND', 'tree/a/file.txt', { Depth: '0', 'Content-Type': 'text/xml' }, body)
+    expect([answer.status, await answer.text()]).toEqual([207, expect.stringContaining('<D:getetag>')])
   })
 
   test.each([[{}], [{ Depth: 'infinity' }]])('a whole tree is not told at once: %o', async (headers) => {
