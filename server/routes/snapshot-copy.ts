@@ -2,14 +2,14 @@
 
 import { Problem } from '../../protocol/problem.ts'
 import type { Part } from '../../protocol/schema.ts'
-import type { CopySource, DirectoryRecord, Member, TreeRecord } from '../catalog/live-tree.ts'
+import type { DirectoryRecord, Member, TreeRecord } from '../catalog/live-tree.ts'
 import { overSignal } from '../http/client-gone.ts'
 import type { Context } from '../http/context.ts'
 import { pathNames } from '../http/path-names.ts'
 import type { Shown } from './dav-view.ts'
 import { type Parts, vaultOf } from './parts.ts'
 import { SnapshotView } from './snapshot-view.ts'
-import { copyTreePath } from './tree-transfer.ts'
+import { copyTreePath, type OutsideSource } from './tree-transfer.ts'
 
 /** Copies a file or directory of a snapshot, or a whole one, as the snapshot shows it. */
 export async function copySnapshotPath(parts: Parts, ctx: Context): Promise<void> {
@@ -21,8 +21,9 @@ export async function copySnapshotPath(parts: Parts, ctx: Context): Promise<void
 }
 
 /** What a view shows, as records. Directories get numbers to be asked for by. */
-class ShownSource implements CopySource {
+class ShownSource implements OutsideSource {
   readonly record: TreeRecord
+  readonly etag: string | undefined
   readonly #view: SnapshotView
   readonly #signal: AbortSignal
   /** Those that were told of and not asked for yet. */
@@ -33,6 +34,7 @@ class ShownSource implements CopySource {
     this.#view = view
     this.#signal = signal
     this.record = this.#recordOf(shown)
+    this.etag = shown.etag
   }
 
   async *members({ node }: DirectoryRecord): AsyncGenerator<Member> {

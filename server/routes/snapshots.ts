@@ -7,13 +7,20 @@ import { type Parts, vaultOf } from './parts.ts'
 import { resource } from './resource.ts'
 import { copySnapshotPath } from './snapshot-copy.ts'
 import { SnapshotView } from './snapshot-view.ts'
+import { TreeRequest } from './tree-request.ts'
 
 /** `/{vault}/snapshots/…`: what was committed, to be read by any WebDAV client, or as a tar. */
 export function snapshotRoutes(router: Router<RequestState>, parts: Parts): void {
   const methods = readingMethods(parts, (ctx) => snapshotReading(parts, ctx))
   const inside = { ...methods, COPY: (ctx: Context) => copySnapshotPath(parts, ctx) }
   const options = {
-    before: async (ctx: Context): Promise<void> => void (await vaultOf(parts, ctx)),
+    before: async (ctx: Context): Promise<void> => {
+      await vaultOf(parts, ctx)
+      // What is forbidden in any case is told as that.
+      if (ctx.get('If') === '' || !ctx.state.allow.split(', ').includes(ctx.method)) return
+      const request = await TreeRequest.of(parts, ctx)
+      await request.expectIf(request.vault.tree)
+    },
     dav: '1, 3',
     readOnly: 'a snapshot never changes; write to tree/',
   }

@@ -6,6 +6,7 @@
 import { Problem } from '../../protocol/problem.ts'
 import type { Lock, Names, TreeRecord } from '../catalog/live-tree.ts'
 import { checkNames } from '../catalog/tree-change.ts'
+import { overSignal } from '../http/client-gone.ts'
 import { expectConditions } from '../http/conditional.ts'
 import type { Context } from '../http/context.ts'
 import { ownPath } from '../http/dav-headers.ts'
@@ -15,6 +16,7 @@ import { pathNames } from '../http/path-names.ts'
 import type { Vault } from '../vaults.ts'
 import { hrefOf } from './dav-reading.ts'
 import { type Parts, vaultOf } from './parts.ts'
+import { SnapshotView } from './snapshot-view.ts'
 import { encodePath, treeTag } from './tree-view.ts'
 
 /** Of the live tree, or of a change of it. */
@@ -88,19 +90,28 @@ export class TreeRequest implements TreePath {
     throw new Problem('precondition-failed', 'what the If header says does not hold')
   }
 
-  /** Judges `If` and the conditions of RFC 9110 for a method that changes `record`, which stands at the path. Problem `precondition-failed`. */
-  async expectPreconditions(tree: TreeReads, record: TreeRecord | undefined): Promise<void> {
+  /**
+   * Judges `If` and the conditions of RFC 9110 for a method that changes or copies `record`, which stands at the
+   * path; `tag` is its ETag. Problem `precondition-failed`.
+   */
+  async expectPreconditions(
+    tree: TreeReads,
+    record: TreeRecord | undefined,
+    tag: string | undefined = record && treeTag(record),
+  ): Promise<void> {
     await this.expectIf(tree)
-    expectConditions(
-      this.ctx,
-      record && { tag: treeTag(record), modifiedMs: Number(BigInt(record.mtimeNs) / 1_000_000n) },
-    )
+    expectConditions(this.ctx, record && { tag, modifiedMs: Number(BigInt(record.mtimeNs) / 1_000_000n) })
   }
 
   async #stateOf(tree: TreeReads, resource: string | undefined): Promise<ResourceState> {
     const path = resource === undefined ? this : this.#placeOf(resource)
-    // What is not in this tree has no state that could be known here.
+    // What is not in this vault has no state that could be known here.
     if (path === undefined) return { tag: undefined, tokens: new Set() }
+    if (path.names[0]?.toString() === 'snapshots') {
+      const view = new SnapshotView(this.vault)
+      const shown = await view.find(path.names.slice(1), overSignal(this.ctx))
+      return { tag: shown?.etag, tokens: new Set() }
+    }
     const [record, locks] = await Promise.all([tree.find(path.names), tree.locksOn(path.names)])
     return { tag: record && treeTag(record), tokens: new Set(locks.map(({ token }) => token)) }
   }

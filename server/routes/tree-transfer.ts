@@ -9,6 +9,7 @@ import { depthOf, destinationPath, mayOverwrite, ocMtimeNs } from '../http/dav-h
 import type { Parts } from './parts.ts'
 import { answerMembers, lockedMember } from './tree-members.ts'
 import { expectParent, parentOf, type TreeReadsBelow, TreeRequest, treePath } from './tree-request.ts'
+import { treeTag } from './tree-view.ts'
 
 interface Transfer {
   readonly request: TreeRequest
@@ -17,7 +18,12 @@ interface Transfer {
   readonly depth: 0 | 'infinity'
   readonly isMove: boolean
   /** What is copied, when it does not stand in the tree or the trash. */
-  readonly outside?: CopySource
+  readonly outside?: OutsideSource
+}
+
+export interface OutsideSource extends CopySource {
+  /** The ETag that it is shown with. */
+  readonly etag: string | undefined
 }
 
 interface Judgement {
@@ -27,7 +33,7 @@ interface Judgement {
   readonly locked: readonly string[]
 }
 
-export async function copyTreePath(parts: Parts, ctx: Context, outside?: CopySource): Promise<void> {
+export async function copyTreePath(parts: Parts, ctx: Context, outside?: OutsideSource): Promise<void> {
   const transfer = { ...(await transferOf(parts, ctx)), ...(outside && { outside }) }
   const { request, to, depth } = transfer
   const { tree } = request.vault
@@ -110,7 +116,7 @@ async function judge(transfer: Transfer, change: TreeReadsBelow): Promise<Judgem
   if (source.kind === 'directory' && depth === 'infinity' && startsWith(to, from)) {
     throw new Problem('forbidden', 'the Destination is in the collection itself')
   }
-  await request.expectPreconditions(change, source)
+  await request.expectPreconditions(change, source, outside === undefined ? treeTag(source) : outside.etag)
   await expectParent(change, to)
   const target = await change.find(to)
   if (target !== undefined && !overwrite) {

@@ -61,6 +61,26 @@ describe('what a snapshot holds is in the tree afterwards', () => {
   })
 })
 
+describe('conditions are held against what the snapshot shows', () => {
+  const tag = `"${tree.a.id}"`
+
+  test.each<[string, Record<string, string>, string]>([
+    ['If with its ETag', { If: `(["${tree.a.id}"])` }, '204'],
+    ['If with another', { If: '(["x"])' }, '412 precondition-failed'],
+    ['If of another file', { If: `</home/snapshots/laptop/1/big> (["${tree.big.id}"])` }, '204'],
+    [
+      'If of another file that has another',
+      { If: `</home/snapshots/laptop/1/big> (${`[${tag}]`})` },
+      '412 precondition-failed',
+    ],
+    ['If-Match with its ETag', { 'If-Match': tag }, '204'],
+    ['If-Match with another', { 'If-Match': '"x"' }, '412 precondition-failed'],
+  ])('%s', async (_, headers, expected) => {
+    await ask(server, 'PUT', 'judged', {}, 'x')
+    expect(told(await copy('1/a.txt', 'judged', headers))).toBe(expected)
+  })
+})
+
 describe('what cannot be copied', () => {
   test.each([
     ['what is not there', '1/no', 'x', '404 not-found'],

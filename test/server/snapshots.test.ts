@@ -193,6 +193,15 @@ describe('reading', () => {
   })
 })
 
+test.each(['GET', 'HEAD', 'OPTIONS', 'PROPFIND'])('If is judged by %s', async (method) => {
+  const status = async (If: string): Promise<number> =>
+    (await fetch(url('first/1/a.txt'), { method, headers: { If, Depth: '0' } })).status
+  const etag = (await fetch(url('first/1/a.txt'), { method: 'HEAD' })).headers.get('etag')
+  expect(await status('(["x"])')).toBe(412)
+  expect(await status('(')).toBe(400)
+  expect([200, 204, 207]).toContain(await status(`([${etag}])`))
+})
+
 describe('writing', () => {
   test.each(['PUT', 'DELETE', 'MKCOL', 'MOVE', 'PROPPATCH', 'LOCK', 'UNLOCK', 'POST'])(
     '%s is forbidden',
