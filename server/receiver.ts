@@ -26,6 +26,8 @@ import { type OpenStore, Vaults } from './vaults.ts'
 const MiB = 1024 * 1024
 /** For JSON and XML bodies in memory at once. */
 const questionBytes = 16 * MiB
+/** What is listed waits for its client in pieces of 64 KiB; a directory of a snapshot is read whole. */
+const listingBytes = 32 * MiB
 export const defaultTrashMs = 30 * 24 * 3600 * 1000
 /** How long handlers may go on without a connection before the stores are closed under them; and then again. */
 const settleMs = 2000
@@ -60,6 +62,7 @@ export interface Receiver {
   readonly server: Server
   readonly uploads: MemoryBudget
   readonly downloads: MemoryBudget
+  readonly listings: MemoryBudget
   readonly vaults: Vaults
   readonly schedule: Schedule
   /** Stops as described above. Idempotent. */
@@ -85,6 +88,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   const memoryBytes = options.memoryBytes ?? 128 * MiB
   const uploads = new MemoryBudget(memoryBytes)
   const downloads = new MemoryBudget(memoryBytes)
+  const listings = new MemoryBudget(Math.min(memoryBytes, listingBytes))
   const trashMs = options.trashMs ?? defaultTrashMs
   const vaults = await Vaults.open(options.dataDir, {
     openStore:
@@ -108,6 +112,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       uploads,
       questions: new MemoryBudget(Math.min(memoryBytes, questionBytes)),
       downloads,
+      listings,
       cutting,
     },
     log,
@@ -150,6 +155,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
     server,
     uploads,
     downloads,
+    listings,
     vaults,
     schedule,
     close: () => {

@@ -137,7 +137,7 @@ async function sendDirectory(
   if (ctx.method === 'HEAD') return
   const { maxChunkBytes, maxObjectBytes } = parts.limits
   ctx.body = await streamPieces(ctx, archive ?? htmlListing(href, reading.view.members(shown, signal)), {
-    budget: parts.downloads,
+    budget: archive === undefined ? parts.listings : parts.downloads,
     pieceBytes: archive === undefined ? maxObjectBytes : maxChunkBytes,
   })
 }
@@ -168,7 +168,7 @@ async function propfind(parts: Parts, ctx: Context, reading: Reading): Promise<v
     setCollectionLocation(ctx, hrefOf(reading.base, reading.names, 'directory'))
   }
   const stream = await streamPieces(ctx, listing(reading, shown, asked, signal), {
-    budget: parts.downloads,
+    budget: parts.listings,
     pieceBytes: parts.limits.maxObjectBytes,
   })
   ctx.status = 207
@@ -250,7 +250,10 @@ function dateOf(ns: string): Date {
   return new Date(Math.min(8.64e15, Math.max(-8.64e15, Number(BigInt(ns) / 1_000_000n))))
 }
 
+/** What a date of HTTP, whose years have four digits, can tell: clients set any time. */
+const [earliest, latest] = [Date.parse('0001-01-01T00:00:00Z'), Date.parse('9999-12-31T23:59:59Z')]
+
 /** RFC 9110, section 5.6.7. */
 export function httpDate(ns: string): string {
-  return dateOf(ns).toUTCString()
+  return new Date(Math.min(latest, Math.max(earliest, dateOf(ns).getTime()))).toUTCString()
 }

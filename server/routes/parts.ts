@@ -18,6 +18,8 @@ export interface Parts {
   readonly questions: MemoryBudget
   /** For what is read from the store and waits to be sent. Apart, so that slow readers do not stop uploads. */
   readonly downloads: MemoryBudget
+  /** For listings that wait to be sent: little each. Apart, so that slow readers of content do not hide what there is. */
+  readonly listings: MemoryBudget
   /** Cuts and hashes what is uploaded as a file. */
   readonly cutting: CuttingThreads
 }

@@ -51,7 +51,7 @@ async function listItems(parts: Parts, ctx: Context): Promise<void> {
   ctx.set('Cache-Control', 'no-cache')
   if (ctx.method === 'HEAD') return
   ctx.body = await streamPieces(ctx, listing(tree), {
-    budget: parts.downloads,
+    budget: parts.listings,
     pieceBytes: parts.limits.maxObjectBytes,
   })
 }

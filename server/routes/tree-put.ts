@@ -3,7 +3,7 @@ import type { TreeRecord } from '../catalog/live-tree.ts'
 import { overSignal } from '../http/client-gone.ts'
 import type { Context } from '../http/context.ts'
 import { type Checksums, ocChecksums, ocMtimeNs } from '../http/dav-headers.ts'
-import { withBody } from '../http/request-body.ts'
+import { uncountedTextBytes, withBody } from '../http/request-body.ts'
 import { streamedBody } from '../http/streamed-body.ts'
 import { type IncomingFile, receiveFile, receiveSmallFile, smallFileBytes } from '../store/incoming-file.ts'
 import type { Vault } from '../vaults.ts'
@@ -58,7 +58,12 @@ async function receive(parts: Parts, ctx: Context, { store }: Vault): Promise<In
   const { announcedBytes = Number.POSITIVE_INFINITY } = body
   if (announcedBytes <= smallFileBytes) {
     // What is stored is compressed: its bytes are there twice.
-    const rules = { maxBytes: smallFileBytes, decodedBytes: announcedBytes }
+    const rules = {
+      maxBytes: smallFileBytes,
+      decodedBytes: announcedBytes,
+      // So that a note can be saved while large files come slowly, and hold all the memory that there is for them.
+      uncountedBytes: uncountedTextBytes,
+    }
     return await withBody(ctx, parts.uploads, rules, ({ bytes }) => receiveSmallFile(store, bytes))
   }
   return await receiveFile(store, body, parts.cutting, {

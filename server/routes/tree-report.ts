@@ -28,7 +28,7 @@ export async function reportTreeChanges(parts: Parts, ctx: Context): Promise<voi
   const changes = await changesFor(request, record, asked)
   const reading = await treeReading(parts, ctx, 'tree')
   const stream = await streamPieces(ctx, listing(reading, changes, asked), {
-    budget: parts.downloads,
+    budget: parts.listings,
     pieceBytes: parts.limits.maxObjectBytes,
   })
   ctx.status = 207

@@ -179,6 +179,8 @@ describe('what ownCloud’s clients send along', () => {
     ['1700000000', 'Tue, 14 Nov 2023 22:13:20 GMT'],
     ['1700000000.987654321', 'Tue, 14 Nov 2023 22:13:20 GMT'],
     ['-1', 'Wed, 31 Dec 1969 23:59:59 GMT'],
+    // No date of HTTP tells these.
+    ['-99999999999', 'Mon, 01 Jan 0001 00:00:00 GMT'],
   ])('X-OC-Mtime: %s', async (time, expected) => {
     const answer = await ask(server, 'PUT', 'timed', { 'X-OC-Mtime': time }, body)
     expect(answer.headers['x-oc-mtime']).toBe('accepted')
