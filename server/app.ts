@@ -31,12 +31,20 @@ export interface AppOptions {
   readonly isStopping: () => boolean
 }
 
+/** How Node says that the connection has ended before the answer had left. */
+const clientsLeaving: ReadonlySet<string> = new Set([
+  'ECONNRESET',
+  'EPIPE',
+  'ERR_STREAM_PREMATURE_CLOSE',
+  'ERR_STREAM_UNABLE_TO_PIPE',
+])
+
 /** The application: what happens to a request, in order. */
 export function createApp({ parts, log, host, patience, isStopping }: AppOptions): Koa<RequestState> {
   const app = new Koa<RequestState>()
   app.on('error', (error: NodeJS.ErrnoException, ctx?: Koa.Context) => {
     // A client that goes away in the middle of an answer is its own affair; the request log has it.
-    if (error.code === 'ERR_STREAM_PREMATURE_CLOSE' || error.code === 'ECONNRESET') return
+    if (error.code !== undefined && clientsLeaving.has(error.code)) return
     log.error(
       { err: error, target: ctx === undefined ? undefined : targetForLog(ctx.req) },
       'an answer broke off',

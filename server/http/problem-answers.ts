@@ -1,5 +1,5 @@
 import type { Middleware } from 'koa'
-import { encodeProblem, Problem, problemMediaType } from '../../protocol/problem.ts'
+import { encodeProblem, Problem, type ProblemCode, problemMediaType } from '../../protocol/problem.ts'
 import type { RequestState } from './context.ts'
 import { errorDocument } from './dav-problem.ts'
 import { targetForLog } from './request-target.ts'
@@ -15,6 +15,9 @@ const kept = new Set([
   'x-request-id',
 ])
 
+/** Problems with a status of a server's fault that a request alone can bring about. */
+const askedFor: ReadonlySet<ProblemCode> = new Set(['bad-gateway', 'insufficient-storage', 'unavailable'])
+
 /** The one exit for errors: a Problem becomes its document (XML where RFC 4918 names it), anything else is the receiver's own fault. */
 export function problemAnswers(): Middleware<RequestState> {
   return async (ctx, next) => {
@@ -25,8 +28,9 @@ export function problemAnswers(): Middleware<RequestState> {
     } catch (error) {
       problem = asProblem(error)
       const document = encodeProblem(problem)
-      // Without a cause it is no fault: too much is asked for at once, or the receiver stops.
-      if (document.status >= 500 && (problem.code !== 'unavailable' || problem.cause !== undefined)) {
+      // Without a cause some are no fault: too much is asked for at once, the receiver stops, or what a client
+      // asks for is on another server.
+      if (document.status >= 500 && (!askedFor.has(problem.code) || problem.cause !== undefined)) {
         ctx.state.log.error({ err: error, path: targetForLog(ctx.req) }, 'request failed')
       }
       for (const name of ctx.res.getHeaderNames()) if (!kept.has(name)) ctx.remove(name)
