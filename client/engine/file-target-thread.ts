@@ -214,7 +214,7 @@ class FileFiller {
       const { task, unsized } = this.#attempts[file] as Attempt
       filling.stream = stream
       const size = unsized ? undefined : task.stat.size
-      const putting = this.#put(file, filling, { stream, size })
+      const putting = this.#put(file, filling, { stream, size, mtimeNs: task.stat.mtimeNs })
       putting.catch(() => {}).finally(() => stream.close())
     }
     const { stream } = filling
@@ -232,7 +232,8 @@ class FileFiller {
   async #finish(event: FillEvent & { type: 'done' }): Promise<void> {
     const filling = this.#filling[event.file] as Filling
     if (filling.stream === undefined) {
-      const putting = this.#put(event.file, filling, { pieces: filling.pieces.splice(0) })
+      const content = { pieces: filling.pieces.splice(0), mtimeNs: event.stat.mtimeNs }
+      const putting = this.#put(event.file, filling, content)
       this.#ends.push(this.#settle(event, filling))
       await putting
       return

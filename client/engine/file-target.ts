@@ -8,9 +8,10 @@ export interface FileTargetCapabilities {
 }
 
 /** A file's content: all of it at hand, or a stream that brings it, `size` bytes long when that is known. */
-export type FileContent =
+export type FileContent = { /** For a target that can keep it. */ readonly mtimeNs?: string } & (
   | { readonly pieces: readonly Buffer[] }
   | { readonly stream: AsyncIterable<Buffer>; readonly size: number | undefined }
+)
 
 /** One thing in the tree of a checkpoint. A file's `id` is that of its whole content, a directory's that of its object. */
 export interface PlacedEntry {

@@ -30,6 +30,11 @@ export interface DavCallOptions {
   readonly signal?: AbortSignal | undefined
 }
 
+export interface PutOptions extends DavCallOptions {
+  /** When the file was changed, for a server that keeps that (ownCloud's header, which others have taken over). */
+  readonly mtimeNs?: string | undefined
+}
+
 export interface ReadOptions extends DavCallOptions {
   readonly maxBytes: number
   readonly stretch: { readonly first: number; readonly bytes: number } | undefined
@@ -113,18 +118,22 @@ export class WebDavClient {
   }
 
   /** Puts a file from bytes that must not change until this settles. */
-  async put(path: string, body: readonly Uint8Array[], options: DavCallOptions = {}): Promise<void> {
-    await this.#request({ method: 'PUT', path, body, answerMs: longAnswerMs }, options)
+  async put(path: string, body: readonly Uint8Array[], options: PutOptions = {}): Promise<void> {
+    const { mtimeNs, ...others } = options
+    const headers = mtimeHeader(mtimeNs)
+    await this.#request({ method: 'PUT', path, headers, body, answerMs: longAnswerMs }, others)
   }
 
   /** Puts a file from a stream, `bytes` long when that is known. Not made again when the connection breaks. */
   async putStream(
     path: string,
     streamed: OutgoingRequest['streamed'] & {},
-    options: DavCallOptions = {},
+    options: PutOptions = {},
   ): Promise<void> {
-    const request = { method: 'PUT', path: this.#pathOf(path), streamed, answerMs: longAnswerMs }
-    this.#done(request, await this.#transport.send({ ...request, ...options }))
+    const { mtimeNs, signal } = options
+    const placed = { method: 'PUT', path: this.#pathOf(path), headers: mtimeHeader(mtimeNs) }
+    const request = { ...placed, streamed, answerMs: longAnswerMs, signal }
+    this.#done(request, await this.#transport.send(request))
   }
 
   /**
@@ -247,6 +256,12 @@ export class WebDavClient {
     const text = `${method}: ${this.location.shown} answers with status ${status}${elsewhere}`
     throw new Problem('protocol-violation', text, { extensions: { status } })
   }
+}
+
+function mtimeHeader(mtimeNs: string | undefined): Record<string, string> {
+  // What is older than 1970 is not worth a refusal.
+  if (mtimeNs === undefined || BigInt(mtimeNs) <= 0n) return {}
+  return { 'x-oc-mtime': String(BigInt(mtimeNs) / 1_000_000_000n) }
 }
 
 async function discard(body: AsyncIterable<Buffer>): Promise<void> {

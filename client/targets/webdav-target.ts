@@ -185,12 +185,13 @@ export class WebDavTarget implements FileTarget {
   async #putAt(stored: string, content: FileContent, signal: AbortSignal): Promise<void> {
     try {
       if ('pieces' in content) {
-        const { pieces } = content
-        await this.#turns.runExclusive(() => this.#client.put(stored, pieces, { signal }))
+        const { pieces, mtimeNs } = content
+        await this.#turns.runExclusive(() => this.#client.put(stored, pieces, { mtimeNs, signal }))
         this.#bytesStored += pieces.reduce((sum, { length }) => sum + length, 0)
       } else {
         const checked = new CheckedStream(content)
-        await this.#client.putStream(stored, { pieces: checked, bytes: content.size }, { signal })
+        const { size: bytes, mtimeNs } = content
+        await this.#client.putStream(stored, { pieces: checked, bytes }, { mtimeNs, signal })
         this.#bytesStored += checked.bytes
       }
     } catch (error) {

@@ -1,5 +1,5 @@
 /** The command line with a WebDAV server: every command, credentials, exit codes. */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
@@ -88,6 +88,19 @@ test('a large file to standard output, whole and damaged', async () => {
   const damaged = await toOutput()
   expect(damaged.code).toBe(1)
   expect(damaged.err).toContain('not what was backed up')
+})
+
+test('a file manager sees the files, and where the server can, their times', async () => {
+  await using server = await ownTree.start()
+  await using folder = await temporaryFolder()
+  makeTree(join(folder.path, 'from'))
+  utimesSync(join(folder.path, 'from', 'docs', 'letter'), 1_234_567_890, 1_234_567_890)
+  utimesSync(join(folder.path, 'from', 'notes'), -1000, -1000)
+  const url = `webdav+${server.url}/backups`
+  expect((await runIn(folder.path, ['backup', 'from', url, '--source', 's'])).code).toBe(0)
+  const answer = await fetch(`${server.url}/backups/s/1/files/docs/letter`)
+  expect(await answer.text()).toBe('Dear reader')
+  expect(answer.headers.get('last-modified')).toBe('Fri, 13 Feb 2009 23:31:30 GMT')
 })
 
 test('wrong usage', async () => {
