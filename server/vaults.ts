@@ -1,6 +1,6 @@
 import { mkdir, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { isProblem, Problem } from '../protocol/problem.ts'
+import { isProblem, Problem, type ProblemCode } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
 import { makeFolderDurably, syncDirectory } from './catalog/durable-file.ts'
@@ -158,7 +158,8 @@ export class Vaults {
     const store = await this.options.openStore(path)
     try {
       const catalog = await openCatalog(path, store, this.options.onDamage)
-      return new OpenVault(name, store, catalog, await this.openTree(path, store))
+      const openTree = (): Promise<LiveTree | Problem> => this.openTree(path, store)
+      return new OpenVault(name, store, catalog, await openTree(), openTree)
     } catch (error) {
       await store.close()
       throw error
@@ -169,7 +170,8 @@ export class Vaults {
     try {
       return await LiveTree.open(join(path, 'tree'), store, this.options)
     } catch (error) {
-      if (!isProblem(error, 'store-corrupt')) throw error
+      const isLeftOut = isProblem(error) && treeFaults.has(error.code)
+      if (!isLeftOut) throw error
       this.options.onDamage?.(error)
       return error
     }
@@ -186,25 +188,51 @@ export class Vaults {
   }
 }
 
+/** What keeps a live tree from opening, but not the vault: its checkpoints must be there also when the disk is full. */
+const treeFaults: ReadonlySet<ProblemCode> = new Set(['store-corrupt', 'insufficient-storage', 'unavailable'])
+
 class OpenVault implements Vault {
   readonly name: string
   readonly store: ChunkStore
   readonly catalog: Catalog
-  private readonly liveTree: LiveTree | Problem
+  private liveTree: LiveTree | Problem
+  private readonly openTree: () => Promise<LiveTree | Problem>
+  private opening: Promise<void> | undefined
 
-  constructor(name: string, store: ChunkStore, catalog: Catalog, tree: LiveTree | Problem) {
+  constructor(
+    name: string,
+    store: ChunkStore,
+    catalog: Catalog,
+    tree: LiveTree | Problem,
+    openTree: () => Promise<LiveTree | Problem>,
+  ) {
     this.name = name
     this.store = store
     this.catalog = catalog
     this.liveTree = tree
+    this.openTree = openTree
   }
 
   get tree(): LiveTree {
-    if (this.liveTree instanceof Problem) throw this.liveTree
-    return this.liveTree
+    if (!(this.liveTree instanceof Problem)) return this.liveTree
+    // What is damaged stays so. Anything else may have passed by the next request.
+    if (this.liveTree.code !== 'store-corrupt') this.opening ??= this.openAgain()
+    throw this.liveTree
+  }
+
+  private async openAgain(): Promise<void> {
+    try {
+      this.liveTree = await this.openTree()
+    } catch (error) {
+      if (!isProblem(error)) throw error
+      this.liveTree = error
+    } finally {
+      this.opening = undefined
+    }
   }
 
   async close(): Promise<void> {
+    await this.opening
     try {
       if (!(this.liveTree instanceof Problem)) await this.liveTree.close()
     } finally {

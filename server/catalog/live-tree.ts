@@ -6,8 +6,9 @@
  * leave a sound tree: a copy of a collection grows unseen in `staging` and is published by one record; what is
  * removed for good goes to `doomed` by one record and is cleared away in the background, also after a restart.
  */
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import { makeFolderDurably } from './durable-file.ts'
+import { pagesOf } from './pages.ts'
 import {
   type ChangeWatch,
   deadPropertiesOf,
@@ -16,7 +17,8 @@ import {
   superRoot,
   TreeChange,
 } from './tree-change.ts'
-import { type ChunkFlush, TreeDatabase, type TreeReads, type TreeWrites } from './tree-database.ts'
+import { type Copying, type CopySource, publishCopy } from './tree-copy.ts'
+import { type ChunkFlush, TreeDatabase, type TreeWrites } from './tree-database.ts'
 import { dropExpired, locksBelow, locksOn } from './tree-locks.ts'
 import {
   type DeadProperty,
@@ -37,23 +39,18 @@ import {
   type TreeState,
 } from './tree-records.ts'
 import { forgetRemovals, removeDoomed } from './tree-removal.ts'
+import { type Changes, changesIn, type SyncToken, stateOf } from './tree-sync.ts'
 
 export type { NewContent, TreeChange } from './tree-change.ts'
+export type { CopySource } from './tree-copy.ts'
 export type * from './tree-records.ts'
+export type { Changes, SyncToken } from './tree-sync.ts'
 
 /** A thing in the trash: `trash/{item}/{name}`. */
 export interface TrashItem extends TrashNote {
   readonly item: number
   readonly name: Buffer
   readonly record: TreeRecord
-}
-
-/** What changed directly in a collection: RFC 6578. */
-export interface Changes {
-  readonly changed: readonly Member[]
-  readonly removed: readonly Buffer[]
-  /** What to ask with next time. */
-  readonly token: number
 }
 
 /** A collection as it was at one moment, to make directory objects of it. */
@@ -66,15 +63,6 @@ export interface FrozenView {
   remember(directory: number, frozen: FrozenDirectory): void
 }
 
-/** Something to copy into the tree, with all that is below it. */
-export interface CopySource {
-  readonly record: TreeRecord
-  /** What is in a directory that was told of before; asked for once. Names in any order, each once. */
-  members(directory: DirectoryRecord): AsyncIterable<Member>
-}
-
-/** Members copied in one change. */
-const copiedAtOnce = 500
 /** Rows written in one change, where there may be any number. */
 const rowsAtOnce = 1000
 /** Items of the trash that go in one change. */
@@ -126,14 +114,24 @@ export class LiveTree {
       const known = await database.get(keys.state)
       const state = known === undefined ? await plant(database) : decodeJson<TreeState>(known)
       const tree = new LiveTree(database, state, options)
-      await tree.#doomStaging()
-      // When there are none, nobody looks for any.
-      await tree.#expireLocks()
-      tree.#clear()
+      await tree.#tidy()
       return tree
     } catch (error) {
       await database.close()
       throw error
+    }
+  }
+
+  /** What an opening can do without: on a full disk the tree can be read all the same. */
+  async #tidy(): Promise<void> {
+    try {
+      await this.#doomStaging()
+      // When there are none, nobody looks for any.
+      await this.#expireLocks()
+      this.#clear()
+    } catch (error) {
+      if (!isProblem(error, 'insufficient-storage')) throw error
+      this.#onFault(error)
     }
   }
 
@@ -164,29 +162,15 @@ export class LiveTree {
     return await locksBelow(this.#database, names)
   }
 
-  /**
-   * What has changed directly in a collection, as `find` returned it, after `since`, the token of an earlier
-   * answer; 0 asks for all that is there. Undefined when the token is none of ours, when another collection stood
-   * at its path then, or when it is so old that removals may have been forgotten.
-   */
-  async changesSince({ node, placed = 0 }: DirectoryRecord, since: number): Promise<Changes | undefined> {
-    return await this.#database.at(async (reads) => {
-      const { change, forgotten } = await stateOf(reads)
-      const token = change - 1
-      if (since > token || (since > 0 && since < Math.max(forgotten, placed))) return undefined
-      const changed: Member[] = []
-      for await (const { value: name } of reads.range(keys.changes(node), keys.change(node, since))) {
-        const entry = (await reads.get(keys.entry(node, name))) as Buffer
-        changed.push({ name, record: decodeJson<TreeRecord>(entry) })
-      }
-      const removed = since > 0 ? await removedSince(reads, node, since) : []
-      return { changed, removed, token }
-    })
+  /** As `changesIn` of tree-sync.ts, on one durable state. */
+  async changesIn(names: Names, since: SyncToken | undefined, limit: number): Promise<Changes | undefined> {
+    return await this.#database.at((reads) => changesIn(reads, names, since, limit))
   }
 
-  /** The token that `changesSince` would give now: of what is durable, so that no change that comes next is missed. */
-  async syncToken(): Promise<number> {
-    return (await stateOf(this.#database)).change - 1
+  /** The token of a client that knows all that is durable now. */
+  async syncToken(): Promise<SyncToken> {
+    const last = (await stateOf(this.#database)).change - 1
+    return { upTo: last, begun: last }
   }
 
   // -- changing -----------------------------------------------------------------------------------------
@@ -232,19 +216,21 @@ export class LiveTree {
     judge: (change: TreeChange) => Promise<void>,
   ): Promise<'created' | 'replaced'> {
     await this.change(judge)
+    const since = this.#database.losses
     return await this.#database.at(async (reads) => {
       const record = await findRecord(reads, from)
       if (record === undefined) throw new Problem('not-found', 'there is nothing at this path')
       const source = { record, members: ({ node }: DirectoryRecord) => membersOf(reads, node) }
-      return await this.#publish(source, to, depth, async (change) => {
+      const stillJudge = async (change: TreeChange): Promise<void> => {
         await judge(change)
         const { node } = (await change.find(from)) ?? {}
         if (node !== record.node) throw new Problem('conflict', 'the source was replaced meanwhile')
-      })
+      }
+      return await this.#publish({ source, to, depth, since, judge: stillJudge })
     })
   }
 
-  /** The same for a source outside of the tree. Its content is in the chunk store, and durable. */
+  /** The same for a source outside of the tree. Its content is in the chunk store. */
   async copyIn(
     source: CopySource,
     to: Names,
@@ -252,59 +238,16 @@ export class LiveTree {
     judge: (change: TreeChange) => Promise<void>,
   ): Promise<'created' | 'replaced'> {
     await this.change(judge)
-    return await this.#publish(source, to, depth, judge)
+    return await this.#publish({ source, to, depth, since: this.#database.losses, judge })
   }
 
-  async #publish(
-    source: CopySource,
-    to: Names,
-    depth: 0 | 'infinity',
-    judge: (change: TreeChange) => Promise<void>,
-  ): Promise<'created' | 'replaced'> {
-    const { record } = source
-    const isDeep = record.kind === 'directory' && depth === 'infinity'
-    const staged = isDeep ? await this.#stage(record, source) : undefined
-    try {
-      return await this.change(async (change) => {
-        await judge(change)
-        const isThere = (await change.find(to)) !== undefined
-        if (isThere) await change.remove(to, 'overwritten')
-        await change.attachCopy(record, to, staged)
-        return isThere ? 'replaced' : 'created'
-      })
-    } catch (error) {
-      if (staged !== undefined) await this.#giveUp(staged)
-      throw error
+  async #publish(copying: Copying): Promise<'created' | 'replaced'> {
+    const tree = {
+      change: <T>(work: (change: TreeChange) => Promise<T>) => this.change(work),
+      signal: this.#closing.signal,
+      onFault: this.#onFault,
     }
-  }
-
-  /** Copies a collection below `staging`, page by page. What is left of it after a failure is cleared away. */
-  async #stage(record: DirectoryRecord, source: CopySource): Promise<TreeRecord> {
-    const staged = await this.change((change) => change.stageCopy(record))
-    try {
-      const waiting = [{ from: record, to: staged.node }]
-      for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
-        const { from, to } = next
-        for await (const page of pagesOf(source.members(from), copiedAtOnce)) {
-          if (this.#closing.signal.aborted) throw new Problem('unavailable', 'the receiver is stopping')
-          waiting.push(...(await this.change((change) => change.copyMembers(page, to))))
-        }
-      }
-      return staged
-    } catch (error) {
-      await this.#giveUp(staged)
-      throw error
-    }
-  }
-
-  /** Clears an unfinished copy away; when that fails, the next opening does it. What the copy failed of counts. */
-  async #giveUp(staged: TreeRecord): Promise<void> {
-    if (this.#closing.signal.aborted) return
-    try {
-      await this.change(async (change) => change.dropStaged(staged))
-    } catch (error) {
-      this.#onFault(error)
-    }
+    return await publishCopy(tree, copying)
   }
 
   // -- the trash ----------------------------------------------------------------------------------------
@@ -499,31 +442,4 @@ async function plant(database: TreeDatabase): Promise<TreeState> {
     writes.put(keys.state, encodeJson(state))
   })
   return state
-}
-
-async function stateOf(reads: TreeReads): Promise<TreeState> {
-  return decodeJson<TreeState>((await reads.get(keys.state)) as Buffer)
-}
-
-/** Names that are gone since, each once. */
-async function removedSince(reads: TreeReads, node: number, since: number): Promise<Buffer[]> {
-  const removed = new Map<string, Buffer>()
-  for await (const { value: name } of reads.range(keys.removals(node), keys.removal(node, since))) {
-    if ((await reads.get(keys.entry(node, name))) === undefined) removed.set(name.toString('latin1'), name)
-  }
-  return [...removed.values()]
-}
-
-async function* pagesOf<T>(
-  items: Iterable<T> | AsyncIterable<T>,
-  length: number,
-): AsyncGenerator<readonly T[]> {
-  let page: T[] = []
-  for await (const item of items) {
-    page.push(item)
-    if (page.length < length) continue
-    yield page
-    page = []
-  }
-  if (page.length > 0) yield page
 }

@@ -7,6 +7,8 @@
  * - Every change of an entry has a number; the directory's row for it (`c`) replaces the entry's older one, so it
  *   has one for each of its entries. A name that goes leaves a row (`d`) until removals so old are forgotten.
  * - A directory object that stood for a directory is forgotten before anything below that directory differs.
+ *
+ * One class, though it is long: all of its methods end in the same few lines about places, numbers and the trash.
  */
 import { nameFault } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
@@ -226,15 +228,16 @@ export class TreeChange {
   }
 
   /**
-   * Publishes a copy at `to`, where nothing is: of a file, of a collection without its members, or of a
-   * collection that was copied below `staging` (`copyBelow`). The same problems.
+   * Publishes a copy at `to`, where nothing is: of a file, of a collection without its members, or of a collection
+   * that was copied below `staging`. `since` is the store's `losses` before the copy was begun. The same problems.
    */
-  async attachCopy(source: TreeRecord, to: Names, staged?: TreeRecord): Promise<void> {
+  async attachCopy(source: TreeRecord, to: Names, since: number, staged?: TreeRecord): Promise<void> {
     const target = await this.#placeIn(to)
     if (target.record !== undefined) throw new TypeError('what is at the destination is to be removed first')
     const copy = staged ?? (await this.#copyOf(source))
     if (staged !== undefined) this.#writes.remove(keys.entry(nodes.staging, stagedName(staged)))
     const change = this.#nextChange()
+    this.#writes.needsChunks(since)
     this.#write(target, { ...arrived(copy, change), version: change })
   }
 

@@ -97,6 +97,11 @@ export class TreeDatabase implements TreeReads {
     return new TreeDatabase(folder, level, chunks)
   }
 
+  /** As in `ChunkFlush`. */
+  get losses(): number {
+    return this.#chunks.losses
+  }
+
   async get(key: Buffer): Promise<Buffer | undefined> {
     this.#expectOpen()
     return await this.#reads.get(key)

@@ -1,12 +1,16 @@
-/** Tokens of RFC 6578 as URIs. */
-const prefix = 'urn:chunkdav:sync:'
+/** Tokens of RFC 6578 as URIs: `urn:chunkdav:sync:{up to}`, and `…:{begun}` where that is another number. */
+import type { SyncToken } from '../catalog/live-tree.ts'
 
-export function formatSyncToken(token: number): string {
-  return prefix + token
+const pattern = /^urn:chunkdav:sync:(0|[1-9][0-9]{0,14})(?::([1-9][0-9]{0,14}))?$/
+
+export function formatSyncToken({ upTo, begun }: SyncToken): string {
+  return `urn:chunkdav:sync:${upTo}${begun === upTo ? '' : `:${begun}`}`
 }
 
-/** The number of a token of ours; undefined for any other. */
-export function parseSyncToken(uri: string): number | undefined {
-  const match = /^(?:0|[1-9][0-9]{0,14})$/.exec(uri.startsWith(prefix) ? uri.slice(prefix.length) : '')
-  return match === null ? undefined : Number(match[0])
+/** The numbers of a token of ours; undefined for any other. */
+export function parseSyncToken(uri: string): SyncToken | undefined {
+  const match = pattern.exec(uri)
+  if (match === null) return undefined
+  const [, upTo = '', begun = upTo] = match
+  return { upTo: Number(upTo), begun: Number(begun) }
 }

@@ -1,5 +1,5 @@
 /** REPORT: what changed in a collection, RFC 6578. */
-import type { Changes, DirectoryRecord } from '../catalog/live-tree.ts'
+import type { Changes } from '../catalog/live-tree.ts'
 import type { Context } from '../http/context.ts'
 import { type SyncRequest, syncRequest, xmlBody } from '../http/dav-bodies.ts'
 import { depthOf } from '../http/dav-headers.ts'
@@ -13,19 +13,21 @@ import type { Parts } from './parts.ts'
 import { TreeRequest } from './tree-request.ts'
 import { shownRecord, treeReading } from './tree-view.ts'
 
+/** Told in one answer: what follows is asked for with the token that comes with it. */
+const maxMembers = 10_000
+
 /** The members of a collection that are new, changed or gone since the client's token; at first, all that are there. */
 export async function reportTreeChanges(parts: Parts, ctx: Context): Promise<void> {
   guardContent(ctx)
   const request = await TreeRequest.of(parts, ctx)
-  const { tree } = request.vault
-  const record = await request.existing(tree)
+  const record = await request.existing(request.vault.tree)
   // Section 3.2: the level says what Depth says elsewhere.
   depthOf(ctx, [0], 0)
   const asked = syncRequest(await xmlBody(ctx, parts.questions))
   if (asked === undefined || record.kind !== 'directory') {
     throw davProblem('forbidden', 'only DAV:sync-collection of a collection is answered', 'supported-report')
   }
-  const changes = await changesFor(request, record, asked)
+  const changes = await changesFor(request, asked)
   const reading = await treeReading(parts, ctx, 'tree')
   const stream = await streamPieces(ctx, listing(reading, changes, asked), {
     budget: parts.listings,
@@ -36,11 +38,8 @@ export async function reportTreeChanges(parts: Parts, ctx: Context): Promise<voi
   ctx.body = stream
 }
 
-async function changesFor(
-  { vault }: TreeRequest,
-  record: DirectoryRecord,
-  { token, level, limit }: SyncRequest,
-): Promise<Changes> {
+async function changesFor({ vault, names }: TreeRequest, asked: SyncRequest): Promise<Changes> {
+  const { token, level, limit = maxMembers } = asked
   if (level !== '1') {
     throw davProblem(
       'forbidden',
@@ -48,25 +47,16 @@ async function changesFor(
       'sync-traversal-supported',
     )
   }
-  const since = token === '' ? 0 : parseSyncToken(token)
-  const changes = since === undefined ? undefined : await vault.tree.changesSince(record, since)
-  if (changes === undefined) {
-    throw davProblem('forbidden', 'the sync token is none of ours, or too old', 'valid-sync-token')
-  }
-  if (limit !== undefined && changes.changed.length + changes.removed.length > limit) {
-    // Section 3.7: whoever cannot cut the answer short refuses.
-    throw davProblem(
-      'insufficient-storage',
-      `more than ${limit} members have changed`,
-      'number-of-matches-within-limits',
-    )
-  }
-  return changes
+  const since = token === '' ? undefined : parseSyncToken(token)
+  const isOurs = token === '' || since !== undefined
+  const changes = isOurs ? await vault.tree.changesIn(names, since, Math.min(limit, maxMembers)) : undefined
+  if (changes !== undefined) return changes
+  throw davProblem('forbidden', 'the sync token is none of ours, or too old', 'valid-sync-token')
 }
 
 async function* listing(
   reading: Reading,
-  { changed, removed, token }: Changes,
+  { changed, removed, token, isCut }: Changes,
   { names: wanted }: SyncRequest,
 ): AsyncGenerator<Buffer> {
   const { base, names } = reading
@@ -83,6 +73,12 @@ async function* listing(
     const href = escapeXml(hrefOf(base, [...names, name], 'file'))
     text += `<D:response><D:href>${href}</D:href><D:status>HTTP/1.1 404 Not Found</D:status></D:response>\n`
   }
+  if (isCut) text += cutXml(hrefOf(base, names, 'directory'))
   text += `<D:sync-token>${escapeXml(formatSyncToken(token))}</D:sync-token>\n`
   yield Buffer.from(text + multistatusEnd, 'utf8')
+}
+
+/** That there is more: section 3.6. */
+function cutXml(href: string): string {
+  return `<D:response><D:href>${escapeXml(href)}</D:href><D:status>HTTP/1.1 507 Insufficient Storage</D:status><D:error><D:number-of-matches-within-limits/></D:error></D:response>\n`
 }

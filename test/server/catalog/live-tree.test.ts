@@ -6,7 +6,13 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { hashId } from '../../../protocol/hash.ts'
 import { isProblem } from '../../../protocol/problem.ts'
-import { LiveTree, type Names, type NewContent, type TreeChange } from '../../../server/catalog/live-tree.ts'
+import {
+  LiveTree,
+  type Names,
+  type NewContent,
+  type SyncToken,
+  type TreeChange,
+} from '../../../server/catalog/live-tree.ts'
 
 const day = 24 * 3600 * 1000
 let folder: string
@@ -258,15 +264,14 @@ describe('copies', () => {
 })
 
 describe('what changed since', () => {
-  const namesOf = async (since: number) => {
-    const directory = await tree.find(at('tree'))
-    if (directory?.kind !== 'directory') throw new TypeError('no tree')
-    const changes = await tree.changesSince(directory, since)
+  const namesOf = async (since?: SyncToken, limit = 100) => {
+    const changes = await tree.changesIn(at('tree'), since, limit)
     return (
       changes && {
         changed: changes.changed.map(({ name }) => `${name}`),
         removed: changes.removed.map(String),
         token: changes.token,
+        isCut: changes.isCut,
       }
     )
   }
@@ -274,31 +279,43 @@ describe('what changed since', () => {
   test('is told once for each name', async () => {
     await put('tree/a', '1')
     await put('tree/b', '1')
-    const first = await namesOf(0)
-    expect(first).toMatchObject({ changed: ['a', 'b'], removed: [] })
+    const first = await namesOf()
+    expect(first).toMatchObject({ changed: ['a', 'b'], removed: [], isCut: false })
     await put('tree/b', '2')
     await put('tree/c', '1')
     await put('tree/b', '3')
     await remove('tree/a')
     await move('tree/c', 'tree/d')
-    expect(await namesOf(first?.token ?? -1)).toMatchObject({ changed: ['b', 'd'], removed: ['a', 'c'] })
+    expect(await namesOf(first?.token)).toMatchObject({ changed: ['b', 'd'], removed: ['a', 'c'] })
     await put('tree/a', 'again')
-    expect(await namesOf(first?.token ?? -1)).toMatchObject({ changed: ['b', 'd', 'a'], removed: ['c'] })
-    expect(await namesOf((await namesOf(0))?.token ?? -1)).toMatchObject({ changed: [], removed: [] })
+    expect(await namesOf(first?.token)).toMatchObject({ changed: ['b', 'd', 'a'], removed: ['c'] })
+    expect(await namesOf((await namesOf())?.token)).toMatchObject({ changed: [], removed: [] })
+  })
+
+  test('comes in pieces where it is long, and what happens in between comes too', async () => {
+    for (const name of ['a', 'b', 'c', 'd']) await put(`tree/${name}`, '1')
+    await remove('tree/d')
+    const first = await namesOf(undefined, 2)
+    expect(first).toMatchObject({ changed: ['a', 'b'], removed: [], isCut: true })
+    await remove('tree/a')
+    await put('tree/e', '1')
+    const second = await namesOf(first?.token, 2)
+    expect(second).toMatchObject({ changed: ['c'], removed: ['a'], isCut: true })
+    expect(await namesOf(second?.token, 2)).toMatchObject({ changed: ['e'], removed: [], isCut: false })
   })
 
   test('a token from the future is none', async () => {
-    expect(await namesOf(1_000_000)).toBeUndefined()
+    expect(await namesOf({ upTo: 1_000_000, begun: 1_000_000 })).toBeUndefined()
   })
 
   test('a token from before what was forgotten is none', async () => {
     await put('tree/a', '1')
-    const token = (await namesOf(0))?.token ?? -1
+    const first = await namesOf()
     await remove('tree/a')
     await tree.expire(new Date(0))
     await tree.expire(new Date(Date.now() + day))
-    expect(await namesOf(token)).toBeUndefined()
-    expect(await namesOf(0)).toMatchObject({ changed: [], removed: [] })
+    expect(await namesOf(first?.token)).toBeUndefined()
+    expect(await namesOf()).toMatchObject({ changed: [], removed: [] })
   })
 })
 
