@@ -122,8 +122,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   })
   const requests = new OpenRequests(app.callback(), log)
   const server = serverFor((request, response) => {
-    connections.began(request, response)
-    requests.handle(request, response)
+    if (connections.began(request, response)) requests.handle(request, response)
   })
   const connections = new Connections(server, log)
   await listen(server, options.port ?? 8420, options.host ?? '127.0.0.1')

@@ -5,6 +5,13 @@ import type { Duplex } from 'node:stream'
 import type { Logger } from 'pino'
 import { encodeProblem, Problem, problemMediaType } from '../../protocol/problem.ts'
 
+/**
+ * Requests of one connection that are under way. Node takes as many as a client sends: some megabytes of them
+ * would be gigabytes of memory, and seconds without an answer for everybody else. Few clients send a second
+ * before the first is answered, and those must be prepared to send again: RFC 9112, section 9.3.2.
+ */
+const maxPipelined = 256
+
 export class Connections {
   private readonly log: Logger
   private readonly underWay = new Map<Duplex, Set<ServerResponse>>()
@@ -20,15 +27,21 @@ export class Connections {
     server.on('clientError', (error: NodeJS.ErrnoException, socket) => this.refuse(error, socket))
   }
 
-  /** To be called with every request. */
-  began({ socket }: IncomingMessage, response: ServerResponse): void {
+  /** To be called with every request. Whether it is to be answered: nobody waits for so many. */
+  began({ socket }: IncomingMessage, response: ServerResponse): boolean {
     const answers = this.underWay.get(socket)
-    if (answers === undefined) return
+    if (answers === undefined || socket.destroyed) return false
+    if (answers.size >= maxPipelined) {
+      this.log.info('a client has sent too many requests without waiting for answers')
+      socket.destroy()
+      return false
+    }
     answers.add(response)
     response.once('close', () => {
       answers.delete(response)
       if (this.stopping) this.closeIfIdle(socket, answers)
     })
+    return true
   }
 
   /** Ends every connection as soon as no request is under way on it: also those that never sent one. */

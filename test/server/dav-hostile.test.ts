@@ -166,6 +166,28 @@ test('what a client asks for or breaks off is no fault in the log', async () => 
   expect(faults).toEqual([])
 })
 
+describe('requests that do not wait for answers', () => {
+  const put = 'PUT /home/tree/p HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc'
+
+  test('some are answered, each in its turn', async () => {
+    const raw = await RawConnection.open(server.url)
+    raw.send(put.repeat(100) + next)
+    const answered = [...(await raw.end()).matchAll(/^HTTP\/1\.1 (\d+)/gm)].map(([, status]) => status)
+    expect(answered).toEqual(['201', ...Array<string>(99).fill('204'), '200'])
+    await ask(server, 'DELETE', 'p')
+  })
+
+  test('very many end the connection, and nobody else has to wait', async () => {
+    const raw = await RawConnection.open(server.url)
+    raw.send(put.repeat(20_000))
+    const started = performance.now()
+    await raw.end()
+    expect(await tells(server, 'GET', '')).toBe('200')
+    expect(performance.now() - started).toBeLessThan(5000)
+    await ask(server, 'DELETE', 'p')
+  })
+})
+
 describe('at the same time', () => {
   test('readers see the old or the new file, never a mixture', async () => {
     const bodies = [1, 2, 3].map((digit) => String(digit).repeat(MiB))
