@@ -300,6 +300,20 @@ describe('GET of the tree', () => {
     expect([part.status, await part.text()]).toEqual([206, 'is'])
   })
 
+  test.each(['', 'tree', 'tree/', 'tree/a/file.txt', 'tree/none', 'tree/%zz', 'trash/', 'snapshots/'])(
+    'HEAD says what GET says, and has no body: "%s"',
+    async (path) => {
+      const own = ['connection', 'date', 'keep-alive', 'transfer-encoding', 'x-request-id']
+      const said = async (method: string): Promise<[number, Record<string, string>, string]> => {
+        const answer = await send(method, path)
+        const headers = [...answer.headers].filter(([name]) => !own.includes(name))
+        return [answer.status, Object.fromEntries(headers), await answer.text()]
+      }
+      const [status, headers] = await said('GET')
+      expect(await said('HEAD')).toEqual([status, headers, ''])
+    },
+  )
+
   test('a collection is a page, and no tar', async () => {
     const answer = await send('GET', 'tree/a', { Accept: 'application/x-tar' })
     expect(answer.headers.get('content-location')).toBe('/home/tree/a/')
