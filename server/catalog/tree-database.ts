@@ -14,6 +14,7 @@
 import { mkdir } from 'node:fs/promises'
 import { Level } from 'level'
 import { isProblem, Problem } from '../../protocol/problem.ts'
+import { TreeCache } from './tree-cache.ts'
 import { OverlaidChange, Overlay } from './tree-overlay.ts'
 import { endOf, sealed, unsealed } from './tree-records.ts'
 
@@ -69,13 +70,14 @@ export class TreeDatabase implements TreeReads {
   readonly #chunks: ChunkFlush
   /** Told of the keys of each batch, when it is written or has failed. */
   onWritten: (keys: readonly Buffer[]) => void = () => {}
+  readonly #cache = new TreeCache()
   #queue: Task[] = []
   #running: Promise<void> | undefined
   #reopening: Promise<void> | undefined
   #isClosed = false
   /** For changes under way: they end also after `close` was called. */
   readonly #reads: TreeReads = {
-    get: (key) => this.#reported(() => readOne(this.#level, key)),
+    get: (key) => this.#cache.get(key, () => this.#reported(() => readOne(this.#level, key))),
     range: (prefix, after) => this.#listed(() => readRange(this.#level, prefix, after)),
   }
 
@@ -197,7 +199,9 @@ export class TreeDatabase implements TreeReads {
     })
     try {
       await this.#level.batch(batch, { sync: true })
+      this.#cache.written(overlay)
     } catch (cause) {
+      this.#cache.clear()
       await this.#reopen()
       throw databaseProblem(cause, this.#folder)
     } finally {
@@ -241,6 +245,7 @@ export class TreeDatabase implements TreeReads {
     this.#isClosed = true
     await this.#running
     await this.#reopening
+    this.#cache.clear()
     await this.#level.close()
   }
 }
