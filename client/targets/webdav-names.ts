@@ -6,7 +6,7 @@
  *
  *     not UTF-8                     sm\xf8rrebr\xf8d  →  sm%F8rrebr%F8d
  *     control characters, `\`       a\nb              →  a%0Ab
- *     what Apache keeps to itself   .htaccess, .DAV   →  %2Ehtaccess, %2EDAV
+ *     what Apache keeps to itself   .htaccess, .DAV   →  %2Ehtaccess, %2EDAV (and .davfs.tmp…, which it does not copy)
  *     what looks like one of these  100%25            →  100%2525
  */
 import { isUtf8 } from 'node:buffer'
@@ -32,7 +32,7 @@ function escapedName(name: Buffer): Buffer {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
   text = text.replace(/%(?=[0-9a-fA-F]{2}|~)|[\u0000-\u001f\u007f\\]/g, percent)
   if (!isUtf8(name)) text = text.replace(/[\x80-\xff]/g, percent)
-  text = text.replace(/^\.(?=ht|DAV$)/i, percent)
+  text = text.replace(/^\.(?=ht|DAV$|davfs\.tmp)/i, percent)
   return Buffer.from(text, 'latin1')
 }
 

@@ -16,6 +16,7 @@ const cases: [name: string, stored: string][] = [
   ['.hidden', '.hidden'],
   ['.DAV', '%2EDAV'],
   ['.dave', '.dave'],
+  ['.davfs.tmp0a1', '%2Edavfs.tmp0a1'],
   ['a\nb\x7f', 'a%0Ab%7F'],
   ['back\\slash', 'back%5Cslash'],
 ]
