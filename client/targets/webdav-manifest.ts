@@ -41,8 +41,8 @@ import { storedName } from './webdav-names.ts'
 export const manifestName = 'manifest.jsonl.zst'
 const format = 'chunkdav-manifest'
 const version = 1
-/** A path has a few thousand bytes at most, a symlink's target too. */
-const maxLineBytes = 256 * 1024
+/** A path has a few thousand bytes as a rule; but trees may be deeper than any path that a system takes. */
+const maxLineBytes = 16 * 1024 * 1024
 const slash = Buffer.from('/')
 
 /** An entry, and where it is stored: percent-encoded, below the checkpoint's files; a directory's ends in a slash. */
@@ -172,15 +172,16 @@ export class FetchedManifest {
 
   /** All entries in order; the root's is not among them. Problem `invalid-object` where it cannot be read on. */
   async *entries(): AsyncGenerator<ManifestEntry, void, undefined> {
-    const open: { path: Buffer; stored: string; last: Buffer | undefined }[] = []
+    const open: OpenDirectories = { deepest: Buffer.alloc(0), levels: [] }
+    let root: string | undefined
     let count = -1
     let ended = false
     for await (const line of linesOf(createReadStream(this.#file.path))) {
       if (ended) throw damaged('there is something behind its end')
       count++
       if (count === 0) {
-        stateOf(line)
-        open.push({ path: Buffer.alloc(0), stored: '', last: undefined })
+        root = stateOf(line).root
+        open.levels.push({ length: 0, stored: '', last: undefined })
         continue
       }
       const value = objectOf(line)
@@ -189,7 +190,10 @@ export class FetchedManifest {
         ended = true
         continue
       }
-      yield placed(value, open)
+      const next = placed(value, open)
+      // By its id, a walk would take it for the root, and begin again.
+      if (next.entry.kind === 'directory' && next.entry.id === root) throw damaged('a directory holds itself')
+      yield next
     }
     if (!ended) throw damaged('it is cut off')
   }
@@ -264,18 +268,23 @@ function checkedEntry(value: object): Entry {
   return (object as unknown as { entries: [Entry] }).entries[0]
 }
 
-/** The entry of a line; `open` are the directories that it may stand in, from the root on. */
-function placed(
-  value: Record<string, unknown>,
-  open: { path: Buffer; stored: string; last: Buffer | undefined }[],
-): ManifestEntry {
+/** The directories that an entry may stand in, from the root on: their paths begin the deepest one's. */
+interface OpenDirectories {
+  deepest: Buffer
+  readonly levels: { readonly length: number; readonly stored: string; last: Buffer | undefined }[]
+}
+
+function placed(value: Record<string, unknown>, open: OpenDirectories): ManifestEntry {
   const { path: text, path64, digest, at, ...fields } = value
   const path = typeof text === 'string' ? Buffer.from(text, 'utf8') : Buffer.from(String(path64), 'base64')
   const name = path.subarray(path.lastIndexOf(0x2f) + 1)
   const parent = path.subarray(0, Math.max(0, path.length - name.length - 1))
-  while (open.length > 1 && !open.at(-1)?.path.equals(parent)) open.pop()
-  const directory = open.at(-1)
-  if (!directory?.path.equals(parent) || (path.length > 0 && path[0] === slash[0])) {
+  const { levels } = open
+  while (levels.length > 1 && (levels.at(-1)?.length ?? 0) > parent.length) levels.pop()
+  const directory = levels.at(-1)
+  const isInside =
+    directory?.length === parent.length && open.deepest.subarray(0, parent.length).equals(parent)
+  if (directory === undefined || !isInside || path[0] === slash[0]) {
     throw damaged(`"${path}" stands outside its directory`)
   }
   const fault = nameFault(name)
@@ -292,6 +301,9 @@ function placed(
   if (storedFault !== undefined) throw damaged(storedFault)
   const isDirectory = fields.kind === 'directory'
   const stored = `${directory.stored}${encodeSegment(storedAt)}${isDirectory ? '/' : ''}`
-  if (isDirectory) open.push({ path: Buffer.from(path), stored, last: undefined })
+  if (isDirectory) {
+    levels.push({ length: path.length, stored, last: undefined })
+    open.deepest = path
+  }
   return { path, entry, stored }
 }

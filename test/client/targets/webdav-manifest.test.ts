@@ -4,18 +4,19 @@ import { readFile } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { describe, expect, test } from 'vitest'
+import { compareInTree } from '../../../client/targets/webdav-base.ts'
 import {
   FetchedManifest,
   headIn,
   type ManifestEntry,
   ManifestWriter,
 } from '../../../client/targets/webdav-manifest.ts'
-import { compareInTree } from '../../../client/targets/webdav-tree.ts'
 import { hashId } from '../../../protocol/hash.ts'
 import { encodeName, encodeTarget } from '../../../protocol/objects.ts'
 import type { CheckpointState, Entry } from '../../../protocol/schema.ts'
 
 const id = hashId(Buffer.from('x'))
+const root = hashId(Buffer.from('root'))
 const plain = { mode: 0o644, uid: 1, gid: 2, mtimeNs: '-5000000001' }
 const state: CheckpointState = {
   source: 'laptop',
@@ -25,7 +26,7 @@ const state: CheckpointState = {
   openedAt: '2026-11-23T05:22:15.000Z',
   committedAt: '2026-11-23T05:23:15.000Z',
   about: { host: 'here' },
-  root: id,
+  root,
   attributes: { ...plain, mode: 0o755 },
   totals: { files: 2, directories: 3, bytes: 10 },
 }
@@ -139,7 +140,8 @@ describe('a manifest is not believed', () => {
     ['with a false mode', with_(1, { mode: 0o100000 })],
     ['of an unknown kind', with_(1, { kind: 'door' })],
     ['with a symlink that holds NUL', with_(5, { target64: undefined, target: 'a\0b' })],
-    ['with a line of a megabyte', with_(1, { at: 'a'.repeat(1_000_000) })],
+    ['with a line that does not end', with_(1, { at: 'a'.repeat(20_000_000) })],
+    ['of a directory that holds itself', with_(4, { id: root })],
   ]
   for (const [what, edit] of edits) {
     test(what, async () => {
