@@ -20,6 +20,8 @@ import type { WebDavLocation } from './webdav-url.ts'
 /** A server copies a whole tree, or moves what it has buffered, before it answers. */
 const longAnswerMs = 6 * 3_600_000
 
+/** Of one folder: what memory holds. */
+const maxMembers = 4_000_000
 /** Of what was done at once. 207 tells of parts that were not. */
 const doneStatuses = [200, 201, 204, 207]
 const listedProperties = Buffer.from(
@@ -75,6 +77,7 @@ export class WebDavClient {
       for await (const member of this.#propfind(path, '1', options)) {
         if (member.name.length > 0) members.push(member)
         else if (!member.isCollection) return undefined
+        if (members.length > maxMembers) throw new Problem('protocol-violation', 'a listing has no end')
       }
     } catch (error) {
       if (isProblem(error, 'not-found')) return undefined
@@ -84,15 +87,19 @@ export class WebDavClient {
   }
 
   /** What stands at `path`. */
-  async kindAt(path: string, options: DavCallOptions = {}): Promise<'collection' | 'file' | undefined> {
+  async look(path: string, options: DavCallOptions = {}): Promise<DavMember | undefined> {
     try {
-      for await (const { name, isCollection } of this.#propfind(path, '0', options)) {
-        if (name.length === 0) return isCollection ? 'collection' : 'file'
-      }
+      for await (const member of this.#propfind(path, '0', options))
+        if (member.name.length === 0) return member
     } catch (error) {
       if (!isProblem(error, 'not-found')) throw error
     }
     return undefined
+  }
+
+  async kindAt(path: string, options: DavCallOptions = {}): Promise<'collection' | 'file' | undefined> {
+    const found = await this.look(path, options)
+    return found && (found.isCollection ? 'collection' : 'file')
   }
 
   async *#propfind(path: string, depth: '0' | '1', options: DavCallOptions): AsyncIterable<DavMember> {

@@ -5,6 +5,7 @@
  */
 import { SaxesParser } from 'saxes'
 import { Problem } from '../../protocol/problem.ts'
+import { folded } from './webdav-folder.ts'
 
 /** One member of a collection. */
 export interface DavMember {
@@ -177,7 +178,7 @@ class ListingParser {
 function* memberOf(response: Growing, collection: readonly Buffer[]): Generator<DavMember> {
   const segments = response.isThere ? segmentsOf(response.href) : undefined
   if (segments === undefined || segments.length > collection.length + 1) return
-  if (!collection.every((segment, index) => segments[index]?.equals(segment))) return
+  if (!collection.every((segment, index) => isCalled(segments[index], segment))) return
   const name = segments[collection.length] ?? Buffer.alloc(0)
   const modifiedMs = Date.parse(response.modified)
   yield {
@@ -186,6 +187,11 @@ function* memberOf(response: Growing, collection: readonly Buffer[]): Generator<
     size: /^[0-9]{1,15}$/.test(response.size) ? Number(response.size) : undefined,
     modifiedMs: Number.isNaN(modifiedMs) ? undefined : modifiedMs,
   }
+}
+
+/** What was asked for may be answered in the form that the server keeps names in. */
+function isCalled(found: Buffer | undefined, asked: Buffer): boolean {
+  return found !== undefined && (found.equals(asked) || folded(found) === folded(asked))
 }
 
 /** The names along a path or URL, as bytes; undefined when it has dots for names, or does not decode. */

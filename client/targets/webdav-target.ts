@@ -31,9 +31,10 @@ import {
   sourceFolder,
 } from './webdav-backups.ts'
 import type { WebDavClient } from './webdav-client.ts'
+import { Collections } from './webdav-collections.ts'
 import { type FetchedManifest, ManifestWriter, manifestName } from './webdav-manifest.ts'
 import { storedName } from './webdav-names.ts'
-import { Collections, WebDavTree } from './webdav-tree.ts'
+import { WebDavTree } from './webdav-tree.ts'
 
 export interface WebDavTargetOptions {
   /** Files that are put at once from memory, and copies under way at once. */
@@ -264,6 +265,7 @@ export class WebDavTarget implements FileTarget {
     })
     // A further round meets what this one has left.
     this.#open.leftovers = true
+    this.#collections.leftovers = true
     try {
       for await (const entry of tree) {
         await files.add(entry)
@@ -272,7 +274,7 @@ export class WebDavTarget implements FileTarget {
       await files.finish()
       if (files.lost > 0) return { lost: files.lost }
       await this.#putManifest(await writer.finish(), either)
-      await this.#publish(number, either)
+      await this.#publish(state, either)
       return { committed: state }
     } finally {
       await files.close()
@@ -298,14 +300,16 @@ export class WebDavTarget implements FileTarget {
   }
 
   /** Renames the folder: from then on it is a checkpoint. */
-  async #publish(number: number, signal: AbortSignal): Promise<void> {
+  async #publish(state: CheckpointState, signal: AbortSignal): Promise<void> {
+    const { number } = state
     const [from, to] = [openFolder(this.#source, number), committedFolder(this.#source, number)]
     try {
       if ((await this.#client.move(from, to, { signal })) === 'done') return
     } catch (error) {
       if (!isProblem(error, 'not-found')) throw error
-      // It may have been done although the answer got lost.
-      if ((await this.#client.kindAt(to, { signal })) === 'collection') return
+      // It may have been done although the answer got lost; or by another client, with what is its own.
+      const there = await readHead(this.#client, this.#source, number, signal)
+      if (isSame(there, state)) return
       throw new Problem('checkpoint-not-found', `checkpoint ${number} was deleted while it was made`, {
         cause: error,
       })
@@ -319,6 +323,14 @@ export class WebDavTarget implements FileTarget {
     await this.#begun?.base?.manifest.close()
     await this.#client.close()
   }
+}
+
+/** Whether this is the checkpoint that was to be published, and not another of the same number. */
+function isSame(
+  there: CheckpointState | undefined,
+  { root, openedAt, committedAt }: CheckpointState,
+): boolean {
+  return there?.root === root && there?.openedAt === openedAt && there.committedAt === committedAt
 }
 
 /** The status that the server answered with, if it did. */

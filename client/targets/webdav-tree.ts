@@ -9,74 +9,24 @@
  *     a further name of an inode                         COPY of the name that is there
  *     anything else                                      lost: it must be put again
  *
- * What an earlier run has left in the folder is looked at, a directory at a time: files that are there in
- * another size than was put are not there, and what does not belong there is deleted.
+ * What this checkpoint has not put itself is looked at, a directory at a time: what an earlier run has left in
+ * the folder, what was copied whole, and what of the base is to be copied. It has stood where anybody could
+ * change it. A file that is there in another size than it should be is not there, and what does not belong there is
+ * deleted. Whether the bytes are the right ones, only a restore can tell.
  */
 import { Semaphore } from 'async-mutex'
-import { LRUCache } from 'lru-cache'
 import { nameBytes } from '../../protocol/objects.ts'
-import { isProblem, Problem } from '../../protocol/problem.ts'
+import { isProblem } from '../../protocol/problem.ts'
 import type { DirectoryEntry, FileEntry } from '../../protocol/schema.ts'
 import { encodeSegment } from '../../protocol/url.ts'
 import type { TreeEntry } from '../engine/file-target.ts'
+import { BaseCursor } from './webdav-base.ts'
 import type { WebDavClient } from './webdav-client.ts'
+import { type Collections, isRefusal } from './webdav-collections.ts'
+import { areApart, FolderMembers } from './webdav-folder.ts'
 import type { DavMember } from './webdav-listing.ts'
 import type { ManifestEntry } from './webdav-manifest.ts'
 import { storedName } from './webdav-names.ts'
-
-const maxKnownCollections = 20_000
-
-/** Collections that are there, or being made. A parent is made before what is in it. */
-export class Collections {
-  readonly #client: WebDavClient
-  readonly #made = new LRUCache<string, Promise<void>>({ max: maxKnownCollections })
-  /** An interrupted run may have left a file where a collection must be now. */
-  leftovers = false
-
-  constructor(client: WebDavClient) {
-    this.#client = client
-  }
-
-  /** Resolves when the collection at `path`, below the collection `top`, is there. `top` itself is. */
-  async ensure(top: string, path: string): Promise<void> {
-    if (path === top) return
-    const known = this.#made.get(path)
-    if (known !== undefined) return known
-    const making = this.#make(top, path)
-    this.#made.set(path, making)
-    // Whoever comes next shall try it again.
-    making.catch(() => this.#made.delete(path))
-    return making
-  }
-
-  async #make(top: string, path: string): Promise<void> {
-    await this.ensure(top, path.slice(0, path.lastIndexOf('/', path.length - 2) + 1))
-    try {
-      if ((await this.#client.makeCollection(path)) || !this.leftovers) return
-      if (!(await this.#clearWay(path))) return
-    } catch (error) {
-      // Apache has another status than 405 for it.
-      if (!this.leftovers || !isRefusal(error) || !(await this.#clearWay(path))) throw error
-    }
-    await this.#client.makeCollection(path)
-  }
-
-  /** Removes a file that stands where a collection must be; false when none does. */
-  async #clearWay(path: string): Promise<boolean> {
-    const file = path.slice(0, -1)
-    return (await this.#client.kindAt(file)) === 'file' && this.#client.remove(file)
-  }
-
-  /** It is there, without our doing. */
-  add(path: string): void {
-    this.#made.set(path, Promise.resolve())
-  }
-
-  /** It, and what is below it, may be gone. */
-  forget(path: string): void {
-    for (const key of this.#made.keys()) if (key.startsWith(path)) this.#made.delete(key)
-  }
-}
 
 export interface TreeSettings {
   readonly client: WebDavClient
@@ -103,12 +53,27 @@ interface Frame {
   /** Below the checkpoint's files, percent-encoded; ends in a slash, or is empty. */
   readonly stored: string
   /**
-   * `whole`: all of it was copied, there is nothing to do below. `refused`: the server does not take the
-   * directory, so nothing below can be there.
+   * `copied`: all of it was copied from the base, whose content it has. `refused`: the server does not take
+   * the directory, so nothing below can be there.
    */
-  readonly state: 'open' | 'whole' | 'refused'
-  /** What stands there and is not accounted for yet, by its stored name as a byte string; absent when it was empty. */
-  readonly left: Map<string, DavMember> | undefined
+  readonly state: 'open' | 'copied' | 'refused'
+  /** What stood there; absent when it was empty, or cannot be told. */
+  readonly members: FolderMembers | undefined
+  /** Where the same directory is in the base. */
+  readonly base: string | undefined
+  /** Sizes of the base's files, by their stored names percent-encoded; asked for when one is to be copied. */
+  baseSizes: Promise<ReadonlyMap<string, DavMember>> | undefined
+  /** Folders in one that was copied: still to be listed, the last one first, and being listed. */
+  readonly upcoming: string[]
+  readonly asked: Map<string, Promise<DavMember[] | 'untold' | undefined>>
+}
+
+type Entered = Pick<Frame, 'state' | 'members'>
+
+function frameOf(path: Buffer, stored: string, base: string | undefined, { state, members }: Entered): Frame {
+  const folders = state === 'copied' ? (members?.folders() ?? []) : []
+  const upcoming = folders.reverse().map((name) => `${stored}${encodeSegment(name)}/`)
+  return { path, stored, base, state, members, baseSizes: undefined, upcoming, asked: new Map() }
 }
 
 /** What may be had once more from where it is: names of one inode. */
@@ -162,12 +127,10 @@ export class WebDavTree {
       const base =
         known?.entry.kind === 'directory' ? { id: known.entry.id, stored: known.stored } : undefined
       await this.#directory(entry, entry.entry, `${place}/`, base, frame, stored)
-    } else if (frame.state === 'open') {
-      await this.#file(entry, entry.entry, place, known, frame, stored)
     } else if (frame.state === 'refused') {
       this.#lose(entry)
     } else {
-      this.#isThere(entry.entry, place)
+      await this.#file(entry, entry.entry, place, known, frame, stored)
     }
   }
 
@@ -204,16 +167,19 @@ export class WebDavTree {
     name: Buffer = Buffer.alloc(0),
   ): Promise<void> {
     const { path } = entry
-    if (parent !== undefined && parent.state !== 'open') {
-      this.#frames.push({ path, stored, state: parent.state, left: undefined })
+    if (parent?.state === 'refused') {
+      this.#frames.push(frameOf(path, stored, undefined, { state: 'refused', members: undefined }))
       return
     }
-    const found = claim(parent, name)
+    const found = parent?.members?.claim(name)
     if (found !== undefined && !found.isCollection) await this.#remove(stored.slice(0, -1))
     const unchanged = base !== undefined && base.id === id
-    const whole = unchanged && (await this.#copyWhole(entry, base.stored, stored))
-    if (whole) this.#frames.push({ path, stored, state: 'whole', left: undefined })
-    else this.#frames.push({ path, stored, ...(await this.#enter(stored)) })
+    const copied =
+      parent?.state === 'copied' || (unchanged && (await this.#copyWhole(entry, base.stored, stored)))
+    const entered = copied ? await this.#enterCopied(stored, parent) : await this.#enter(stored)
+    const frame = frameOf(path, stored, base?.stored, entered)
+    this.#frames.push(frame)
+    this.#askAhead(frame)
   }
 
   /** Copies a directory with all that is in it; false when that must be gone through instead. */
@@ -237,32 +203,75 @@ export class WebDavTree {
   }
 
   /** The collection is there on return, unless the server refuses it; tells what stands in it. */
-  async #enter(stored: string): Promise<Pick<Frame, 'state' | 'left'>> {
+  async #enter(stored: string): Promise<Entered> {
     const { client, collections, folder, top, leftovers, signal } = this.#set
     const path = folder + stored
     if (leftovers) {
       const members = await client.list(path, { signal })
       if (members !== undefined) {
         collections.add(path)
-        const left = new Map(members.map((member) => [member.name.toString('latin1'), member]))
-        return { state: 'open', left }
+        return { state: 'open', members: new FolderMembers(members) }
       }
       collections.forget(path)
     }
     try {
       await collections.ensure(top, path)
-      return { state: 'open', left: undefined }
+      return { state: 'open', members: undefined }
     } catch (error) {
       // The files in it could not be put either: each of them has been, or will be, told.
       if (stored === '' || !isRefusal(error)) throw error
-      return { state: 'refused', left: undefined }
+      return { state: 'refused', members: undefined }
+    }
+  }
+
+  /** The same for a directory that was copied, by itself or with the one that it is in. */
+  async #enterCopied(stored: string, parent: Frame | undefined): Promise<Entered> {
+    const asked = parent?.asked.get(stored)
+    parent?.asked.delete(stored)
+    if (parent !== undefined) this.#askAhead(parent)
+    const members = await (asked ?? this.#listed(stored))
+    // Somebody has taken it out of the base.
+    if (members === undefined) return this.#enter(stored)
+    this.#set.collections.add(this.#set.folder + stored)
+    return { state: 'copied', members: members === 'untold' ? undefined : new FolderMembers(members) }
+  }
+
+  /** Has a few folders listed before the walk comes to them: it is long, and each costs a round trip. */
+  #askAhead({ upcoming, asked }: Frame): void {
+    while (asked.size < this.#set.lanes) {
+      const stored = upcoming.pop()
+      if (stored === undefined) return
+      const listing = this.#listed(stored)
+      // Told to whoever comes to it.
+      listing.catch(() => {})
+      asked.set(stored, listing)
+    }
+  }
+
+  /** `untold` where the server refuses to list this one. */
+  async #listed(stored: string): Promise<DavMember[] | 'untold' | undefined> {
+    const { client, folder, signal } = this.#set
+    try {
+      return await client.list(folder + stored, { signal })
+    } catch (error) {
+      if (!isRefusal(error)) throw error
+      return 'untold'
     }
   }
 
   async #leave(): Promise<void> {
-    const frame = this.#frames.pop()
-    for (const { name, isCollection } of frame?.left?.values() ?? []) {
-      await this.#remove(`${(frame as Frame).stored}${encodeSegment(name)}${isCollection ? '/' : ''}`)
+    const frame = this.#frames.pop() as Frame
+    const { members, stored } = frame
+    const strays = members?.strays() ?? []
+    let listed: DavMember[] = []
+    if (strays.some((stray) => members?.isDoubtful(stray))) {
+      await this.#idle()
+      const now = await this.#listed(stored)
+      listed = Array.isArray(now) ? now : []
+    }
+    for (const stray of strays) {
+      if (members?.isDoubtful(stray) && !areApart(stray, listed)) continue
+      await this.#remove(`${stored}${encodeSegment(stray.name)}${stray.isCollection ? '/' : ''}`)
     }
   }
 
@@ -280,16 +289,18 @@ export class WebDavTree {
     frame: Frame,
     name: Buffer,
   ): Promise<void> {
-    const found = claim(frame, name)
+    const copied = frame.state === 'copied'
+    const isMine = copied || (await tree.isSent())
+    const found = await this.#found(frame, name, stored, isMine)
     if (found?.isCollection) await this.#remove(`${stored}/`)
-    const isThere = frame.left === undefined || isWhole(found, entry)
-    if (isThere && (await tree.isSent())) {
+    if (isMine && (frame.members === undefined || isWhole(found, entry))) {
       this.#isThere(entry, stored)
       return
     }
     const same =
       known?.entry.kind === 'file' && known.entry.id === entry.id && known.entry.size === entry.size
-    if (same && this.#copies) {
+    // What the whole copy does not have, the base does not have either.
+    if (same && !copied && this.#copies && (await this.#isWholeInBase(frame, known.stored, entry))) {
       const from = this.#set.baseFolder + known.stored
       await this.#start(async () => {
         if (await this.#copyFile(from, stored)) this.#isThere(entry, stored)
@@ -299,6 +310,39 @@ export class WebDavTree {
       await this.#link(tree, entry, stored)
     } else {
       this.#lose(tree)
+    }
+  }
+
+  /** What stands at a file's place. `expected`: if the listing does not have it, the server is asked for it by name. */
+  async #found(
+    { members }: Frame,
+    name: Buffer,
+    stored: string,
+    expected: boolean,
+  ): Promise<DavMember | undefined> {
+    const listed = members?.claim(name)
+    if (listed !== undefined || members === undefined || !expected) return listed
+    const { client, folder, signal } = this.#set
+    return client.look(folder + stored, { signal })
+  }
+
+  /** Whether the base has a file as it was left there, as far as a listing can tell. */
+  async #isWholeInBase(frame: Frame, stored: string, entry: FileEntry): Promise<boolean> {
+    if (frame.base === undefined) return true
+    frame.baseSizes ??= this.#sizesIn(frame.base)
+    const found = (await frame.baseSizes).get(stored.slice(stored.lastIndexOf('/') + 1))
+    return found === undefined || isWhole(found, entry)
+  }
+
+  /** Empty where the server does not tell. */
+  async #sizesIn(base: string): Promise<ReadonlyMap<string, DavMember>> {
+    const { client, baseFolder, signal } = this.#set
+    try {
+      const members = (await client.list(baseFolder + base, { signal })) ?? []
+      return new Map(members.map((member) => [encodeSegment(member.name), member]))
+    } catch (error) {
+      if (!isRefusal(error)) throw error
+      return new Map()
     }
   }
 
@@ -373,71 +417,4 @@ export class WebDavTree {
 /** Whether this is the file, as far as a listing can tell. Some servers tell no sizes. */
 function isWhole(found: DavMember | undefined, { size }: FileEntry): boolean {
   return found?.isCollection === false && (found.size === undefined || found.size === size)
-}
-
-/** What the server has against one path, and no other. */
-function isRefusal(error: unknown): boolean {
-  const status = isProblem(error) ? error.extensions.status : undefined
-  return typeof status === 'number' && status >= 400 && status < 500 && status !== 401 && status !== 429
-}
-
-/** What stands in the frame under this stored name; it is accounted for now. */
-function claim(frame: Frame | undefined, name: Buffer): DavMember | undefined {
-  const key = name.toString('latin1')
-  const found = frame?.left?.get(key)
-  frame?.left?.delete(key)
-  return found
-}
-
-/** Goes along the base's entries. */
-class BaseCursor {
-  readonly #entries: AsyncIterator<ManifestEntry> | undefined
-  #next: ManifestEntry | undefined
-  #ended: boolean
-
-  constructor(entries: AsyncIterator<ManifestEntry> | undefined) {
-    this.#entries = entries
-    this.#ended = entries === undefined
-  }
-
-  /** The base's entry at `path`, if there is one. Paths must be asked for in the order of the tree. */
-  async at(path: Buffer): Promise<ManifestEntry | undefined> {
-    for (;;) {
-      if (this.#next === undefined) await this.#read()
-      if (this.#next === undefined) return undefined
-      const order = compareInTree(this.#next.path, path)
-      if (order > 0) return undefined
-      const found = this.#next
-      this.#next = undefined
-      if (order === 0) return found
-    }
-  }
-
-  async #read(): Promise<void> {
-    if (this.#ended) return
-    try {
-      const { value, done } = await (this.#entries as AsyncIterator<ManifestEntry>).next()
-      if (done === true) this.#ended = true
-      else this.#next = value
-    } catch (error) {
-      // What cannot be read any more cannot be taken over either.
-      if (!(error instanceof Problem) || error.code !== 'invalid-object') throw error
-      this.#ended = true
-    }
-  }
-
-  async close(): Promise<void> {
-    await this.#entries?.return?.()
-  }
-}
-
-/** The order of a tree that tells each directory before what is in it: name by name along the path. */
-export function compareInTree(a: Buffer, b: Buffer): number {
-  const length = Math.min(a.length, b.length)
-  let at = 0
-  while (at < length && a[at] === b[at]) at++
-  if (at === length) return a.length - b.length
-  // A shorter name comes first, whatever follows the slash behind it.
-  const [left, right] = [a[at] as number, b[at] as number]
-  return (left === 0x2f ? -1 : left) - (right === 0x2f ? -1 : right)
 }

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
 import { DavProxy, type PassedRequest, type Verdict } from '../support/dav-proxy.ts'
 import { listing, seededBytes, temporaryFolder } from '../support/tree.ts'
-import { backUpToWebDav, backupsUrl, ownTree, restoreFromWebDav } from '../support/webdav.ts'
+import { backUpToWebDav, backupsUrl, ownTree, restoreFromWebDav, wrapFileTarget } from '../support/webdav.ts'
 
 interface Scene extends AsyncDisposable {
   readonly proxy: DavProxy
@@ -198,6 +198,31 @@ describe('what concerns everything ends the backup', () => {
   })
 })
 
+describe('a server that keeps names in another form', () => {
+  const forms: Record<string, (path: string) => string> = {
+    'of Unicode': (path) => path.replaceAll('e%CC%81', '%C3%A9'),
+    'with other capitals': (path) =>
+      path.replace(/(?<=\/files\/.*)(Old|Ke|Ne)/, (name) => name.toLowerCase()),
+  }
+  for (const [form, rename] of Object.entries(forms)) {
+    test(form, async () => {
+      await using scene = await openScene()
+      scene.proxy.rename = rename
+      for (const name of ['Ke\u0301pt', 'n/Ne\u0301w', 'n/Old']) {
+        mkdirSync(join(scene.from, name, '..'), { recursive: true })
+        writeFileSync(join(scene.from, name), name)
+      }
+      await sleep(60)
+      await scene.backUp()
+      writeFileSync(join(scene.from, 'n', 'Ne\u0301w'), 'other')
+      scene.proxy.rule = first(1, 'PUT', { status: 507 }, /manifest/)
+      await expect(scene.backUp()).rejects.toMatchObject({ code: 'insufficient-storage' })
+      expect(await scene.backUp()).toMatchObject({ resumed: true, filesRead: 0, problems: [] })
+      await scene.expectEqual(2)
+    })
+  }
+})
+
 describe('what concerns one file is told, and the rest is backed up', () => {
   for (const status of [403, 414, 423]) {
     test(`${status} for a small and for a large file`, async () => {
@@ -275,12 +300,53 @@ describe('damage on the server', () => {
     await scene.expectEqual(2)
   })
 
+  for (const [what, changed] of [
+    ['nothing changes', 'nowhere'],
+    ['something changes at the root', 'new'],
+    ['something changes beside it', 'b/new'],
+  ] as const) {
+    test(`what was changed in the base since is put right by the next backup, when ${what}`, async () => {
+      await using scene = await openScene()
+      await scene.backUp()
+      await change(scene, 'files/b/f1', 'cut')
+      await change(scene, 'files/b/f2', undefined)
+      await change(scene, 'files/b/stray', 'stray')
+      await change(scene, 'files/b/inner/x', undefined)
+      await change(scene, 'files/c/inner', undefined)
+      if (changed !== 'nowhere') writeFileSync(join(scene.from, changed), 'new')
+      expect((await scene.backUp()).problems).toEqual([])
+      await scene.expectEqual(2)
+      const stray = await fetch(`${scene.server}/backups/test/2/files/b/stray`)
+      expect(stray.status).toBe(404)
+      await stray.text()
+    })
+  }
+
+  test('another checkpoint of the same number is not taken for the own one', async () => {
+    await using scene = await openScene()
+    const ask = async (method: string, path: string): Promise<void> => {
+      await (await fetch(`${scene.server}/backups/test/${path}`, { method })).text()
+    }
+    scene.proxy.rule = first(1, 'MOVE', { status: 404 })
+    const summary = await backUpToWebDav(scene.from, {
+      ...scene.setup,
+      wrapTarget: (target) =>
+        wrapFileTarget(target, {
+          commit: async (...request) => {
+            await ask('MKCOL', '1/')
+            return target.commit(...request)
+          },
+        }),
+    })
+    expect(summary).toMatchObject({ checkpoint: { number: 2 }, problems: [] })
+    await scene.expectEqual(2)
+  })
+
   test('files that the base has lost are sent again', async () => {
     await using scene = await openScene()
     await scene.backUp()
     await change(scene, 'files/a/f2', undefined)
     writeFileSync(join(scene.from, 'a', 'f0'), 'changed')
-    // a/ is gone through since something in it changed; b/ would be copied as it stands.
     expect(await scene.backUp()).toMatchObject({ problems: [], files: 19 })
     await scene.expectEqual(2)
   })

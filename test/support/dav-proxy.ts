@@ -22,6 +22,8 @@ export class DavProxy implements AsyncDisposable {
   readonly requests: PassedRequest[] = []
   /** Is asked about every request. */
   rule: (request: PassedRequest) => Verdict = () => 'pass'
+  /** What the server behind it is asked for in a path's stead. */
+  rename: (path: string) => string = (path) => path
   readonly #upstream: URL
   readonly #server = createServer((request, response) => this.#serve(request, response))
 
@@ -71,9 +73,15 @@ export class DavProxy implements AsyncDisposable {
     const { host, hostname, port, origin } = this.#upstream
     const headers: IncomingMessage['headers'] = { ...request.headers, host }
     if (typeof headers.destination === 'string') {
-      headers.destination = headers.destination.replace(this.#origin, origin)
+      headers.destination = this.rename(headers.destination.replace(this.#origin, origin))
     }
-    const outgoing = httpRequest({ hostname, port, method: request.method, path: request.url, headers })
+    const outgoing = httpRequest({
+      hostname,
+      port,
+      method: request.method,
+      path: this.rename(request.url ?? ''),
+      headers,
+    })
     outgoing.on('response', (answer) => {
       if (keepBack) {
         request.socket.resetAndDestroy()
