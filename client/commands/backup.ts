@@ -114,7 +114,7 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   await using database = disposable(await CheckpointDatabase.open(folder))
   const summary = await runEngine(source.value, target.value, database.value, options, context)
   const isStream = source.value.capabilities.form === 'chunks'
-  tell(summary, { isStream, keptAsFiles: isFileTarget(target.value) }, url, options, context)
+  tell(summary, { isStream, keptAsFiles: isFileTarget(target.value) }, place.shown, options, context)
   if (summary.problemCount > 0) context.exitWith(3)
 }
 
@@ -171,6 +171,8 @@ interface Place {
   readonly origin: string
   readonly vault: string
   readonly form: string
+  /** The URL without user and password. */
+  readonly shown: string
   target(source: string): Target | FileTarget
 }
 
@@ -181,10 +183,11 @@ function openPlace(url: string, { as, uploads: lanes, compression }: BackupOptio
       throw new Problem('usage', 'a WebDAV server keeps files, not chunks; leave --as chunks away')
     }
     const location = parseWebDavUrl(url)
-    const { origin, folder: vault } = location
+    const { origin, folder: vault, shown } = location
     // Large files are streamed beside what the lanes do.
     const client = (): WebDavClient => new WebDavClient(location, { connections: lanes + 4 })
-    return { origin, vault, form: 'files', target: (source) => new WebDavTarget(client(), source, { lanes }) }
+    const target = (source: string) => new WebDavTarget(client(), source, { lanes })
+    return { origin, vault, form: 'files', shown, target }
   }
   const location = parseVaultUrl(url)
   const uploads = { lanes, compressionLevel: compression }
@@ -192,7 +195,8 @@ function openPlace(url: string, { as, uploads: lanes, compression }: BackupOptio
     const client = new ReceiverClient(location, { connections: lanes + 2 })
     return as === 'dir' ? new DirTarget(client, source, uploads) : new ChunkTarget(client, source, uploads)
   }
-  return { origin: location.origin, vault: location.vault, form: as, target }
+  const { origin, vault, shown } = location
+  return { origin, vault, form: as, shown, target }
 }
 
 async function runEngine(

@@ -163,6 +163,10 @@ for (const program of davPrograms) {
       }
       const url = at('alice:ge%3Ahei%40m@')
       expect((await backUp(url)).code).toBe(0)
+      // What to do next is told without them.
+      const again = await runIn(folder.path, ['backup', 'from', url, '--source', 's'])
+      expect([again.code, /Restore it with/.test(again.out)]).toEqual([0, true])
+      expect(again.out + again.err).not.toMatch(/alice|ge%3Ahei/)
       expect((await runIn(folder.path, ['restore', url, '--to', 'to'])).code).toBe(0)
       expect(listing(join(folder.path, 'to'))).toEqual(listing(join(folder.path, 'from')))
     })
