@@ -20,10 +20,19 @@ export interface PlacedEntry {
   readonly entry: Entry
 }
 
+/** What stands directly in a directory: files, by whether they were put in the name of the checkpoint, and directories. */
+export interface MemberCounts {
+  readonly kept: number
+  readonly sent: number
+  readonly directories: number
+}
+
 /** The same in the checkpoint to be committed. */
 export interface TreeEntry extends PlacedEntry {
   /** Whether it, or anything below it, was put in the name of this checkpoint. */
   isSent(): Promise<boolean>
+  /** All zero for what is no directory. */
+  members(): Promise<MemberCounts>
   /** The target has it neither from this checkpoint nor from the last: the file must be put again. */
   lose(): void
 }

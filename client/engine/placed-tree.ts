@@ -4,12 +4,13 @@
  */
 import { nameBytes } from '../../protocol/objects.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
-import type { DirectoryEntry } from '../../protocol/schema.ts'
+import type { DirectoryEntry, Entry } from '../../protocol/schema.ts'
 import type { CheckpointDatabase, EntryRecord } from './checkpoint-database.ts'
-import type { PlacedEntry, TreeEntry } from './file-target.ts'
+import type { MemberCounts, PlacedEntry, TreeEntry } from './file-target.ts'
 
 const slash = Buffer.from('/')
 const nothing = Buffer.alloc(0)
+const noMembers: MemberCounts = { kept: 0, sent: 0, directories: 0 }
 
 interface Level {
   readonly path: Buffer
@@ -26,9 +27,12 @@ export async function* treeOf(
   root: { readonly entry: DirectoryEntry; readonly number: number },
   checkpoint: number,
 ): AsyncGenerator<TreeEntry, void, undefined> {
-  const isBelowSent = (number: number) => () => holdsSent(database, number, checkpoint)
-  const keep = (): void => {}
-  yield { path: nothing, entry: root.entry, isSent: isBelowSent(root.number), lose: keep }
+  const directory = (path: Buffer, entry: Entry, number: number): TreeEntry => ({
+    ...{ path, entry, lose: () => {} },
+    isSent: () => holdsSent(database, number, checkpoint),
+    members: () => membersOf(database, number, checkpoint),
+  })
+  yield directory(nothing, root.entry, root.number)
   const levels: Level[] = [{ path: nothing, number: root.number, records: database.records(root.number) }]
   try {
     for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
@@ -42,17 +46,30 @@ export async function* treeOf(
       if (entry === undefined) throw new TypeError('the tree is not finished')
       const path = level.path.length === 0 ? name : Buffer.concat([level.path, slash, name])
       if (number !== undefined) {
-        yield { path, entry, isSent: isBelowSent(number), lose: keep }
+        yield directory(path, entry, number)
         levels.push({ path, number, records: database.records(number) })
       } else {
         const owner = level.number
         const lose = (): void => database.put(owner, name, {})
-        yield { path, entry, isSent: async () => sent === checkpoint, lose }
+        yield { path, entry, isSent: async () => sent === checkpoint, members: async () => noMembers, lose }
       }
     }
   } finally {
     for (const { records } of levels) await records.return()
   }
+}
+
+async function membersOf(
+  database: CheckpointDatabase,
+  number: number,
+  checkpoint: number,
+): Promise<MemberCounts> {
+  let [kept, sent, directories] = [0, 0, 0]
+  for await (const { record } of database.records(number)) {
+    if (record.number !== undefined) directories++
+    else if (record.entry?.kind === 'file') record.sent === checkpoint ? sent++ : kept++
+  }
+  return { kept, sent, directories }
 }
 
 async function holdsSent(database: CheckpointDatabase, number: number, checkpoint: number): Promise<boolean> {

@@ -4,6 +4,7 @@
  * is held in memory.
  *
  *     a directory whose id is that of the base's there   one COPY of all of it
+ *     a directory of many files of which few were put    one COPY, and those over it (webdav-merge.ts)
  *     a file that was put in this checkpoint             is there
  *     a file that is in the base at the same path        COPY
  *     a further name of an inode                         COPY of the name that is there
@@ -26,6 +27,7 @@ import { type Collections, isRefusal } from './webdav-collections.ts'
 import { areApart, FolderMembers } from './webdav-folder.ts'
 import type { DavMember } from './webdav-listing.ts'
 import type { ManifestEntry } from './webdav-manifest.ts'
+import { FolderMerger } from './webdav-merge.ts'
 import { storedName } from './webdav-names.ts'
 
 export interface TreeSettings {
@@ -53,11 +55,11 @@ interface Frame {
   /** Below the checkpoint's files, percent-encoded; ends in a slash, or is empty. */
   readonly stored: string
   /**
-   * `copied`: all of it was copied from the base, whose content it has. `refused`: the server does not take
-   * the directory, so nothing below can be there.
+   * `copied`: all of it was copied from the base, whose content it has. `merged`: it was copied, and what was put
+   * stands over it. `refused`: the server does not take the directory, so nothing below can be there.
    */
-  readonly state: 'open' | 'copied' | 'refused'
-  /** What stood there; absent when it was empty, or cannot be told. */
+  readonly state: 'open' | 'copied' | 'merged' | 'refused'
+  /** What stood there; absent when that was only what this run has put, or cannot be told. */
   readonly members: FolderMembers | undefined
   /** Where the same directory is in the base. */
   readonly base: string | undefined
@@ -85,6 +87,7 @@ interface LinkGroup {
 export class WebDavTree {
   readonly #set: TreeSettings
   readonly #turns: Semaphore
+  readonly #merger: FolderMerger
   readonly #frames: Frame[] = []
   readonly #links = new Map<string, LinkGroup>()
   readonly #base: BaseCursor
@@ -96,7 +99,9 @@ export class WebDavTree {
 
   constructor(settings: TreeSettings) {
     this.#set = settings
-    this.#turns = new Semaphore(settings.lanes)
+    const { client, top, lanes, signal } = settings
+    this.#turns = new Semaphore(lanes)
+    this.#merger = new FolderMerger({ client, top, turns: this.#turns, signal })
     this.#base = new BaseCursor(settings.base?.entries)
   }
 
@@ -104,6 +109,7 @@ export class WebDavTree {
   async add(entry: TreeEntry): Promise<void> {
     this.#check()
     if (entry.path.length === 0) {
+      if (this.#set.leftovers) await this.#merger.tidy()
       const { root } = this.#set.base ?? {}
       await this.#directory(
         entry,
@@ -176,7 +182,8 @@ export class WebDavTree {
     const unchanged = base !== undefined && base.id === id
     const copied =
       parent?.state === 'copied' || (unchanged && (await this.#copyWhole(entry, base.stored, stored)))
-    const entered = copied ? await this.#enterCopied(stored, parent) : await this.#enter(stored)
+    const merged = copied || base === undefined ? undefined : await this.#merge(entry, base.stored, stored)
+    const entered = copied ? await this.#enterCopied(stored, parent) : (merged ?? (await this.#enter(stored)))
     const frame = frameOf(path, stored, base?.stored, entered)
     this.#frames.push(frame)
     this.#askAhead(frame)
@@ -202,6 +209,20 @@ export class WebDavTree {
     }
   }
 
+  /** Copies what did not change in a directory at once; undefined where that is not to be had. */
+  async #merge(entry: TreeEntry, from: string, to: string): Promise<Entered | undefined> {
+    const { collections, folder, baseFolder, top, leftovers } = this.#set
+    if (leftovers || !this.#copies) return undefined
+    const target = folder + to
+    const counts = await entry.members()
+    if (counts.kept === 0) return undefined
+    await collections.ensure(top, target.slice(0, target.lastIndexOf('/', target.length - 2) + 1))
+    const members = await this.#merger.merge(baseFolder + from, target, counts)
+    if (members === undefined) return undefined
+    collections.add(target)
+    return { state: 'merged', members: new FolderMembers(members) }
+  }
+
   /** The collection is there on return, unless the server refuses it; tells what stands in it. */
   async #enter(stored: string): Promise<Entered> {
     const { client, collections, folder, top, leftovers, signal } = this.#set
@@ -216,7 +237,8 @@ export class WebDavTree {
     }
     try {
       await collections.ensure(top, path)
-      return { state: 'open', members: undefined }
+      // Empty, whatever was put into it by an earlier run.
+      return { state: 'open', members: leftovers ? new FolderMembers([]) : undefined }
     } catch (error) {
       // The files in it could not be put either: each of them has been, or will be, told.
       if (stored === '' || !isRefusal(error)) throw error
@@ -290,17 +312,22 @@ export class WebDavTree {
     name: Buffer,
   ): Promise<void> {
     const copied = frame.state === 'copied'
-    const isMine = copied || (await tree.isSent())
+    const same =
+      known?.entry.kind === 'file' && known.entry.id === entry.id && known.entry.size === entry.size
+    const isMine = copied || (same && frame.state === 'merged') || (await tree.isSent())
     const found = await this.#found(frame, name, stored, isMine)
     if (found?.isCollection) await this.#remove(`${stored}/`)
     if (isMine && (frame.members === undefined || isWhole(found, entry))) {
       this.#isThere(entry, stored)
       return
     }
-    const same =
-      known?.entry.kind === 'file' && known.entry.id === entry.id && known.entry.size === entry.size
     // What the whole copy does not have, the base does not have either.
-    if (same && !copied && this.#copies && (await this.#isWholeInBase(frame, known.stored, entry))) {
+    if (
+      same &&
+      frame.state === 'open' &&
+      this.#copies &&
+      (await this.#isWholeInBase(frame, known.stored, entry))
+    ) {
       const from = this.#set.baseFolder + known.stored
       await this.#start(async () => {
         if (await this.#copyFile(from, stored)) this.#isThere(entry, stored)

@@ -1,5 +1,5 @@
 /** Backups to other people's WebDAV servers: what comes back is what went in, and how much it took. */
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { linkSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -120,6 +120,41 @@ for (const program of allDavPrograms) {
       const stray = await fetch(`${server.url}/backups/test/1/files/d0/f0`)
       expect(stray.status).toBe(404)
       await stray.text()
+    })
+
+    test('of a directory of many files the server copies all at once', async () => {
+      await using server = await program.start()
+      await using proxy = await DavProxy.start(server.url)
+      await using folder = await temporaryFolder()
+      const from = join(folder.path, 'from')
+      const at = (name: string): string => join(from, 'd', name)
+      mkdirSync(join(from, 'd'), { recursive: true })
+      for (let i = 0; i < 60; i++) writeFileSync(at(`f${i}`), `content ${i}`)
+      await settle()
+      const setup = { url: backupsUrl(proxy), state: folder.path }
+      await backUpToWebDav(from, setup)
+      writeFileSync(at('f7'), 'CONTENT 7')
+      writeFileSync(at('f8'), seededBytes('large', 5_000_000))
+      writeFileSync(at('new'), 'new')
+      rmSync(at('f9'))
+      rmSync(at('f10'))
+      mkdirSync(join(from, 'e'))
+      linkSync(at('f11'), join(from, 'e', 'other name'))
+      linkSync(at('new'), at('new too'))
+      await settle()
+      const before = proxy.requests.length
+      expect(await backUpToWebDav(from, setup)).toMatchObject({ problems: [] })
+      // The directory, what was put, a name of an inode.
+      expect(proxy.counts(before).COPY).toBeLessThanOrEqual(1 + 4 + 2)
+      expect(proxy.requests.length - before).toBeLessThan(40)
+      const to = join(folder.path, 'to')
+      expect((await restoreFromWebDav(to, { ...setup, number: 2 })).problemList).toEqual([])
+      expect(listing(to)).toEqual(listing(from))
+      for (const path of ['2/files/d/f9', '2/aside-1/']) {
+        const gone = await fetch(`${server.url}/backups/test/${path}`)
+        expect(gone.status).toBe(404)
+        await gone.text()
+      }
     })
 
     test('names that a listing leaves out are there when an unfinished backup is gone on with', async () => {

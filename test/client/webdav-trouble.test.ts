@@ -1,6 +1,6 @@
 /** What servers may do to a backup, by a proxy before our own tree: it is whole in the end, or there is none. */
 
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -198,6 +198,37 @@ describe('what concerns everything ends the backup', () => {
   })
 })
 
+describe('a directory of many files, of which few changed', () => {
+  const aside = /aside-\d+\/$/
+  const cases: [string, (request: PassedRequest) => Verdict, 'goes on' | 'ends'][] = [
+    ['its COPY is refused', first(always, 'COPY', { status: 403 }, /files\/many\/$/), 'goes on'],
+    ['its COPY fails', first(1, 'COPY', { status: 500 }, /files\/many\/$/), 'goes on'],
+    ['its COPY is not answered', first(1, 'COPY', 'no-answer', /files\/many\/$/), 'goes on'],
+    ['what was put is not copied', first(1, 'COPY', { status: 403 }, /partial\/files\/many\/f7$/), 'goes on'],
+    ['the DELETE is not answered', first(1, 'DELETE', 'no-answer', /files\/many\/$/), 'goes on'],
+    ['the MOVE is not answered', first(1, 'MOVE', 'no-answer', aside), 'goes on'],
+    ['the MOVE is refused', first(1, 'MOVE', { status: 403 }, aside), 'ends'],
+  ]
+  for (const [name, rule, end] of cases) {
+    test(`${name}: the backup ${end}, and what is committed is right`, async () => {
+      await using scene = await openScene()
+      mkdirSync(join(scene.from, 'many'))
+      for (let i = 0; i < 40; i++) writeFileSync(join(scene.from, 'many', `f${i}`), `content ${i}`)
+      await sleep(60)
+      await scene.backUp()
+      writeFileSync(join(scene.from, 'many', 'f7'), 'CONTENT 7')
+      rmSync(join(scene.from, 'many', 'f8'))
+      scene.proxy.rule = rule
+      if (end === 'ends') await expect(scene.backUp()).rejects.toMatchObject({ code: 'unavailable' })
+      expect((await scene.backUp()).problems).toEqual([])
+      await scene.expectEqual(2)
+      const left = await fetch(`${scene.server}/backups/test/2/aside-1/`)
+      expect(left.status).toBe(404)
+      await left.text()
+    })
+  }
+})
+
 describe('a server that keeps names in another form', () => {
   const forms: Record<string, (path: string) => string> = {
     'of Unicode': (path) => path.replaceAll('e%CC%81', '%C3%A9'),
@@ -247,6 +278,17 @@ describe('what concerns one file is told, and the rest is backed up', () => {
     expect(problemList).toEqual([])
     expect(await readFile(join(scene.to, 'c', 'inner', 'x'), 'utf8')).toBe('inner of c')
   })
+})
+
+test('a directory that an unfinished backup has lost is sent again', async () => {
+  await using scene = await openScene()
+  scene.proxy.rule = first(1, 'PUT', { status: 507 }, /manifest/)
+  await expect(scene.backUp()).rejects.toMatchObject({ code: 'insufficient-storage' })
+  const answer = await fetch(`${scene.server}/backups/test/1.partial/files/a/`, { method: 'DELETE' })
+  expect(answer.ok).toBe(true)
+  await answer.text()
+  expect(await scene.backUp()).toMatchObject({ resumed: true, filesRead: 6, problems: [] })
+  await scene.expectEqual(1)
 })
 
 describe('damage on the server', () => {

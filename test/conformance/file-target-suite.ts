@@ -6,7 +6,7 @@
  *     fileTargetSuite({ describe, it }, { create: async () => ({ open, read, dispose }) })
  */
 import assert from 'node:assert/strict'
-import type { FileTarget, TreeEntry } from '../../client/engine/file-target.ts'
+import type { FileTarget, MemberCounts, TreeEntry } from '../../client/engine/file-target.ts'
 import { hashId } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import type { CommitRequest, Entry } from '../../protocol/schema.ts'
@@ -106,6 +106,10 @@ interface Commit {
   readonly lost: string[]
 }
 
+function parentOf(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf('/')))
+}
+
 /** A commit of `files`, of which `sent` were put in the name of the checkpoint. */
 function commitOf(files: Files, sent: readonly string[]): Commit {
   const lost: string[] = []
@@ -115,7 +119,16 @@ function commitOf(files: Files, sent: readonly string[]): Commit {
     for (const { path, entry: each } of planned) {
       const isSent = async (): Promise<boolean> =>
         sent.some((one) => one === path || path === '' || one.startsWith(`${path}/`))
-      yield { path: Buffer.from(path), entry: each, isSent, lose: () => lost.push(path) }
+      const members = async (): Promise<MemberCounts> => {
+        const below = planned.filter((one) => one.path !== '' && parentOf(one.path) === path)
+        const files = below.filter((one) => one.entry.kind === 'file')
+        const put = files.filter((one) => sent.includes(one.path)).length
+        const directories = below.filter((one) => one.entry.kind === 'directory').length
+        return each.kind === 'directory'
+          ? { kept: files.length - put, sent: put, directories }
+          : { kept: 0, sent: 0, directories: 0 }
+      }
+      yield { path: Buffer.from(path), entry: each, isSent, members, lose: () => lost.push(path) }
     }
   }
   const count = planned.filter((one) => one.content !== undefined).length
