@@ -19,6 +19,9 @@ import type { WebDavLocation } from './webdav-url.ts'
 /** The first line of a manifest is in here, whatever the compression. */
 const headBytes = 64 * 1024
 const openSuffix = '.partial'
+/** What may stand in an open checkpoint's folder beside its files: whose it is, and a directory on its way. */
+export const claimPrefix = 'claim-'
+export const asidePrefix = 'aside-'
 const sourceGrammar = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
 
 export function sourceFolder(source: string): string {

@@ -119,8 +119,12 @@ export class WebDavClient {
       await this.#request({ method: 'MKCOL', path }, options)
       return true
     } catch (error) {
-      if (isProblem(error) && error.extensions.status === 405) return false
-      throw error
+      const status = isProblem(error) ? error.extensions.status : undefined
+      if (status === 405) return false
+      // Made by two clients at the same moment: Apache then says 403 to one of them, rclone 423.
+      if ((status !== 403 && status !== 423) || (await this.kindAt(path, options)) !== 'collection')
+        throw error
+      return false
     }
   }
 

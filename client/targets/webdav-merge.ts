@@ -14,6 +14,7 @@ import type { Semaphore } from 'async-mutex'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { encodeSegment } from '../../protocol/url.ts'
 import type { MemberCounts } from '../engine/file-target.ts'
+import { asidePrefix, claimPrefix } from './webdav-backups.ts'
 import type { WebDavClient } from './webdav-client.ts'
 import { isRefusal } from './webdav-collections.ts'
 import type { DavMember } from './webdav-listing.ts'
@@ -22,7 +23,6 @@ import type { DavMember } from './webdav-listing.ts'
 const minKept = 32
 /** Of what was put, and of what the base has under the same names. */
 const maxDoubleBytes = 256 * 1024 * 1024
-const asidePrefix = 'aside-'
 
 export interface MergeSettings {
   readonly client: WebDavClient
@@ -45,8 +45,9 @@ export class FolderMerger {
   async tidy(): Promise<void> {
     const { client, top, signal } = this.#set
     for (const { name, isCollection } of (await client.list(top, { signal })) ?? []) {
-      if (!isCollection || !name.toString('latin1').startsWith(asidePrefix)) continue
-      await client.remove(`${top}${encodeSegment(name)}/`, { signal })
+      const prefix = isCollection ? asidePrefix : claimPrefix
+      if (!name.toString('latin1').startsWith(prefix)) continue
+      await client.remove(`${top}${encodeSegment(name)}${isCollection ? '/' : ''}`, { signal })
     }
   }
 

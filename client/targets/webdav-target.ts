@@ -6,8 +6,10 @@
  * A PUT need not be atomic: what a killed run has left under a file's name may be a part of it. So a file
  * counts as there only if the client remembers that the server acknowledged it, and its size agrees.
  */
+import { randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Semaphore } from 'async-mutex'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CheckpointState, CommitRequest } from '../../protocol/schema.ts'
@@ -22,6 +24,7 @@ import type {
 } from '../engine/file-target.ts'
 import type { BegunCheckpoint, TargetCounters } from '../engine/target.ts'
 import {
+  claimPrefix,
   committedFolder,
   type FoundCheckpoints,
   fetchManifest,
@@ -64,6 +67,8 @@ export class WebDavTarget implements FileTarget {
   readonly #collections: Collections
   readonly #cancel = new AbortController()
   #begun: Begun | undefined
+  /** A file in the open checkpoint's folder, to be gone when it is published. */
+  #claim: string | undefined
   #bytesStored = 0
 
   /** Backs up to `source`. Opens nothing yet. The client stays the caller's until `close`, which closes it. */
@@ -92,6 +97,7 @@ export class WebDavTarget implements FileTarget {
 
   async begin(resume: number | undefined, about: Readonly<Record<string, string>>): Promise<BegunCheckpoint> {
     await this.#begun?.base?.manifest.close()
+    this.#claim = undefined
     const found = await this.#found()
     const base = (await this.#canCopy()) ? await this.#base(found) : undefined
     const resumed = resume !== undefined && found.open.has(resume) && !found.committed.has(resume)
@@ -157,12 +163,34 @@ export class WebDavTarget implements FileTarget {
   async #openNew({ committed, open }: FoundCheckpoints, resume = 0): Promise<number> {
     for (let number = Math.max(0, resume, ...committed.keys(), ...open.keys()) + 1; ; number++) {
       const folder = openFolder(this.#source, number)
-      if (await this.#client.makeCollection(folder)) return number
+      if (await this.#client.makeCollection(folder)) {
+        if (await this.#isOwn(folder)) return number
+        continue
+      }
       // Another client was faster; or the server has no MKCOL at all.
       if ((await this.#client.kindAt(folder)) !== undefined) continue
       const text = `MKCOL: ${this.#client.location.shown} makes no folders; check what the user may do there`
       throw new Problem('method-not-allowed', text)
     }
+  }
+
+  /**
+   * Whether no other client has just opened the same folder. Where MKCOL makes what is there already, each
+   * leaves a claim in it, and who finds anything else there goes away: of two, the later one does.
+   */
+  async #isOwn(folder: string): Promise<boolean> {
+    if (!(await this.#client.makeCollection(folder))) return true
+    const claim = `${claimPrefix}${randomUUID()}`
+    await this.#client.put(folder + claim, [Buffer.from('\n')])
+    const members = (await this.#client.list(folder)) ?? []
+    if (members.every(({ name }) => name.toString('latin1') === claim)) {
+      this.#claim = claim
+      return true
+    }
+    await this.#client.remove(folder + claim)
+    // Lest both go on in step.
+    await sleep(Math.random() * 500)
+    return false
   }
 
   async put(path: Buffer, content: FileContent, signal: AbortSignal): Promise<void> {
@@ -303,6 +331,7 @@ export class WebDavTarget implements FileTarget {
   async #publish(state: CheckpointState, signal: AbortSignal): Promise<void> {
     const { number } = state
     const [from, to] = [openFolder(this.#source, number), committedFolder(this.#source, number)]
+    if (this.#claim !== undefined) await this.#client.remove(from + this.#claim, { signal })
     try {
       if ((await this.#client.move(from, to, { signal })) === 'done') return
     } catch (error) {

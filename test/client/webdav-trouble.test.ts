@@ -364,6 +364,24 @@ describe('damage on the server', () => {
     })
   }
 
+  test('a folder that another client has opened at the same time is left to it', async () => {
+    await using scene = await openScene()
+    for (const path of ['', 'test/', 'test/1.partial/']) {
+      await (await fetch(`${scene.server}/backups/${path}`, { method: 'MKCOL' })).text()
+    }
+    const claim = `${scene.server}/backups/test/1.partial/claim-theirs`
+    await (await fetch(claim, { method: 'PUT', body: '.' })).text()
+    // Nothing was there yet; and, as with rclone, each MKCOL makes it.
+    scene.proxy.rule = ({ method, path }) => {
+      if (method === 'PROPFIND' && path.endsWith('/test/')) return { status: 404 }
+      return method === 'MKCOL' && /partial\/$/.test(path) && path.includes('1.') ? { status: 201 } : 'pass'
+    }
+    expect(await scene.backUp()).toMatchObject({ checkpoint: { number: 2 }, problems: [] })
+    scene.proxy.rule = () => 'pass'
+    await scene.expectEqual(2)
+    expect((await fetch(claim)).status).toBe(200)
+  })
+
   test('another checkpoint of the same number is not taken for the own one', async () => {
     await using scene = await openScene()
     const ask = async (method: string, path: string): Promise<void> => {
