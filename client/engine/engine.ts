@@ -233,7 +233,10 @@ export class Engine {
   /** Files that a target of files turned out not to have are remembered no longer: a further round puts them. */
   #tryAgain(lost: number, round: number): void {
     if (round === maxRounds || !this.#source.capabilities.rereadable) {
-      throw new Problem('missing-chunks', `the server lost ${lost} files; run the command again`)
+      const text =
+        `the server does not have ${lost} files that were sent to it; run the command again, and if that does ` +
+        'not help, look whether it takes two names for one (A and a)'
+      throw new Problem('missing-chunks', text)
     }
     this.#run.startOver(false)
   }
