@@ -20,7 +20,9 @@ if (Number(process.versions.node.split('.')[0]) < neededMajor) {
   // And the heap may grow by half before it is collected, instead of fourfold.
   setFlagsFromString('--external-memory-accounted-in-global-limit')
   setFlagsFromString('--heap-growing-percent=50')
-  const words = process.argv.slice(2)
+  const given = process.argv.slice(2)
+  const about = given[0] === 'help' ? given[1] || '' : ''
+  const words = serverCommands.includes(about) ? [about, '--help'] : given
   const { main } = await (serverCommands.includes(words[0] || '')
     ? import('../server/main.ts')
     : import('./cli.ts'))

@@ -79,11 +79,14 @@ export async function runCli(argv: readonly string[], from: CliProcess): Promise
     exitCode = code
   })
   const json = jsonWanted(argv)
+  const program = buildProgram(context)
   try {
-    await buildProgram(context).parseAsync([...argv], { from: 'user' })
+    await program.parseAsync([...argv], { from: 'user' })
     return exitCode
   } catch (error) {
-    if (error instanceof CommanderError) return refuse(error, argv, json ? context.emit : undefined, context)
+    if (error instanceof CommanderError) {
+      return refuse(error, calledName(program, argv), json ? context.emit : undefined, context)
+    }
     context.warn(asCalled(lineOf(error), context))
     if (json) context.emit(errorEvent(error))
     return exitCodeOf(error)
@@ -93,7 +96,7 @@ export async function runCli(argv: readonly string[], from: CliProcess): Promise
 /** What commander ends with: help and version are no errors, everything else is wrong usage. */
 function refuse(
   error: CommanderError,
-  [command = '']: readonly string[],
+  called: string,
   emit: CommandContext['emit'] | undefined,
   context: CommandContext,
 ): ExitCode {
@@ -101,11 +104,24 @@ function refuse(
   // Without a command the help has been printed.
   if (error.code === 'commander.help') return 2
   const what = error.message.replace(/^error: /, '').replace(/\s*\n\s*/g, ' ')
-  const known = commandNames.includes(command) ? ` ${command}` : ''
-  const text = `${what.replace(/\.$/, '')}; see chunkdav${known} --help`
+  const text = `${what.replace(/\.$/, '')}; see ${called} --help`
   context.warn(asCalled(text, context))
   emit?.(errorEvent(new Problem('usage', text, { cause: error })))
   return 2
+}
+
+/** The program's name with those of the commands that the first words of `argv` name. */
+function calledName(program: Command, argv: readonly string[]): string {
+  const names = [program.name()]
+  let command = program
+  for (const word of argv) {
+    if (word === helpName) continue
+    const next = command.commands.find((each) => each.name() === word)
+    if (next === undefined) break
+    names.push(word)
+    command = next
+  }
+  return names.join(' ')
 }
 
 function jsonWanted(argv: readonly string[]): boolean {
@@ -155,6 +171,7 @@ function stateFolderOf(env: CliProcess['env'], homeFolder: string): string {
 }
 
 const commandNames = ['backup', 'restore', 'checkpoints', 'ls', 'diff', 'freeze', 'trash']
+const helpName = 'help'
 const commandsInText = new RegExp(
   `\\bchunkdav (?=(?:serve|reindex|${commandNames.join('|')}|--help)\\b)`,
   'g',
@@ -192,7 +209,28 @@ function buildProgram(context: CommandContext): Command {
   registerDiff(program, context)
   registerFreeze(program, context)
   registerTrash(program, context)
+  for (const command of [program, ...program.commands]) addHelp(command)
   return program
+}
+
+/** Instead of commander's own, which prints the whole help on a name that it does not know. */
+function addHelp(command: Command): void {
+  command.helpCommand(false)
+  if (command.commands.length === 0) return
+  command
+    .command(helpName)
+    .description('Print help for a command')
+    .argument('[command...]')
+    .action((names: string[]) => {
+      let about = command
+      for (const name of names) {
+        const next = about.commands.find((each) => each.name() === name)
+        if (next === undefined)
+          return about.error(`unknown command '${name}'`, { code: 'commander.unknownCommand' })
+        about = next
+      }
+      about.help()
+    })
 }
 
 const plainHelp = new Help()

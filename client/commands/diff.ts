@@ -7,7 +7,7 @@ import type { CommandContext } from './context.ts'
 import { showPath } from './report.ts'
 import {
   jsonOption,
-  parseNumberArgument,
+  parseCheckpointOption,
   rootOf,
   sourceOption,
   vaultArgument,
@@ -19,11 +19,14 @@ interface DiffOptions {
   readonly json: boolean
 }
 
+type Which = number | 'latest'
+
 const signs = { added: '+', removed: '-', changed: 'M' } as const
 
 const examples = `
 Examples:
   chunkdav diff http://127.0.0.1:8420/home 11 12
+  chunkdav diff http://127.0.0.1:8420/home 11 latest
 
 A line says what B has and A has not (+), the other way round (-), or what is different (M).`
 
@@ -33,18 +36,18 @@ export function registerDiff(program: Command, context: CommandContext): void {
     .command('diff')
     .description('Tell what differs between two backups of a source')
     .argument(...vaultArgument)
-    .argument('<a>', 'the number of a checkpoint', parseNumberArgument)
-    .argument('<b>', 'the number of another', parseNumberArgument)
+    .argument('<a>', 'a checkpoint: its number, or latest', parseCheckpointOption)
+    .argument('<b>', 'another one', parseCheckpointOption)
     .option(...sourceOption)
     .option(...jsonOption, false)
     .addHelpText('after', examples)
-    .action((url: string, a: number, b: number, options: DiffOptions) => diff(url, a, b, options, context))
+    .action((url: string, a: Which, b: Which, options: DiffOptions) => diff(url, a, b, options, context))
 }
 
 async function diff(
   url: string,
-  a: number,
-  b: number,
+  a: Which,
+  b: Which,
   options: DiffOptions,
   context: CommandContext,
 ): Promise<void> {
@@ -67,7 +70,13 @@ async function diff(
     } finally {
       for (const tree of trees) await tree.close()
     }
-    if (options.json) context.emit({ type: 'summary', source, from: a, to: b, ...counts })
+    const { number: from } = before
+    const { number: to } = after
+    if (options.json) context.emit({ type: 'summary', source, from, to, ...counts })
+    else if (counts.added + counts.removed + counts.changed === 0) {
+      // Not where a script counts lines.
+      context.warn(`no difference between checkpoints ${from} and ${to} of ${source}`)
+    }
   })
 }
 

@@ -48,17 +48,8 @@ export async function withVault<T>(
 /** A checkpoint's number, or `latest`. */
 export function parseCheckpointOption(text: string): number | 'latest' {
   if (text === 'latest') return text
-  return parseNumber(text, 'It must be a number such as 3, or latest.')
-}
-
-/** A checkpoint's number. */
-export function parseNumberArgument(text: string): number {
-  return parseNumber(text, 'It must be the number of a checkpoint.')
-}
-
-function parseNumber(text: string, otherwise: string): number {
   const number = parseCheckpointNumber(text)
-  if (number === undefined) throw new InvalidArgumentError(otherwise)
+  if (number === undefined) throw new InvalidArgumentError('It must be a number such as 3, or latest.')
   return number
 }
 

@@ -102,6 +102,16 @@ describe('a vault with two sources', () => {
       removed: 1,
       changed: 1,
     })
+    for (const [a, b] of [
+      ['1', 'latest'],
+      ['latest', '1'],
+    ] as const) {
+      const latest = await run('diff', url, a, b, '--source', 'laptop', '--json')
+      expect(events(latest.out).at(-1)).toMatchObject({ from: a === '1' ? 1 : 2, to: a === '1' ? 2 : 1 })
+    }
+    expect(await run('diff', url, '2', 'latest', '--source', 'laptop')).toMatchObject({
+      ...{ code: 0, out: '', err: 'chunkdav: no difference between checkpoints 2 and 2 of laptop\n' },
+    })
   })
 
   test('restore: all, an older one, a path, to a pipe', async () => {
@@ -154,7 +164,10 @@ describe('a vault with two sources', () => {
     [['ls', '{url}', '--bogus'], 2, 'usage'],
     [['diff', '{url}', '1', '--source', 'laptop'], 2, 'usage'],
     [['diff', '{url}', '1', 'two', '--source', 'laptop'], 2, 'usage'],
+    [['diff', '{url}', 'latest', '9', '--source', 'laptop'], 1, 'checkpoint-not-found'],
     [['nonsense'], 2, 'usage'],
+    [['help', 'nonsense'], 2, 'usage'],
+    [['trash', 'help', 'nonsense'], 2, 'usage'],
   ])('%j exits %i with one line', async (command, code, problem) => {
     const argv = command.map((word) => word.replace('{url}', url))
     const plain = await run(...argv)
@@ -193,6 +206,20 @@ describe('a server that is no receiver', () => {
   })
 })
 
+test.each([
+  ['help nonsense', "unknown command 'nonsense'; see chunkdav --help"],
+  ['trash help nonsense', "unknown command 'nonsense'; see chunkdav trash --help"],
+  ['help trash nonsense', "unknown command 'nonsense'; see chunkdav trash --help"],
+  ['trash nonsense', "unknown command 'nonsense'; see chunkdav trash --help"],
+  ['trash restore', "missing required argument 'url'; see chunkdav trash restore --help"],
+  ['ls --bogus', "unknown option '--bogus'; see chunkdav ls --help"],
+])('wrong usage of %s is told with the help that helps', async (words, text) => {
+  expect(await run(...words.split(' '))).toEqual({
+    ...{ code: 2, out: '', err: `chunkdav: ${text}\n` },
+    bytes: Buffer.of(),
+  })
+})
+
 test('help and version', async () => {
   const { code, out, err } = await run('--help')
   expect([code, err]).toEqual([0, ''])
@@ -206,6 +233,12 @@ test('help and version', async () => {
     expect(help).not.toMatch(/default: (false|\[\]|"")/)
   }
   expect(await run('--version')).toMatchObject({ code: 0, out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) })
+  const trash = (await run('trash', 'restore', '--help')).out
+  for (const words of ['help trash restore', 'trash help restore']) {
+    expect(await run(...words.split(' '))).toMatchObject({ code: 0, out: trash, err: '' })
+  }
+  expect(await run('help', 'ls')).toMatchObject({ code: 0, out: (await run('ls', '--help')).out })
+  expect(await run('help')).toMatchObject({ code: 0, out })
   expect(await run()).toMatchObject({ code: 2, out: '', err: expect.stringMatching(/^Usage: chunkdav/) })
 })
 
@@ -221,6 +254,8 @@ describe('the program itself', () => {
   test('hands serve to the receiver, and everything else to the client', async () => {
     const version = start('--version')
     expect([await version.ended, await version.out]).toEqual([0, expect.stringMatching(/^\d/)])
+    const help = start('help', 'serve')
+    expect([await help.ended, await help.out]).toEqual([0, expect.stringContaining('--listen')])
     const serve = start('serve', '--listen', 'nonsense')
     expect(await serve.ended).toBe(2)
     expect(await serve.err).toMatch(/HOST:PORT/)
