@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { ask, content, lock, members } from '../server/dav-requests.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import { events, runIn } from './run-cli.ts'
@@ -123,7 +123,71 @@ test('removes for good', async () => {
   }
 })
 
+describe('several items', () => {
+  beforeEach(async () => {
+    // As rm -r in a mount does it.
+    await ask(server, 'PUT', 'docs/b', {}, 'B')
+    for (const path of ['docs/2024/a%20%C3%A9', 'docs/b', 'docs/2024/', 'docs/']) {
+      await ask(server, 'DELETE', path)
+    }
+  })
+
+  test('come back from the last to the first, in whatever order they are named', async () => {
+    const done = await trash('restore', '2', '1', '4', '3', '2')
+    const paths = ['docs', 'docs/2024', 'docs/b', 'docs/2024/a é']
+    expect(done).toMatchObject({
+      code: 0,
+      out: paths.map((path) => `${path} is restored.\n`).join(''),
+      err: '',
+    })
+    expect(await content(server, 'docs/2024/a%20%C3%A9')).toBe('first')
+    expect(await content(server, 'docs/b')).toBe('B')
+  })
+
+  test('that cannot be restored stop no others', async () => {
+    await ask(server, 'MKCOL', 'docs/')
+    await ask(server, 'PUT', 'docs/b', {}, 'in the way')
+    const done = await trash('restore', '1', '2', '3', '99')
+    expect([done.code, done.out, done.err.split('\n')]).toEqual([
+      1,
+      'docs/2024 is restored.\ndocs/2024/a é is restored.\n',
+      [
+        expect.stringContaining('there is something at "docs/b" already'),
+        expect.stringContaining('item 99 is not in the trash'),
+        'chunkdav: 2 items of 4 failed',
+        '',
+      ],
+    ])
+  })
+
+  test('for scripts', async () => {
+    const restored = await trash('restore', '1', '3', '99', '--to', 'old/', '--json')
+    expect([restored.code, restored.err, events(restored.out)]).toEqual([
+      1,
+      '',
+      [
+        { type: 'entry', item: 3, path: 'docs/2024', to: 'old/2024' },
+        { type: 'entry', item: 1, path: 'docs/2024/a é', to: 'old/a é' },
+        { type: 'problem', item: 99, code: 'not-found', detail: expect.any(String) },
+        { type: 'summary', restored: 2, problems: 1 },
+      ],
+    ])
+    const removed = await trash('remove', '2', '99', '4', '--json')
+    expect([removed.code, events(removed.out)]).toEqual([
+      1,
+      [
+        { type: 'entry', item: 2 },
+        { type: 'problem', item: 99, code: 'not-found', detail: expect.any(String) },
+        { type: 'entry', item: 4 },
+        { type: 'summary', removed: 2, problems: 1 },
+      ],
+    ])
+    expect((await trash('list', '--json')).out).toContain('"items":0')
+  })
+})
+
 test.each<[string, string[]]>([
+  ['several items to one file', ['trash', 'restore', 'http://127.0.0.1:1/home', '1', '2', '--to', 'a']],
   ['no command', ['trash']],
   ['another command', ['trash', 'burn']],
   ['no item', ['trash', 'restore', 'http://127.0.0.1:1/home']],
