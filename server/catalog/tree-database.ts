@@ -14,6 +14,7 @@
 import { mkdir } from 'node:fs/promises'
 import { Level } from 'level'
 import { isProblem, Problem } from '../../protocol/problem.ts'
+import { diskFull, isDiskFull } from '../full-disk.ts'
 import { TreeCache } from './tree-cache.ts'
 import { OverlaidChange, Overlay } from './tree-overlay.ts'
 import { endOf, sealed, unsealed } from './tree-records.ts'
@@ -87,7 +88,7 @@ export class TreeDatabase implements TreeReads {
     this.#chunks = chunks
   }
 
-  /** Opens the database in `folder`, made if need be. Problems `in-use`, `store-corrupt`, `unavailable`. */
+  /** Opens the database in `folder`, made if need be. Problems as those of `change`, `in-use`, `store-corrupt`. */
   static async open(folder: string, chunks: ChunkFlush): Promise<TreeDatabase> {
     const level: Store = new Level(folder, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
     try {
@@ -300,8 +301,6 @@ function databaseProblem(cause: unknown, folder: string): unknown {
   if (codes.includes('LEVEL_CORRUPTION')) {
     return new Problem('store-corrupt', `the live tree in ${folder} is damaged: ${reason}`, { cause })
   }
-  if (/no space left|disk quota/i.test(reason)) {
-    return new Problem('insufficient-storage', 'there is no space left for the live tree', { cause })
-  }
+  if (isDiskFull(cause)) return diskFull(cause)
   return new Problem('unavailable', `the live tree in ${folder} failed: ${reason}`, { cause })
 }

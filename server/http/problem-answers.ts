@@ -1,5 +1,6 @@
 import type { Middleware } from 'koa'
 import { encodeProblem, Problem, type ProblemCode, problemMediaType } from '../../protocol/problem.ts'
+import { diskFull, isDiskFull } from '../full-disk.ts'
 import type { RequestState } from './context.ts'
 import { errorDocument } from './dav-problem.ts'
 import { targetForLog } from './request-target.ts'
@@ -45,24 +46,16 @@ export function problemAnswers(): Middleware<RequestState> {
   }
 }
 
-/** What an error of the system means to a client. */
-const systemErrors: Readonly<Record<string, 'insufficient-storage' | 'unavailable'>> = {
-  ENOSPC: 'insufficient-storage',
-  EDQUOT: 'insufficient-storage',
-  EIO: 'unavailable',
-  EMFILE: 'unavailable',
-  ENFILE: 'unavailable',
-  EROFS: 'unavailable',
-}
+/** Errors of the system that may pass, to a client. */
+const passing: ReadonlySet<unknown> = new Set(['EIO', 'EMFILE', 'ENFILE', 'EROFS'])
 
 function asProblem(error: unknown): Problem {
   if (error instanceof Problem && error.status !== undefined) return error
-  const code = systemErrors[(error as NodeJS.ErrnoException | undefined)?.code ?? '']
-  if (code !== undefined) {
+  if (isDiskFull(error)) return diskFull(error)
+  if (passing.has((error as NodeJS.ErrnoException | undefined)?.code)) {
     // The message of a system error names paths; the log has it.
     const detail = 'the disk of the receiver failed; its log tells more under the request id'
-    const full = 'there is no space left on the disk of the receiver'
-    return new Problem(code, code === 'insufficient-storage' ? full : detail, { cause: error })
+    return new Problem('unavailable', detail, { cause: error })
   }
   return new Problem('internal-error', 'the receiver failed; its log tells more under the request id', {
     cause: error,

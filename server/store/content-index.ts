@@ -21,6 +21,7 @@ import { crc32 } from 'node:zlib'
 import { Level } from 'level'
 import { type Id, idBytes, idToBytes, readId } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
+import { diskFull, isDiskFull } from '../full-disk.ts'
 import type { Location, Position } from './pack-file.ts'
 
 /** Where a chunk is: its record, and its plain length. */
@@ -63,7 +64,8 @@ export class ContentIndex {
 
   /**
    * Opens the index, an empty one where there is none. Problem `in-use` when another process has it open,
-   * `store-corrupt` when LevelDB cannot read its own files.
+   * `store-corrupt` when LevelDB cannot read its own files, `insufficient-storage` when the disk is full, `unavailable`
+   * when it fails.
    */
   static async open(folder: string): Promise<ContentIndex> {
     const index = new ContentIndex(folder, await openLevel(folder))
@@ -76,7 +78,7 @@ export class ContentIndex {
     try {
       await (await openLevel(folder)).close()
     } catch (error) {
-      if (!isProblem(error, 'store-corrupt') && !isProblem(error, 'unavailable')) throw error
+      if (!isProblem(error) || error.code === 'in-use') throw error
     }
     await rm(folder, { recursive: true, force: true })
   }
@@ -337,6 +339,7 @@ function indexProblem(cause: unknown, folder: string): unknown {
     )
   }
   if (codes.includes('LEVEL_CORRUPTION')) return corrupt(folder, cause)
+  if (isDiskFull(cause)) return diskFull(cause)
   return new Problem(
     'unavailable',
     `the content index ${folder} failed: ${rootOf(cause)}; if the disk is sound, "chunkdav reindex" rebuilds it`,

@@ -20,6 +20,7 @@ import { Mutex } from 'async-mutex'
 import type { Block } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
+import { diskFull, isDiskFull } from '../full-disk.ts'
 import type { ChunkStoreUsage, PutOutcome } from './chunk-store.ts'
 import { ContentIndex } from './content-index.ts'
 import type { FileLayer } from './file-layer.ts'
@@ -85,7 +86,7 @@ export class PackLog {
     this.index = index
   }
 
-  /** Recovers and makes durable what was found. Problems `in-use`, `store-corrupt`, `unavailable`. */
+  /** Recovers and makes durable what was found. Problems `in-use`, `store-corrupt`, `insufficient-storage`, `unavailable`. */
   static async open(options: PackLogOptions): Promise<PackLog> {
     const index = await ContentIndex.open(join(options.vaultDir, 'index'))
     const log = new PackLog(options, index)
@@ -337,7 +338,7 @@ function notReady(): Problem {
  */
 function storageProblem(cause: unknown, what: string): Problem {
   if (isProblem(cause)) return cause
+  if (isDiskFull(cause)) return diskFull(cause)
   if (!(cause instanceof Error) || !('code' in cause)) return new Problem('internal-error', what, { cause })
-  const full = cause.code === 'ENOSPC' || cause.code === 'EDQUOT'
-  return new Problem(full ? 'insufficient-storage' : 'unavailable', `${what}: ${cause.message}`, { cause })
+  return new Problem('unavailable', `${what}: ${cause.message}`, { cause })
 }
