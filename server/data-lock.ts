@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import { Level } from 'level'
 import { Problem } from '../protocol/problem.ts'
 import { syncDirectory } from './catalog/durable-file.ts'
+import { isDiskFull } from './full-disk.ts'
 
 export interface DataLock {
   /** Idempotent. */
@@ -25,8 +26,11 @@ export async function lockDataDir(dataDir: string): Promise<DataLock> {
     await database.open()
   } catch (cause) {
     const { code } = (cause as { cause?: { code?: string } }).cause ?? {}
+    if (isDiskFull(cause)) {
+      throw new Problem('insufficient-storage', `there is no space left on the disk of ${dataDir}`, { cause })
+    }
     if (code !== 'LEVEL_LOCKED') throw cause
-    throw new Problem('in-use', `another receiver is at work on ${dataDir}; stop it first`, { cause })
+    throw new Problem('in-use', `a receiver is at work on ${dataDir}; stop it first`, { cause })
   }
   return { release: () => database.close() }
 }

@@ -121,10 +121,10 @@ describe('start', () => {
     const second = run(['serve', '--data', join(dir, 'data'), '--listen', '127.0.0.1:0'])
     expect(await second.ended).toBe(1)
     expect(second.err).toMatch(oneLine)
-    expect(second.err).toContain('another receiver')
+    expect(second.err).toContain(`a receiver is at work on ${join(dir, 'data')}; stop it first`)
     const reindex = run(['reindex', '--data', join(dir, 'data')])
     expect(await reindex.ended).toBe(1)
-    expect(reindex.err).toMatch(oneLine)
+    expect(reindex.err).toBe(second.err)
   })
 
   test('a data directory that is a file', async () => {
