@@ -26,6 +26,14 @@ function makeTree(root: string): void {
   writeFileSync(join(root, 'kept', 'a', 'b', 'deep'), 'deep')
 }
 
+/** Files and manifests that were put since `from`: rclone's MKCOL does not tell whose a folder is, which takes one more. */
+function puts(proxy: DavProxy, from = 0): number {
+  const { length } = proxy.requests
+    .slice(from)
+    .filter(({ method, path }) => method === 'PUT' && !/claim-/.test(path))
+  return length
+}
+
 /** Long enough that no file counts as changed a moment ago. */
 const settle = (): Promise<void> => sleep(60)
 
@@ -59,14 +67,15 @@ for (const program of allDavPrograms) {
       await settle()
       const setup = { url: backupsUrl(proxy), state: folder.path }
       const first = await backUpToWebDav(from, setup)
-      expect(proxy.counts().PUT).toBe(first.files + 1)
+      expect(puts(proxy)).toBe(first.files + 1)
       let at = proxy.requests.length
       await backUpToWebDav(from, setup)
-      expect(proxy.counts(at)).toMatchObject({ PUT: 1, COPY: 1, MOVE: 1 })
+      expect(proxy.counts(at)).toMatchObject({ COPY: 1, MOVE: 1 })
+      expect(puts(proxy, at)).toBe(1)
       // Every folder of what was copied is looked at once.
       const { PROPFIND = 0 } = proxy.counts(at)
       expect(PROPFIND).toBeLessThan(16 + 4)
-      expect(proxy.requests.length - at - PROPFIND).toBeLessThan(9)
+      expect(proxy.requests.length - at - PROPFIND).toBeLessThan(12)
       at = proxy.requests.length
       writeFileSync(join(from, 'd3', 'f4'), 'changed')
       writeFileSync(join(from, 'd5', 'new'), 'new')
@@ -76,7 +85,7 @@ for (const program of allDavPrograms) {
       const third = await backUpToWebDav(from, setup)
       expect([third.filesRead, third.problems]).toEqual([12, []])
       // The files, and the manifest.
-      expect(proxy.counts(at).PUT).toBe(13)
+      expect(puts(proxy, at)).toBe(13)
       // d0, d1, d2, d4, d9, d10, d11 and kept as they are; of d3, d5 and d6 what did not change.
       expect(proxy.counts(at).COPY).toBe(8 + 9 + 10 + 9)
       const to = join(folder.path, 'to')
