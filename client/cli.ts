@@ -143,6 +143,7 @@ function contextOf(from: CliProcess, exitWith: (code: ExitCode) => void): Comman
     program: isScript ? 'npm run -s chunkdav --' : 'chunkdav',
     hostName: hostname(),
     homeFolder,
+    password: env.CHUNKDAV_PASSWORD || undefined,
     signal,
     emit: (event) => void stdout.write(`${JSON.stringify(event)}\n`),
     say: (line) => void stdout.write(`${oneLine(line)}\n`),
@@ -185,7 +186,8 @@ Examples:
   chunkdav restore http://127.0.0.1:8420/home --to ~/restored
 
 Each command has its own --help. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, but some files could not
-be read. CHUNKDAV_STATE_DIR says where the client keeps its databases (default: the system's state folder).`
+be read. CHUNKDAV_STATE_DIR says where the client keeps its databases (default: the system's state folder),
+CHUNKDAV_PASSWORD is the password when the URL names a user and none: http://alice@HOST:PORT/VAULT.`
 
 function buildProgram(context: CommandContext): Command {
   const program = new Command('chunkdav')

@@ -11,12 +11,12 @@ export interface TreeLocation {
 
 const example = 'it looks like http://127.0.0.1:8420/home/tree/documents'
 
-/** The parts of the URL of a live tree or of a folder in it; Problem `usage` when it is malformed. */
-export function parseTreeUrl(text: string): TreeLocation {
+/** The parts of the URL of a live tree or of a folder in it; `password` and problems as with `parseVaultUrl`. */
+export function parseTreeUrl(text: string, password?: string): TreeLocation {
   const shown = withoutCredentials(text)
   const [, start, rest = ''] = /^([^/]*:\/\/[^/?#]*\/+[^/?#]+)(.*)$/s.exec(text) ?? []
   if (start === undefined) throw usage(`"${shown}" is no URL of a live tree; ${example}`)
-  const vault = parseVaultUrl(start)
+  const vault = parseVaultUrl(start, password)
   if (/[?#]/.test(rest)) throw usage(`"${shown}" must not have a query or a fragment`)
   const [tree, ...names] = rest.split('/').filter((segment) => segment !== '')
   if (tree !== 'tree') {

@@ -10,12 +10,21 @@ export interface VaultLocation {
   readonly headers: Readonly<Record<string, string>>
   /** The URL without user and password, for messages and listings. */
   readonly shown: string
+  /** The URL with the user and without the password, for commands to be typed. */
+  readonly withUser: string
 }
 
-/** The parts of a vault URL; Problem `usage` when it is malformed. Credentials never get into messages. */
-export function parseVaultUrl(text: string): VaultLocation {
+/**
+ * The parts of a vault URL; Problem `usage` when it is malformed. Credentials never get into messages. `password` is
+ * that of a user whom the URL names without one.
+ */
+export function parseVaultUrl(text: string, password?: string): VaultLocation {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    if (/^webdav\+/i.test(text)) {
+      const what = `"${withoutCredentials(text)}" is no URL of a WebDAV server`
+      throw new Problem('usage', `${what}; it begins with webdav+http:// or webdav+https://`)
+    }
     throw usage(`"${withoutCredentials(text)}" is no vault URL`)
   }
   const shown = `${url.origin}${url.pathname.replace(/\/$/, '')}`
@@ -26,7 +35,9 @@ export function parseVaultUrl(text: string): VaultLocation {
       segments.length === 0 ? `"${shown}" names no vault` : `"${shown}" has more than a vault in its path`,
     )
   }
-  return { origin: url.origin, vault: vaultOf(segments[0] as string), headers: headersOf(url), shown }
+  const vault = vaultOf(segments[0] as string)
+  const withUser = withUserOf(url, shown)
+  return { origin: url.origin, vault, headers: headersOf(url, password), shown, withUser }
 }
 
 function vaultOf(segment: string): string {
@@ -37,10 +48,15 @@ function vaultOf(segment: string): string {
   }
 }
 
-/** `authorization` by the user and password that a URL names. */
-export function headersOf(url: URL): Record<string, string> {
+/** `shown` with the user of `url`. */
+export function withUserOf({ username }: URL, shown: string): string {
+  return username === '' ? shown : shown.replace('://', () => `://${username}@`)
+}
+
+/** `authorization` by the user and password that a URL names; `password` is that of a user without one. */
+export function headersOf(url: URL, password = ''): Record<string, string> {
   if (url.username === '' && url.password === '') return {}
-  const pair = `${decode(url.username)}:${decode(url.password)}`
+  const pair = `${decode(url.username)}:${url.password === '' ? password : decode(url.password)}`
   return { authorization: `Basic ${Buffer.from(pair, 'utf8').toString('base64')}` }
 }
 
@@ -54,7 +70,8 @@ function decode(text: string): string {
 
 /** Text that may be a URL, fit for a message. */
 export function withoutCredentials(text: string): string {
-  return text.slice(0, 200).replace(/^([^/]*\/\/)?[^@]*@/, '$1')
+  // A password may hold what should have been encoded: slashes and further ats.
+  return text.replace(/^([^/]*\/\/)?[^@]*@([^/]*@)?/, '$1').slice(0, 200)
 }
 
 function usage(what: string): Problem {

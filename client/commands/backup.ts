@@ -25,6 +25,7 @@ import type { CommandContext } from './context.ts'
 import { databaseFolder, ownStatePatterns } from './own-state.ts'
 import { plural, reasonOf, tellProblem } from './report.ts'
 import { defaultSourceName } from './source-name.ts'
+import { passwordHint } from './vault-command.ts'
 
 interface BackupOptions {
   readonly source?: string
@@ -47,12 +48,13 @@ Examples:
   chunkdav backup /etc /srv http://127.0.0.1:8420/servers --source web1 --exclude '*.log'
   pg_dump shop | chunkdav backup - http://127.0.0.1:8420/dumps --source shop --name shop.sql
   chunkdav backup /dev/vg0/data http://127.0.0.1:8420/images --as chunks
-  chunkdav backup ~/documents webdav+https://alice:secret@dav.example.org/backups
+  chunkdav backup ~/documents webdav+https://alice@dav.example.org/backups
 
 URL is http://HOST:PORT/VAULT; the vault is made at its first backup. With webdav+https:// (or webdav+http://) it
-is a folder on any WebDAV server, where the backup is kept as plain files. A backup that was interrupted goes on
-where it was when it is run again. chunkdav's own state is left out: the databases in which it remembers what
-it has sent. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but some files could not be read (each is
+is a folder on any WebDAV server, where the backup is kept as plain files. Where a user is asked for, write
+http://USER@HOST and so on; the password comes from CHUNKDAV_PASSWORD, or stands in the URL. A backup that was
+interrupted goes on where it was when it is run again. chunkdav's own state is left out: the databases in which
+it remembers what it has sent. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but some files could not be read (each is
 listed).`
 
 const excludeHelp =
@@ -104,7 +106,7 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   if (paths.length === 0)
     throw new Problem('usage', 'name what to back up, then the URL of the vault; see chunkdav backup --help')
   if (paths.includes('')) throw new Problem('usage', 'one of the paths is empty')
-  const place = openPlace(url, options)
+  const place = openPlace(url, options, context)
   const name = parseSourceName(
     options.source ?? defaultSourceName(context.hostName, context.workingFolder, paths),
   )
@@ -114,7 +116,7 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   await using database = disposable(await CheckpointDatabase.open(folder))
   const summary = await runEngine(source.value, target.value, database.value, options, context)
   const isStream = source.value.capabilities.form === 'chunks'
-  tell(summary, { isStream, keptAsFiles: isFileTarget(target.value) }, place.shown, options, context)
+  tell(summary, { isStream, keptAsFiles: isFileTarget(target.value) }, place, options, context)
   if (summary.problemCount > 0) context.exitWith(3)
 }
 
@@ -173,30 +175,36 @@ interface Place {
   readonly form: string
   /** The URL without user and password. */
   readonly shown: string
+  /** The URL without the password. */
+  readonly withUser: string
   target(source: string): Target | FileTarget
 }
 
 /** The place at `url`; nothing is opened yet. */
-function openPlace(url: string, { as, uploads: lanes, compression }: BackupOptions): Place {
+function openPlace(
+  url: string,
+  { as, uploads: lanes, compression }: BackupOptions,
+  { password }: CommandContext,
+): Place {
   if (isWebDavUrl(url)) {
     if (as === 'chunks') {
       throw new Problem('usage', 'a WebDAV server keeps files, not chunks; leave --as chunks away')
     }
-    const location = parseWebDavUrl(url)
-    const { origin, folder: vault, shown } = location
+    const location = parseWebDavUrl(url, password)
+    const { origin, folder: vault, shown, withUser } = location
     // Large files are streamed beside what the lanes do.
     const client = (): WebDavClient => new WebDavClient(location, { connections: lanes + 4 })
     const target = (source: string) => new WebDavTarget(client(), source, { lanes })
-    return { origin, vault, form: 'files', shown, target }
+    return { origin, vault, form: 'files', shown, withUser, target }
   }
-  const location = parseVaultUrl(url)
+  const location = parseVaultUrl(url, password)
   const uploads = { lanes, compressionLevel: compression }
   const target = (source: string): Target => {
     const client = new ReceiverClient(location, { connections: lanes + 2 })
     return as === 'dir' ? new DirTarget(client, source, uploads) : new ChunkTarget(client, source, uploads)
   }
-  const { origin, vault, shown } = location
-  return { origin, vault, form: as, shown, target }
+  const { origin, vault, shown, withUser } = location
+  return { origin, vault, form: as, shown, withUser, target }
 }
 
 async function runEngine(
@@ -235,7 +243,7 @@ async function runEngine(
 function tell(
   summary: BackupSummary,
   { isStream, keptAsFiles }: { isStream: boolean; keptAsFiles: boolean },
-  url: string,
+  place: Place,
   { as, json }: BackupOptions,
   context: CommandContext,
 ): void {
@@ -264,6 +272,7 @@ function tell(
     context.warn(`${plural(problems, 'path')} could not be backed up rightly; each is listed above`)
   }
   context.say(
-    `Restore it with: ${context.program} restore ${url} --source ${source} --to ${isStream && as === 'chunks' ? 'FILE' : 'DIR'}`,
+    `Restore it with: ${context.program} restore ${place.withUser} --source ${source} --to ${isStream && as === 'chunks' ? 'FILE' : 'DIR'}`,
   )
+  passwordHint(place, context)
 }

@@ -30,7 +30,7 @@ async function list(
   { source, json }: { source?: string; json: boolean },
   context: CommandContext,
 ): Promise<void> {
-  await withVault(url, async (client) => {
+  await withVault(url, context, async (client) => {
     const { signal } = context
     const sources = source === undefined ? await client.sources({ signal }) : [parseSourceName(source)]
     let count = 0

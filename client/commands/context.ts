@@ -16,6 +16,8 @@ export interface CommandContext {
   /** How this program is called here, for hints: `chunkdav`, or the npm script of a checkout. */
   readonly program: string
   readonly hostName: string
+  /** That of a user whom a URL names without one. */
+  readonly password: string | undefined
   /** The user's home folder. */
   readonly homeFolder: string
   /** Aborts at the first SIGINT or SIGTERM, with Problem `cancelled`. */

@@ -51,7 +51,7 @@ async function diff(
   options: DiffOptions,
   context: CommandContext,
 ): Promise<void> {
-  await withVault(url, async (client) => {
+  await withVault(url, context, async (client) => {
     const { signal } = context
     const source = await selectSource(client, options.source, signal)
     const before = await selectCheckpoint(client, source, a, signal)

@@ -7,8 +7,8 @@ import { parseSourceName, paths } from '../../protocol/url.ts'
 import { parseTreeUrl, type TreeLocation } from '../tree-url.ts'
 import type { CommandContext } from './context.ts'
 import { plural } from './report.ts'
-import { shownPath, withTree } from './tree-command.ts'
-import { jsonOption } from './vault-command.ts'
+import { receiverUrl, shownPath, withTree } from './tree-command.ts'
+import { jsonOption, passwordHelp, passwordHint } from './vault-command.ts'
 
 interface FreezeOptions {
   readonly source?: string
@@ -28,7 +28,7 @@ export function registerFreeze(program: Command, context: CommandContext): void 
   program
     .command('freeze')
     .description('Make a checkpoint of a live tree, or of a folder in it')
-    .argument('<url>', 'the tree: http://HOST:PORT/VAULT/tree, or a folder below')
+    .argument('<url>', `the tree: http://[USER@]HOST:PORT/VAULT/tree, or a folder below; ${passwordHelp}`)
     .option('--source <name>', 'what it is filed under (default: tree, or tree-a-b for tree/a/b)')
     .option(...jsonOption, false)
     .addHelpText('after', examples)
@@ -36,7 +36,7 @@ export function registerFreeze(program: Command, context: CommandContext): void 
 }
 
 async function freeze(url: string, options: FreezeOptions, context: CommandContext): Promise<void> {
-  const place = parseTreeUrl(url)
+  const place = parseTreeUrl(receiverUrl(url), context.password)
   const source = options.source === undefined ? undefined : parseSourceName(options.source)
   const state = await withTree(place.vault, async (client) => {
     try {
@@ -77,5 +77,6 @@ function tell(
     context.say(`  ${counts}, ${prettyBytes(bytes)}`)
   }
   context.say(`Look at it in ${vault.origin}${paths.snapshot(vault.vault, source, number)}`)
-  context.say(`Restore it with: ${context.program} restore ${vault.shown} --source ${source} --to DIR`)
+  context.say(`Restore it with: ${context.program} restore ${vault.withUser} --source ${source} --to DIR`)
+  passwordHint(vault, context)
 }

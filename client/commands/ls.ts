@@ -47,7 +47,7 @@ export function registerLs(program: Command, context: CommandContext): void {
 }
 
 async function list(url: string, path: string, options: LsOptions, context: CommandContext): Promise<void> {
-  await withVault(url, async (client) => {
+  await withVault(url, context, async (client) => {
     const { signal } = context
     const source = await selectSource(client, options.source, signal)
     const checkpoint = await selectCheckpoint(client, source, options.checkpoint, signal)

@@ -61,7 +61,7 @@ export function registerRestore(program: Command, context: CommandContext): void
     .option(...jsonOption, false)
     .addHelpText('after', examples)
     .action((url: string, options: RestoreCommandOptions) =>
-      withVault(url, (client) => run(client, options, context)),
+      withVault(url, context, (client) => run(client, options, context)),
     )
 }
 

@@ -9,8 +9,8 @@ import { decodePath, namesOf } from '../tree-url.ts'
 import { parseVaultUrl } from '../vault-url.ts'
 import type { CommandContext } from './context.ts'
 import { parsePath, plural } from './report.ts'
-import { shownPath, withTree } from './tree-command.ts'
-import { jsonOption, notEmpty } from './vault-command.ts'
+import { receiverUrl, shownPath, withTree } from './tree-command.ts'
+import { jsonOption, notEmpty, passwordHelp } from './vault-command.ts'
 
 const examples = `
 Examples:
@@ -34,7 +34,7 @@ const removeExamples = `
 Example:
   chunkdav trash remove http://127.0.0.1:8420/home 42 43 44`
 
-const vaultArgument = ['<url>', 'the vault: http://HOST:PORT/VAULT'] as const
+const vaultArgument = ['<url>', `the vault: http://[USER@]HOST:PORT/VAULT; ${passwordHelp}`] as const
 const itemsArgument = ['<item...>', 'their numbers, as chunkdav trash list tells them', collectItem] as const
 
 /** What one item fails with and the others would fail with, too. Everything else ends nothing. */
@@ -94,7 +94,7 @@ function collectItem(text: string, before: readonly number[] = []): readonly num
 }
 
 async function list(url: string, { json }: { json: boolean }, context: CommandContext): Promise<void> {
-  await withTree(parseVaultUrl(url), async (client) => {
+  await withTree(parseVaultUrl(receiverUrl(url), context.password), async (client) => {
     const items = await client.trash({ signal: context.signal })
     for (const item of items) {
       if (json) context.emit({ type: 'entry', ...asJson(item) })
@@ -135,7 +135,7 @@ async function restore(
   if (to !== undefined && numbers.length > 1 && !to.endsWith('/')) {
     throw new Problem('usage', `several items need a folder to be put into; write --to ${to}/`)
   }
-  await withTree(parseVaultUrl(url), async (client) => {
+  await withTree(parseVaultUrl(receiverUrl(url), context.password), async (client) => {
     const { signal } = context
     // The oldest comes first, so that the order of the work is the other way round.
     const listed = (await client.trash({ signal })).reverse()
@@ -226,7 +226,7 @@ function refusal(cause: unknown, item: number, place: TreeNames, client: TreeCli
 }
 
 function notInTrash(item: number, { location }: TreeClient, cause?: unknown): Problem {
-  const text = `item ${item} is not in the trash; see: chunkdav trash list ${location.shown}`
+  const text = `item ${item} is not in the trash; see: chunkdav trash list ${location.withUser}`
   return new Problem('not-found', text, { cause })
 }
 
@@ -236,7 +236,7 @@ async function remove(
   { json }: { json: boolean },
   context: CommandContext,
 ): Promise<void> {
-  await withTree(parseVaultUrl(url), async (client) => {
+  await withTree(parseVaultUrl(receiverUrl(url), context.password), async (client) => {
     const removed = await forEach(numbers, { json }, context, async (number) => {
       if (!(await client.purge(number, { signal: context.signal }))) throw notInTrash(number, client)
       if (json) context.emit({ type: 'entry', item: number })

@@ -8,11 +8,14 @@ import { WebDavBackups } from '../targets/webdav-backups.ts'
 import { WebDavClient } from '../targets/webdav-client.ts'
 import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
 import { parseVaultUrl } from '../vault-url.ts'
+import type { CommandContext } from './context.ts'
 import { parsePath } from './report.ts'
 
+/** For the help of what takes a URL. */
+export const passwordHelp = 'the password of USER comes from CHUNKDAV_PASSWORD, or stands in the URL'
 export const vaultArgument = [
   '<url>',
-  'the vault: http://HOST:PORT/VAULT; or on any WebDAV server: webdav+https://HOST/FOLDER',
+  `the vault: http://[USER@]HOST:PORT/VAULT; or on any WebDAV server: webdav+https://[USER@]HOST/FOLDER; ${passwordHelp}`,
 ] as const
 export const sourceOption = [
   '--source <name>',
@@ -20,20 +23,29 @@ export const sourceOption = [
 ] as const
 export const jsonOption = ['--json', 'one JSON object a line; the last one is the summary'] as const
 
+/** After a hint that leaves the password away: where it is to be put. */
+export function passwordHint(
+  { shown, withUser }: { readonly shown: string; readonly withUser: string },
+  { password, say }: CommandContext,
+): void {
+  if (shown !== withUser && password === undefined) say('  with the password in CHUNKDAV_PASSWORD')
+}
+
 /** Runs `action` with a client of the vault, or of the place on a WebDAV server, at `url`, and closes it. */
 export async function withVault<T>(
   url: string,
+  { password }: CommandContext,
   action: (client: ReceiverClient | WebDavBackups) => Promise<T>,
 ): Promise<T> {
   if (isWebDavUrl(url)) {
-    const backups = new WebDavBackups(new WebDavClient(parseWebDavUrl(url)))
+    const backups = new WebDavBackups(new WebDavClient(parseWebDavUrl(url, password)))
     try {
       return await action(backups)
     } finally {
       await backups.close()
     }
   }
-  const client = new ReceiverClient(parseVaultUrl(url))
+  const client = new ReceiverClient(parseVaultUrl(url, password))
   try {
     return await action(client)
   } catch (cause) {

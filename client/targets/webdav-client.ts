@@ -327,10 +327,10 @@ function credentialsText(headers: RefusedAnswer['headers'], { shown, headers: ow
   if (!/\bbasic\b/i.test(schemes)) {
     return `${shown} asks for a login of another kind than Basic (${schemes.split(' ')[0]}), which is all that there is here`
   }
-  const example = shown.replace('://', '://USER:PASSWORD@')
+  const example = shown.replace('://', '://USER@')
   return own.authorization === undefined
-    ? `${shown} asks for a user and a password; put them into the URL: ${example}`
-    : `${shown} does not take this user and password; check them in the URL`
+    ? `${shown} asks for a user and a password; name the user in the URL, ${example}, and put the password into CHUNKDAV_PASSWORD`
+    : `${shown} does not take this user and password; check the URL and CHUNKDAV_PASSWORD`
 }
 
 function noDavText({ shown }: WebDavLocation, status: number): string {

@@ -163,10 +163,14 @@ for (const program of davPrograms) {
       }
       const url = at('alice:ge%3Ahei%40m@')
       expect((await backUp(url)).code).toBe(0)
-      // What to do next is told without them.
+      // What to do next is told without the password.
       const again = await runIn(folder.path, ['backup', 'from', url, '--source', 's'])
       expect([again.code, /Restore it with/.test(again.out)]).toEqual([0, true])
-      expect(again.out + again.err).not.toMatch(/alice|ge%3Ahei/)
+      expect(again.out + again.err).not.toMatch(/ge%3Ahei|ge:hei/)
+      const fromEnvironment = await runIn(folder.path, ['ls', at('alice@')], undefined, {
+        CHUNKDAV_PASSWORD: 'ge:hei@m',
+      })
+      expect([fromEnvironment.code, fromEnvironment.out]).toEqual([0, 'docs/\nnotes\n'])
       expect((await runIn(folder.path, ['restore', url, '--to', 'to'])).code).toBe(0)
       expect(listing(join(folder.path, 'to'))).toEqual(listing(join(folder.path, 'from')))
     })
