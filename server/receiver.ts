@@ -13,6 +13,7 @@ import { type Logger, pino } from 'pino'
 import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
 import { createApp } from './app.ts'
 import { type DataLock, lockDataDir } from './data-lock.ts'
+import { failureFields } from './failure-fields.ts'
 import { Connections } from './http/connections.ts'
 import { defaultPatience, type Patience } from './http/context.ts'
 import { MemoryBudget } from './http/memory-budget.ts'
@@ -95,9 +96,14 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       options.openStore ??
       ((path) =>
         PackChunkStore.open(path, {
-          onFault: (problem) => log.error({ err: problem, vault: basename(path) }, 'the disk failed'),
+          onFault: (problem) =>
+            log.error(
+              { ...failureFields(problem), vault: basename(path) },
+              `the disk failed: ${problem.message}`,
+            ),
         })),
-    onDamage: (problem) => log.error({ err: problem }, 'something damaged is left out'),
+    onDamage: (problem) =>
+      log.error(failureFields(problem), `something damaged is left out: ${problem.message}`),
     onFault: (error) => log.error({ err: error }, 'work in the background failed'),
     trashMs,
   })

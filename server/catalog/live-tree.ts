@@ -34,6 +34,7 @@ import {
   type Member,
   type Names,
   nodes,
+  pathOf,
   type TrashNote,
   type TreeRecord,
   type TreeState,
@@ -349,7 +350,9 @@ export class LiveTree {
       // What is not in the snapshot is noted, when it is done and when it is written: a change may be between the two.
       return await this.#database.at(async (reads) => {
         const root = await findRecord(reads, names)
-        if (root?.kind !== 'directory') throw new Problem('not-found', 'there is no collection at this path')
+        if (root?.kind !== 'directory') {
+          throw new Problem('not-found', `there is no collection at ${pathOf(names).toString('utf8')}`)
+        }
         const result = await use({
           root,
           members: (directory) => membersOf(reads, directory),

@@ -102,7 +102,7 @@ async function freezeUnless(
   const freezes = OpenFreezes.of(vault.catalog.checkpoints)
   // Before a number is given out for nothing.
   if ((await vault.tree.find(names))?.kind !== 'directory') {
-    throw new Problem('not-found', 'there is no collection at this path')
+    throw new Problem('not-found', `there is no collection at ${aboutFreeze(names).path}`)
   }
   const opened = await freezes.begin(options.source, options.about)
   let committed: CheckpointState | undefined

@@ -7,6 +7,8 @@
  */
 import type { Cron } from 'croner'
 import type { Logger } from 'pino'
+import type { ProblemCode } from '../../protocol/problem.ts'
+import { failureFields, knownProblem } from '../failure-fields.ts'
 import type { Vaults } from '../vaults.ts'
 import { aboutFreeze, freezeIfChanged, freezeSource } from './freeze.ts'
 import { cronJob, type ScheduledFreeze } from './schedule-options.ts'
@@ -14,6 +16,8 @@ import { cronJob, type ScheduledFreeze } from './schedule-options.ts'
 export type { ScheduledFreeze }
 
 const expireEveryMs = 3_600_000
+/** What is to be frozen is not there, or not yet: nothing has failed. */
+const absent: ReadonlySet<ProblemCode | undefined> = new Set(['not-found', 'vault-not-found'])
 
 export interface ScheduleOptions {
   readonly freezes: readonly ScheduledFreeze[]
@@ -95,7 +99,7 @@ export class Schedule {
     if (signal.aborted) return
     const log = this.#options.log.child(about)
     const running = work(signal, log).catch((error: unknown) => {
-      if (!signal.aborted) log.error({ err: error }, failure)
+      if (!signal.aborted) tellFailure(log, failure, error)
     })
     this.#running.add(running)
     try {
@@ -117,6 +121,14 @@ export class Schedule {
     this.stop()
     while (this.#running.size > 0) await Promise.all(this.#running)
   }
+}
+
+function tellFailure(log: Logger, failure: string, error: unknown): void {
+  const problem = knownProblem(error)
+  const fields = failureFields(error)
+  if (problem === undefined) log.error(fields, failure)
+  else if (absent.has(problem.code)) log.warn(fields, `not frozen: ${problem.message}`)
+  else log.error(fields, `${failure}: ${problem.message}`)
 }
 
 function described({ vault, names, cron }: ScheduledFreeze): Record<string, unknown> {

@@ -169,12 +169,54 @@ describe('a scheduled freeze', () => {
     const { log, lines } = keptLog()
     await using server = await startReceiver({ log })
     await server.receiver.schedule.freeze(parseScheduledFreeze('nobody 0 3 * * *'))
-    await server.receiver.schedule.freeze(parseScheduledFreeze('home/no 0 3 * * *'))
-    const failures = lines.filter(({ level }) => level === 50)
-    expect(failures.map(({ vault, err }) => [vault, (err as { code: string }).code])).toEqual([
-      ['nobody', 'vault-not-found'],
-      ['home', 'not-found'],
+    const docs = parseScheduledFreeze('home/docs 0 3 * * *')
+    await server.receiver.schedule.freeze(docs)
+    await ask(server, 'MKCOL', 'docs/')
+    await server.receiver.schedule.freeze(docs)
+    await ask(server, 'DELETE', 'docs/')
+    await server.receiver.schedule.freeze(docs)
+    const failures = lines.filter(({ msg }) => /not frozen|failed/.test(String(msg)))
+    const gone = 'not frozen: there is no collection at tree/docs'
+    expect(failures.map(({ level, vault, code, msg }) => [level, vault, code, msg])).toEqual([
+      [40, 'nobody', 'vault-not-found', expect.stringMatching(/^not frozen: there is no vault nobody/)],
+      [40, 'home', 'not-found', gone],
+      [40, 'home', 'not-found', gone],
     ])
+    expect(JSON.stringify(failures)).not.toContain('    at ')
+  })
+
+  test.each<[string, unknown, Record<string, unknown>]>([
+    ['a Problem', new Problem('chunk-corrupt', 'x'), { code: 'chunk-corrupt' }],
+    [
+      'one with a cause',
+      new Problem('unavailable', 'x', { cause: new Error('EIO, read') }),
+      { code: 'unavailable', reason: 'EIO, read' },
+    ],
+    [
+      'a full disk',
+      Object.assign(new Error('ENOSPC: write'), { code: 'ENOSPC' }),
+      { code: 'insufficient-storage', reason: 'ENOSPC: write' },
+    ],
+  ])('by %s is told in one line without a stack', async (_, error, fields) => {
+    const { log, lines } = keptLog()
+    const vaults = { ...fakeVaults, get: async () => Promise.reject(error) }
+    await new Schedule(vaults, { freezes: [], trashMs: 0, log }).freeze(
+      parseScheduledFreeze('home 0 3 * * *'),
+    )
+    expect(lines).toEqual([expect.objectContaining({ level: 50, vault: 'home', ...fields })])
+    expect(JSON.stringify(lines)).not.toContain('    at ')
+  })
+
+  test('by a defect is told with its stack', async () => {
+    const { log, lines } = keptLog()
+    const vaults = { ...fakeVaults, get: async () => Promise.reject(new TypeError('x')) }
+    await new Schedule(vaults, { freezes: [], trashMs: 0, log }).freeze(
+      parseScheduledFreeze('home 0 3 * * *'),
+    )
+    expect(lines).toEqual([
+      expect.objectContaining({ level: 50, err: expect.objectContaining({ message: 'x' }) }),
+    ])
+    expect(JSON.stringify(lines)).toContain('    at ')
   })
 })
 
@@ -198,7 +240,7 @@ describe('time', () => {
     const schedule = new Schedule(vaults, { freezes, trashMs: 1000, log })
     schedule.start()
     await vi.advanceTimersByTimeAsync(24 * 3_600_000)
-    const failures = () => lines.filter(({ level }) => level === 50).map(({ cron }) => cron)
+    const failures = () => lines.filter(({ level }) => level === 40).map(({ cron }) => cron)
     expect([looked, failures()]).toEqual([25, ['0 */12 * * *', '0 3 * * *', '0 */12 * * *']])
     await schedule.close()
     await vi.advanceTimersByTimeAsync(48 * 3_600_000)
