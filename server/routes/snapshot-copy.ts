@@ -47,7 +47,8 @@ class ShownSource implements OutsideSource {
   }
 
   #recordOf(shown: Shown): TreeRecord {
-    const { kind, mtimeNs, part } = shown
+    const { kind, part } = shown
+    const mtimeNs = this.#view.ownMtimeNs(shown)
     const common = { node: this.#next++, version: 0, changed: 0, mtimeNs, createdNs: mtimeNs }
     if (kind === 'file') {
       if (!this.#view.isStored(shown)) {

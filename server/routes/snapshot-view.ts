@@ -200,6 +200,12 @@ export class SnapshotView implements DavView {
     return readItemContent(reader, checkpoints, behind.state, range, signal)
   }
 
+  /** The time that was backed up: a snapshot is shown with that of the backup. */
+  ownMtimeNs(shown: Shown): string {
+    const behind = behindOf(shown)
+    return behind.is === 'directory' ? behind.place.mtimeNs : shown.mtimeNs
+  }
+
   /** Whether the content of a file stands in the store under the id of its part. */
   isStored(file: Shown): boolean {
     return behindOf(file).is === 'file'
@@ -243,6 +249,7 @@ function collection(name: Buffer, mtimeNs: string, extra: Behind): Shown {
   return { kind: 'directory', name, mtimeNs, extra }
 }
 
+/** Shown with the time of the backup, which is what people look for in a list of them. */
 function snapshotOf(state: CheckpointState, name: string): Shown {
   const { root, attributes } = state
   const mtimeNs = attributes?.mtimeNs ?? committedNs(state)
@@ -256,7 +263,7 @@ function snapshotOf(state: CheckpointState, name: string): Shown {
           path: { id: root, before: undefined },
           links: 0,
         }
-  return collection(Buffer.from(name), mtimeNs, behind)
+  return collection(Buffer.from(name), committedNs(state), behind)
 }
 
 function fileShown(name: Buffer, { id, size, chunked, mtimeNs }: FileEntry): Shown {

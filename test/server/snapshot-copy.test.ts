@@ -40,6 +40,8 @@ describe('what a snapshot holds is in the tree afterwards', () => {
     expect((await before.get('home')).store.usage.chunks).toBe(chunks)
     const { headers } = await ask(server, 'HEAD', 'all/a.txt')
     expect(headers['last-modified']).toBe('Tue, 14 Nov 2023 22:13:20 GMT')
+    const { text } = await ask(server, 'PROPFIND', 'all/', { Depth: '0' })
+    expect(text).toContain('<D:getlastmodified>Tue, 14 Nov 2023 22:13:20 GMT')
   })
 
   test('a directory, a file, and a collection without its members', async () => {

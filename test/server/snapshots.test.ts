@@ -119,6 +119,21 @@ describe('listing', () => {
     expect(text).toContain('<D:resourcetype/>')
   })
 
+  test('a snapshot has the time of its backup, what is in it its own', async () => {
+    const state = (await (await fetch(`${server.vaultUrl}/checkpoints/first/3`)).json()) as {
+      committedAt: string
+    }
+    const committed = new Date(state.committedAt).toUTCString()
+    const timesOf = async (path: string, Depth: string): Promise<string[]> => {
+      const answer = await fetch(url(path), { method: 'PROPFIND', headers: { Depth } })
+      return [...(await answer.text()).matchAll(/<D:getlastmodified>([^<]*)/g)].map(([, time = '']) => time)
+    }
+    const own = 'Tue, 14 Nov 2023 22:13:20 GMT'
+    expect(await timesOf('first/3/', '1')).toEqual([committed, own])
+    expect(await timesOf('first/latest/', '0')).toEqual([committed])
+    expect((await timesOf('first/', '1')).slice(-2)).toEqual([committed, committed])
+  })
+
   test('a page for people, escaped, which can do nothing', async () => {
     const odd = '<script>alert("1")<br>&#'
     await snapshot('page', [fileEntry(odd, tree.a)])
