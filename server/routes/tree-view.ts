@@ -179,13 +179,16 @@ export class TreeView implements DavView {
     names: Names,
     asks: (name: PropertyName) => boolean,
   ): Promise<void> {
-    const [path, deletedAt] = ['original-path', 'deleted-at'].map((local) => `${ownNamespace} ${local}`)
+    const [path, deletedAt] = [`${ownNamespace} original-path`, `${ownNamespace} deleted-at`] as const
     const [item] = names
-    if (item === undefined || names.length > 2 || !(asks(path as string) || asks(deletedAt as string))) return
+    const isNamed = names.length === 1 && asks('DAV: displayname')
+    if (item === undefined || names.length > 2 || !(isNamed || asks(path) || asks(deletedAt))) return
     const note = await this.tree.trashNote(Number(item.toString('latin1')))
     if (note === undefined) return
-    if (asks(path as string)) found.set(path as string, encodePath(note.path))
-    if (asks(deletedAt as string)) found.set(deletedAt as string, note.deletedAt.toISOString())
+    // The name of an item is a number, which tells a person nothing.
+    if (isNamed) found.set('DAV: displayname', note.path.toString('utf8'))
+    if (asks(path)) found.set(path, encodePath(note.path))
+    if (asks(deletedAt)) found.set(deletedAt, note.deletedAt.toISOString())
   }
 }
 

@@ -52,6 +52,12 @@ describe('what is in it', () => {
       `<D:href>/home/trash/${second}/`,
       'original-path xmlns:x="urn:chunkdav:">b',
     ])
+    const names = async (path: string): Promise<string[]> => {
+      const text = await (await send('PROPFIND', path, { Depth: '1' })).text()
+      return [...text.matchAll(/<D:displayname>([^<]*)</g)].map(([, name = '']) => name)
+    }
+    expect(await names('trash/')).toEqual(['trash', 'a/\ufffd x', 'b'])
+    expect(await names(`trash/${second}/`)).toEqual(['b', 'b'])
     expect(await told(`trash/${second}/b/`)).toMatch(/deleted-at xmlns:x="urn:chunkdav:">\d{4}-\d\d-\d\dT/)
   })
 })
