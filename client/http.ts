@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry from 'p-retry'
 import { type Dispatcher, Pool } from 'undici'
 import { decodeProblem, isProblem, Problem } from '../protocol/problem.ts'
-import { cancelledBy, foreignServerText, transportProblem } from './transport-problem.ts'
+import { cancelledBy, foreignServerText, type ServerKind, transportProblem } from './transport-problem.ts'
 
 export interface TransportOptions {
   /** Connections at most, and so requests in flight. */
@@ -27,6 +27,8 @@ export interface TransportOptions {
   readonly headers?: Readonly<Record<string, string>>
   /** What an answer of 400 or more means. Default: what a chunkdav receiver means by it. */
   readonly refusal?: (answer: RefusedAnswer) => Problem
+  /** What answers there, for what is told when nothing does. Default: a receiver. */
+  readonly kind?: ServerKind
 }
 
 /** An answer of 400 or more. */
@@ -47,6 +49,7 @@ const defaults = {
   idleMs: 300_000,
   headers: {},
   refusal: receiverProblem,
+  kind: 'receiver',
 } satisfies Required<TransportOptions>
 const maxPauseMs = 10_000
 /** Answers that are read whole are bounded: the largest is a chunk, or a page of items. */
@@ -171,7 +174,7 @@ export class Transport {
         ...(answerMs === undefined ? {} : { headersTimeout: answerMs }),
       })
     } catch (error) {
-      throw signal?.aborted ? cancelledBy(signal) : transportProblem(error, this.origin)
+      throw signal?.aborted ? cancelledBy(signal) : transportProblem(error, this.origin, this.#options.kind)
     }
     this.#answered = true
     const incoming = this.#received(answer.body, signal)
@@ -198,7 +201,7 @@ export class Transport {
         yield piece
       }
     } catch (error) {
-      throw signal?.aborted ? cancelledBy(signal) : transportProblem(error, this.origin)
+      throw signal?.aborted ? cancelledBy(signal) : transportProblem(error, this.origin, this.#options.kind)
     }
   }
 
@@ -220,7 +223,7 @@ async function readWhole(body: AsyncIterable<Buffer>): Promise<Buffer> {
   for await (const piece of body) {
     bytes += piece.length
     if (bytes > maxAnswerBytes) {
-      throw new Problem('protocol-violation', `the receiver's answer is longer than ${maxAnswerBytes} bytes`)
+      throw new Problem('protocol-violation', `the server's answer is longer than ${maxAnswerBytes} bytes`)
     }
     pieces.push(piece)
   }

@@ -1,15 +1,21 @@
 /** What a failed connection is called, and what a person can do about it. */
 import { Problem } from '../protocol/problem.ts'
 
-const advice: Record<string, (origin: string) => string> = {
-  ECONNREFUSED: (origin) =>
-    `nothing answers at ${origin}; start the receiver with "chunkdav serve", or check the URL`,
-  ENOTFOUND: (origin) => `the host of ${origin} is not known; check the URL`,
-  EAI_AGAIN: (origin) => `the host of ${origin} cannot be looked up now; check the network`,
-  UND_ERR_CONNECT_TIMEOUT: (origin) => `${origin} does not answer; check the URL and the network`,
-  ETIMEDOUT: (origin) => `${origin} does not answer; check the URL and the network`,
-  EHOSTUNREACH: (origin) => `there is no route to ${origin}; check the network`,
-  ENETUNREACH: (origin) => `there is no route to ${origin}; check the network`,
+/** A receiver, or any other WebDAV server. */
+export type ServerKind = 'receiver' | 'webdav'
+
+const check = 'check the URL and the network'
+const advice: Record<string, (place: string, kind: ServerKind) => string> = {
+  ECONNREFUSED: (place, kind) =>
+    kind === 'receiver'
+      ? `nothing answers at ${place}; start the receiver with "chunkdav serve", or check the URL`
+      : `nothing answers at ${place}; is the server running?`,
+  ENOTFOUND: (place) => `the host of ${place} is not known; check the URL`,
+  EAI_AGAIN: (place) => `the host of ${place} cannot be looked up now; check the network`,
+  UND_ERR_CONNECT_TIMEOUT: (place) => `${place} does not answer; ${check}`,
+  ETIMEDOUT: (place) => `${place} does not answer; ${check}`,
+  EHOSTUNREACH: (place) => `there is no route to ${place}; check the network`,
+  ENETUNREACH: (place) => `there is no route to ${place}; check the network`,
 }
 
 /** Trying again does not help against these. */
@@ -25,31 +31,34 @@ const certificateCodes = [
 
 /**
  * `error` of a request to `origin` as a Problem: `transport-failed`, or `protocol-violation` when what
- * answers does not speak HTTP, or no TLS that can be trusted. Misuse of the HTTP library is a defect and stays what it is.
+ * answers does not speak HTTP, or no TLS that can be trusted. Misuse of
+ * the HTTP library is a defect and stays what it is.
  */
-export function transportProblem(error: unknown, origin: string): unknown {
+export function transportProblem(error: unknown, origin: string, kind: ServerKind = 'receiver'): unknown {
   if (error instanceof Problem || !(error instanceof Error)) return error
   const code = (error as NodeJS.ErrnoException).code ?? ''
   if (error instanceof TypeError || code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED') {
     return error
   }
+  const prefix = kind === 'webdav' ? 'webdav+' : ''
+  const [place, plain] = [prefix + origin, `${prefix}http://`]
   if (error.name === 'HTTPParserError') {
-    const text = `what answers at ${origin} does not speak HTTP; check the URL`
+    const text = `what answers at ${place} does not speak HTTP; check the URL`
     return new Problem('protocol-violation', text, { cause: error })
   }
   if (certificateCodes.includes(code)) {
     const text =
-      `the certificate of ${origin} is not to be trusted (${code}); ` +
+      `the certificate of ${place} is not to be trusted (${code}); ` +
       'if it is your own, name its file in NODE_EXTRA_CA_CERTS'
     return new Problem('protocol-violation', text, { cause: error })
   }
   if (code.startsWith('ERR_SSL_') || code === 'EPROTO') {
-    const text = `what answers at ${origin} does not speak TLS as it should; check the URL, it may have to be http://`
+    const text = `what answers at ${place} does not speak TLS as it should; check the URL, it may have to be ${plain}`
     return new Problem('protocol-violation', text, { cause: error })
   }
   const text =
-    advice[code]?.(origin) ??
-    `the connection to ${origin} broke (${code === '' ? error.message : code}); ` +
+    advice[code]?.(place, kind) ??
+    `the connection to ${place} broke (${code === '' ? error.message : code}); ` +
       'run the command again, it goes on from what was done'
   return new Problem('transport-failed', text, { cause: error })
 }

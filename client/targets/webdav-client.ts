@@ -54,7 +54,7 @@ export class WebDavClient {
     this.location = location
     const headers = { ...location.headers, ...options.headers }
     const refusal = (answer: RefusedAnswer): Problem => davProblem(answer, location)
-    this.#transport = new Transport(location.origin, { ...options, headers, refusal })
+    this.#transport = new Transport(location.origin, { ...options, headers, refusal, kind: 'webdav' })
   }
 
   get counters(): Readonly<TransportCounters> {
@@ -264,7 +264,7 @@ export class WebDavClient {
     const { status, headers } = answer
     if (doneStatuses.includes(status)) return answer
     const elsewhere = headers.location === undefined ? '' : ` and points to ${headers.location}; use that URL`
-    const text = `${method}: ${this.location.shown} answers with status ${status}${elsewhere}`
+    const text = `${this.location.shown} answers ${method} with status ${status}${elsewhere}`
     throw new Problem('protocol-violation', text, { extensions: { status } })
   }
 }
@@ -298,6 +298,18 @@ const codes: Readonly<Record<number, ProblemCode>> = {
   507: 'insufficient-storage',
 }
 
+/** Methods for people; who runs the server looks for the method. */
+const deeds: Readonly<Record<string, string>> = {
+  COPY: 'copying (COPY)',
+  DELETE: 'deleting (DELETE)',
+  GET: 'reading (GET)',
+  MKCOL: 'making folders (MKCOL)',
+  MOVE: 'renaming (MOVE)',
+  OPTIONS: 'saying what it can do (OPTIONS)',
+  PROPFIND: 'listing folders (PROPFIND)',
+  PUT: 'storing files (PUT)',
+}
+
 /** What a server means by a status, and what to do about it. The status itself is in the extensions. */
 function davProblem({ method, status, headers }: RefusedAnswer, location: WebDavLocation): Problem {
   const code = codes[status] ?? (status < 500 ? 'invalid-request' : 'internal-error')
@@ -306,20 +318,21 @@ function davProblem({ method, status, headers }: RefusedAnswer, location: WebDav
   if (method === 'PROPFIND' && [400, 405, 501].includes(status)) {
     return new Problem('protocol-violation', noDavText(location, status), { extensions })
   }
+  const deed = deeds[method] ?? method
   const reasons: Record<number, string> = {
-    403: 'does not allow it; check what the user may do there',
-    404: 'has nothing there',
-    405: 'does not allow this method there',
-    409: 'says that a folder above is not there',
+    403: `does not allow ${deed}; check what the user may do there`,
+    404: `failed at ${deed}: it has nothing there`,
+    405: `does not allow ${deed}`,
+    409: `failed at ${deed}: it says that a folder above is not there`,
     411: 'takes no file whose length is not known before it is sent',
     413: 'takes no file of this size',
     414: 'takes no path of this length',
-    423: 'says that it is locked by another program; wait until that is done, or take the lock away',
-    501: 'does not know this method',
+    423: `does not allow ${deed}: another program has locked it; wait until that is done, or take the lock away`,
+    501: `does not support ${deed}`,
     507: 'has no space left; make room there and run the command again',
   }
-  const text = reasons[status] ?? `failed (status ${status}); its log may tell more`
-  return new Problem(code, `${method}: ${location.shown} ${text}`, { extensions })
+  const text = reasons[status] ?? `failed at ${deed} (status ${status}); its log may tell more`
+  return new Problem(code, `${location.shown} ${text}`, { extensions })
 }
 
 function credentialsText(headers: RefusedAnswer['headers'], { shown, headers: own }: WebDavLocation): string {

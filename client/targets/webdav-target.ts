@@ -169,7 +169,7 @@ export class WebDavTarget implements FileTarget {
       }
       // Another client was faster; or the server has no MKCOL at all.
       if ((await this.#client.kindAt(folder)) !== undefined) continue
-      const text = `MKCOL: ${this.#client.location.shown} makes no folders; check what the user may do there`
+      const text = `${this.#client.location.shown} makes no folders; check the URL, and what the user may do there`
       throw new Problem('method-not-allowed', text)
     }
   }

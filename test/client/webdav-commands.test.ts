@@ -1,5 +1,8 @@
 /** The command line with a WebDAV server: every command, credentials, exit codes. */
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, test } from 'vitest'
@@ -117,6 +120,62 @@ test('wrong usage', async () => {
   }
   const secret = await run('backup', '.', 'webdav+http://alice:geheim@127.0.0.1:1/x#y')
   expect(secret.err).not.toContain('geheim')
+})
+
+test('hints fit a server that is no receiver', async () => {
+  await using folder = await temporaryFolder()
+  const told = async (...argv: string[]) => {
+    const { code, err } = await runIn(folder.path, argv)
+    return [code, err.replace(/^chunkdav: /, '').trimEnd()]
+  }
+  const gone = createServer().listen(0, '127.0.0.1')
+  await once(gone, 'listening')
+  const at = `webdav+http://127.0.0.1:${(gone.address() as AddressInfo).port}`
+  gone.close()
+  await once(gone, 'close')
+  const nothing = `nothing answers at ${at}; is the server running?`
+  expect(await told('checkpoints', `${at}/x`)).toEqual([1, nothing])
+  expect(await told('backup', '.', `${at}/x`)).toEqual([1, nothing])
+  for (const command of ['checkpoints', 'freeze']) {
+    const begins =
+      '"webdav+ftp://h/x" is no URL of a WebDAV server; it begins with webdav+http:// or webdav+https://'
+    const [code, err] = await told(command, 'webdav+ftp://h/x')
+    expect([code, String(err).replace(/"webdav.*"/, '"webdav+ftp://h/x"')]).toEqual([2, begins])
+  }
+  for (const argv of [
+    ['freeze', `${at}/x/tree`],
+    ['trash', 'list', `${at}/x`],
+    ['trash', 'restore', `${at}/x`, '1'],
+    ['trash', 'remove', `${at}/x`, '1'],
+  ]) {
+    expect(await told(...argv)).toEqual([2, expect.stringContaining('; only a receiver has a live tree')])
+  }
+})
+
+test.each([
+  [401, / asks for a user and a password; .* webdav\+http:\/\/USER@127.* CHUNKDAV_PASSWORD$/],
+  [403, / does not allow making folders \(MKCOL\); check what the user may do there$/],
+  [501, / does not support making folders \(MKCOL\)$/],
+  [423, / does not allow making folders \(MKCOL\): another program has locked it; /],
+  [418, / failed at making folders \(MKCOL\) \(status 418\); its log may tell more$/],
+  [405, / makes no folders; check the URL, and what the user may do there$/],
+  [302, / answers MKCOL with status 302$/],
+])('MKCOL that is answered %i is told in a sentence', async (status, sentence) => {
+  await using folder = await temporaryFolder()
+  const server = createServer((request, response) => {
+    request.resume()
+    response.writeHead(request.method === 'MKCOL' ? status : 404, { connection: 'close' }).end()
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  try {
+    const url = `webdav+http://127.0.0.1:${(server.address() as AddressInfo).port}/x`
+    const { code, err } = await runIn(folder.path, ['backup', '.', url])
+    const [line, rest] = err.split('\n')
+    expect([code, line?.startsWith(`chunkdav: ${url}`), rest]).toEqual([1, true, ''])
+    expect(line).toMatch(sentence)
+  } finally {
+    server.close()
+  }
 })
 
 test('no backups, and no folder', async () => {
