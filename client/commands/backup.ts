@@ -25,7 +25,7 @@ import type { CommandContext } from './context.ts'
 import { databaseFolder, ownStatePatterns } from './own-state.ts'
 import { plural, reasonOf, tellProblem } from './report.ts'
 import { defaultSourceName } from './source-name.ts'
-import { passwordHint } from './vault-command.ts'
+import { jsonProgressOption, passwordHint } from './vault-command.ts'
 
 interface BackupOptions {
   readonly source?: string
@@ -61,6 +61,10 @@ const excludeHelp =
   'leave out what matches, as in .gitignore; a pattern with a slash is relative to the directory that is ' +
   'backed up, of several paths to the root that holds them by their last names (repeatable)'
 
+const verifyHelp =
+  'read every file, even those whose size and times are unchanged; on a WebDAV server this also replaces files ' +
+  'that were damaged there'
+
 /** Adds `backup` to the program. */
 export function registerBackup(program: Command, context: CommandContext): void {
   program
@@ -75,7 +79,7 @@ export function registerBackup(program: Command, context: CommandContext): void 
         .default('dir'),
     )
     .option('--scan-first', 'count everything before the first byte is read', false)
-    .option('--verify-content', 'read every file, even those whose size and times are unchanged', false)
+    .option('--verify-content', verifyHelp, false)
     .option('--exclude <pattern>', excludeHelp, collect, [])
     .option('--exclude-from <file>', 'patterns from a file, one a line (repeatable)', collect, [])
     .option('--exclude-caches', 'leave out what is in directories that hold a CACHEDIR.TAG', false)
@@ -83,7 +87,7 @@ export function registerBackup(program: Command, context: CommandContext): void 
     .option('--uploads <n>', 'requests in flight', wholeNumber(1, 64), 4)
     .option('--compression <level>', 'zstd level 1 to 19, or 0 for none', wholeNumber(0, 19), 1)
     .option('--name <name>', 'what a stream is called inside the backup (default: stdin, or the file name)')
-    .option('--json', 'one JSON object a line; the last one is the summary', false)
+    .option(...jsonProgressOption, false)
     .addHelpText('after', examples)
     .action((paths: string[], options: BackupOptions) => backup(paths, options, context))
 }
@@ -116,6 +120,9 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   await using database = disposable(await CheckpointDatabase.open(folder))
   const summary = await runEngine(source.value, target.value, database.value, options, context)
   const isStream = source.value.capabilities.form === 'chunks'
+  if (paths[0] === '-' && summary.bytes === 0) {
+    context.warn('standard input was empty; was the command before the pipe successful?')
+  }
   tell(summary, { isStream, keptAsFiles: isFileTarget(target.value) }, place, options, context)
   if (summary.problemCount > 0) context.exitWith(3)
 }

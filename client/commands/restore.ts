@@ -2,19 +2,20 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import prettyBytes from 'pretty-bytes'
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CheckpointState } from '../../protocol/schema.ts'
 import { createProgress, duration, type Progress } from '../progress.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
 import { type RestoreSummary, restore } from '../restore/restore.ts'
+import type { RestoreProblem } from '../restore/restore-log.ts'
 import { restoreStream } from '../restore/stream-restore.ts'
 import { selectCheckpoint, selectSource } from '../select-checkpoint.ts'
-import type { WebDavBackups } from '../targets/webdav-backups.ts'
+import { WebDavBackups } from '../targets/webdav-backups.ts'
 import type { CommandContext } from './context.ts'
 import { plural, tellProblem } from './report.ts'
 import {
   collectPath,
-  jsonOption,
+  jsonProgressOption,
   notEmpty,
   parseCheckpointOption,
   sourceOption,
@@ -47,6 +48,9 @@ const toHelp =
   'where to (required): a directory; for a list of chunks (backup --as chunks) of one stream, a file; ' +
   'or - for standard output'
 
+const includeHelp =
+  "only this path and what is below it, as ls lists it: relative to the backup's root (repeatable)"
+
 /** Adds `restore` to the program. */
 export function registerRestore(program: Command, context: CommandContext): void {
   program
@@ -56,9 +60,9 @@ export function registerRestore(program: Command, context: CommandContext): void
     .requiredOption('--to <dir>', toHelp, notEmpty)
     .option(...sourceOption)
     .option('--checkpoint <n>', 'which one: its number, or latest', parseCheckpointOption, 'latest')
-    .option('--include <path>', 'only this path and what is below it (repeatable)', collectPath, [])
+    .option('--include <path>', includeHelp, collectPath, [])
     .option('--overwrite', 'replace what stands at the destination and differs', false)
-    .option(...jsonOption, false)
+    .option(...jsonProgressOption, false)
     .addHelpText('after', examples)
     .action((url: string, options: RestoreCommandOptions) =>
       withVault(url, context, (client) => run(client, options, context)),
@@ -97,14 +101,32 @@ async function toStandardOutput(
   progress: Progress,
 ): Promise<void> {
   const bytesTotal = checkpoint.root === undefined ? checkpoint.itemBytes : undefined
-  await restoreStream({
-    client,
-    checkpoint,
-    include,
-    output: stdout,
-    onProgress: (bytesDone) => progress.update({ filesDone: 0, filesTotal: 1, bytesDone, bytesTotal }),
-    signal,
-  })
+  try {
+    await restoreStream({
+      client,
+      checkpoint,
+      include,
+      output: stdout,
+      onProgress: (bytesDone) => progress.update({ filesDone: 0, filesTotal: 1, bytesDone, bytesTotal }),
+      signal,
+    })
+  } catch (cause) {
+    if (!isProblem(cause)) throw cause
+    const { code, message, extensions } = cause
+    const { detail } = withRemedy({ code, detail: message }, client)
+    throw new Problem(code, detail, { cause, extensions })
+  }
+}
+
+/** A file that was damaged on a WebDAV server: backups trust what is there, unless they are told not to. */
+function withRemedy<P extends Pick<RestoreProblem, 'code' | 'detail'>>(
+  problem: P,
+  client: ReceiverClient | WebDavBackups,
+): P {
+  if (!(client instanceof WebDavBackups) || problem.code !== 'digest-mismatch') return problem
+  const remedy =
+    'restore it from another checkpoint; to replace it there, back up again with --verify-content'
+  return { ...problem, detail: `${problem.detail}; ${remedy}` }
 }
 
 async function toDirectory(
@@ -129,7 +151,7 @@ async function toDirectory(
         bytesDone,
         bytesTotal: totals?.bytes,
       }),
-    onProblem: (problem) => tellProblem(problem, options, context),
+    onProblem: (problem) => tellProblem(withRemedy(problem, client), options, context),
     signal: context.signal,
   })
   progress.stop()

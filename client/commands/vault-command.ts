@@ -21,6 +21,10 @@ export const sourceOption = [
   '--source <name>',
   'whose backups (default: the only source in the vault)',
 ] as const
+export const jsonProgressOption = [
+  '--json',
+  'one JSON object a line: progress about once a second, each problem; the last one is the summary',
+] as const
 export const jsonOption = ['--json', 'one JSON object a line; the last one is the summary'] as const
 
 /** After a hint that leaves the password away: where it is to be put. */

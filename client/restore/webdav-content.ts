@@ -189,5 +189,5 @@ function isBelow(path: Buffer, directory: Buffer): boolean {
 }
 
 function damaged(path: string, what: string): Problem {
-  return new Problem('digest-mismatch', `${path} ${what}; restore it from another checkpoint`)
+  return new Problem('digest-mismatch', `${path} ${what}`)
 }

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { createProgress, duration, progressLine } from '../../client/progress.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import { FlakyProxy } from './flaky-proxy.ts'
@@ -122,6 +122,10 @@ describe('a vault with two sources', () => {
     expect(readFileSync(join(folder, 'all', 'large')).equals(randomBytes(1, 2_000_000))).toBe(true)
     await run('restore', url, '--to', 'old', '--checkpoint', '1', '--include', 'docs', ...laptop)
     expect(readFileSync(join(folder, 'old', 'docs', 'letter'), 'utf8')).toBe('Dear reader')
+    // A path may be written as in the file system.
+    await run('restore', url, '--to', 'slash', '--include', '/docs/', ...laptop)
+    expect(readFileSync(join(folder, 'slash', 'docs', 'letter'), 'utf8')).toBe('Dear readers')
+    expect(existsSync(join(folder, 'slash', 'large'))).toBe(false)
     const piped = await run('restore', url, '--to', '-', '--include', 'large', ...laptop)
     expect([piped.code, piped.err, piped.bytes.equals(randomBytes(1, 2_000_000))]).toEqual([0, '', true])
   })
@@ -251,6 +255,20 @@ describe('the program itself', () => {
     return { child, ended, out: text(child.stdout), err: text(child.stderr) }
   }
 
+  test('an empty standard input is doubtful', async () => {
+    const backup = (input: string) => {
+      const run = start('backup', '-', url, '--source', `piped-${input}`)
+      run.child.stdin.end(input)
+      return run
+    }
+    const [empty, full] = [backup(''), backup('x')]
+    expect([await empty.ended, await full.ended]).toEqual([0, 0])
+    expect(await empty.err).toBe(
+      'chunkdav: standard input was empty; was the command before the pipe successful?\n',
+    )
+    expect([await full.err, await empty.out]).toEqual(['', expect.stringMatching(/^Checkpoint 1 /)])
+  })
+
   test('hands serve to the receiver, and everything else to the client', async () => {
     const version = start('--version')
     expect([await version.ended, await version.out]).toEqual([0, expect.stringMatching(/^\d/)])
@@ -322,6 +340,25 @@ describe('progress', () => {
     [200, '3 min 20 s'],
     [7500, '2 h 5 min'],
   ])('%d seconds', (seconds, shown) => expect(duration(seconds)).toBe(shown))
+
+  test('for scripts, about once a second', () => {
+    vi.useFakeTimers()
+    try {
+      const told: unknown[] = []
+      const progress = createProgress({ stream: new Sink(), isTTY: true, json: (event) => told.push(event) })
+      for (let filesDone = 0; filesDone < 25; filesDone++) {
+        progress.update({ filesDone, bytesDone: 10 * filesDone, filesTotal: 25 })
+        vi.advanceTimersByTime(100)
+      }
+      progress.stop()
+      expect(told).toEqual([
+        { type: 'progress', filesDone: 10, bytesDone: 100, filesTotal: 25, seconds: 1 },
+        { type: 'progress', filesDone: 20, bytesDone: 200, filesTotal: 25, seconds: 2 },
+      ])
+    } finally {
+      vi.useRealTimers()
+    }
+  })
 
   test('nothing where nobody watches; a bar on a terminal that goes away again', () => {
     const [quiet, watched] = [new Sink(), Object.assign(new Sink(), { isTTY: true, columns: 100 })]

@@ -70,6 +70,13 @@ test('--verify-content sends everything again, whatever the base has', async () 
     body: 'damaged',
   })
   await damaged.text()
+  const restore = await runIn(folder.path, ['restore', url, '--to', 'damaged'])
+  expect([restore.code, restore.err]).toEqual([
+    1,
+    expect.stringMatching(/^chunkdav: docs\/letter: .* back up again with --verify-content \(blake3:/m),
+  ])
+  const help = (await backUp('--help')).out.replace(/\s+/g, ' ')
+  expect(help).toContain('replaces files that were damaged there')
   await backUp('--verify-content')
   await runIn(folder.path, ['restore', url, '--to', 'to'])
   expect(listing(join(folder.path, 'to'))).toEqual(listing(join(folder.path, 'from')))
@@ -90,7 +97,7 @@ test('a large file to standard output, whole and damaged', async () => {
   await (await fetch(`${server.url}/backups/s/1/files/large`, { method: 'PUT', body })).text()
   const damaged = await toOutput()
   expect(damaged.code).toBe(1)
-  expect(damaged.err).toContain('not what was backed up')
+  expect(damaged.err).toMatch(/not what was backed up; .* back up again with --verify-content$/m)
 })
 
 test('a file manager sees the files, and where the server can, their times', async () => {
