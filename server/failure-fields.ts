@@ -18,6 +18,12 @@ export function failureFields(error: unknown): Record<string, unknown> {
   return { code: problem.code, ...(bottom !== problem && { reason: bottom.message }) }
 }
 
+/** The message of that line. */
+export function failureText(what: string, error: unknown): string {
+  const problem = knownProblem(error)
+  return problem === undefined ? what : `${what}: ${problem.message}`
+}
+
 function rootOf(error: Error): Error {
   return error.cause instanceof Error ? rootOf(error.cause) : error
 }

@@ -145,17 +145,22 @@ async function serve({ data, listen, auth, keepTrash, freeze, logLevel }: ServeO
   stderr.on('error', () => {})
   const log = pino({ level: logLevel }, stderr)
   const dataDir = resolve(data)
-  const receiver = await openReceiver({ dataDir, ...listen, log, trashMs: keepTrash, freezes: freeze })
+  const options = { dataDir, ...listen, log, trashMs: keepTrash, freezes: freeze }
+  const receiver = await openReceiver({ ...options, onListening: greet })
+  await untilStopped(receiver, log)
+}
+
+/** Where it is and what to do next: before the first line of the log. */
+function greet(receiver: Receiver): void {
   process.stdout.write(
     [
       `chunkdav listens on ${receiver.url}`,
-      `data is in ${dataDir}`,
+      `data is in ${receiver.dataDir}`,
       'back up a directory with',
       `  ${calledAs()} backup DIR ${reachableUrl(receiver)}/home`,
       '',
     ].join('\n'),
   )
-  await untilStopped(receiver, log)
 }
 
 /** Where a client on this machine reaches it. */

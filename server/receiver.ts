@@ -13,7 +13,7 @@ import { type Logger, pino } from 'pino'
 import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
 import { createApp } from './app.ts'
 import { type DataLock, lockDataDir } from './data-lock.ts'
-import { failureFields } from './failure-fields.ts'
+import { failureFields, failureText } from './failure-fields.ts'
 import { Connections } from './http/connections.ts'
 import { defaultPatience, type Patience } from './http/context.ts'
 import { MemoryBudget } from './http/memory-budget.ts'
@@ -50,6 +50,8 @@ export interface ReceiverOptions {
   readonly trashMs?: number
   /** What is frozen by itself, and when. */
   readonly freezes?: readonly ScheduledFreeze[]
+  /** Called as soon as it listens, before it does anything by itself. */
+  readonly onListening?: (receiver: Receiver) => void
   /** Another kind of store. */
   readonly openStore?: OpenStore
 }
@@ -99,12 +101,12 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
           onFault: (problem) =>
             log.error(
               { ...failureFields(problem), vault: basename(path) },
-              `the disk failed: ${problem.message}`,
+              failureText('the disk failed', problem),
             ),
         })),
     onDamage: (problem) =>
-      log.error(failureFields(problem), `something damaged is left out: ${problem.message}`),
-    onFault: (error) => log.error({ err: error }, 'work in the background failed'),
+      log.error(failureFields(problem), failureText('something damaged is left out', problem)),
+    onFault: (error) => log.error(failureFields(error), failureText('work in the background failed', error)),
     trashMs,
   })
   const schedule = new Schedule(vaults, { freezes: options.freezes ?? [], trashMs, log })
@@ -135,7 +137,6 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
   const { address, family, port } = server.address() as AddressInfo
   const host = family === 'IPv6' ? `[${address}]` : address
 
-  schedule.start()
   let closing: Promise<void> | undefined
   const close = async (): Promise<void> => {
     isStopping = true
@@ -152,7 +153,7 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       await lock.release()
     }
   }
-  return {
+  const receiver: Receiver = {
     host: address,
     port,
     url: `http://${host}:${port}`,
@@ -168,6 +169,9 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       return closing
     },
   }
+  options.onListening?.(receiver)
+  schedule.start()
+  return receiver
 }
 
 type Handle = (request: IncomingMessage, response: ServerResponse) => unknown

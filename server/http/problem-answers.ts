@@ -1,5 +1,6 @@
 import type { Middleware } from 'koa'
 import { encodeProblem, Problem, type ProblemCode, problemMediaType } from '../../protocol/problem.ts'
+import { failureFields, failureText } from '../failure-fields.ts'
 import { diskFull, isDiskFull } from '../full-disk.ts'
 import type { RequestState } from './context.ts'
 import { errorDocument } from './dav-problem.ts'
@@ -32,7 +33,9 @@ export function problemAnswers(): Middleware<RequestState> {
       // Without a cause some are no fault: too much is asked for at once, the receiver stops, or what a client
       // asks for is on another server.
       if (document.status >= 500 && (!askedFor.has(problem.code) || problem.cause !== undefined)) {
-        ctx.state.log.error({ err: error, path: targetForLog(ctx.req) }, 'request failed')
+        const level = problem.code === 'insufficient-storage' ? 'warn' : 'error'
+        const fields = { ...failureFields(error), path: targetForLog(ctx.req) }
+        ctx.state.log[level](fields, failureText('request failed', error))
       }
       for (const name of ctx.res.getHeaderNames()) if (!kept.has(name)) ctx.remove(name)
       if (problem.code === 'unavailable') ctx.set('Retry-After', '1')

@@ -23,7 +23,16 @@ export function requestIds(log: Logger, patience: Patience): Middleware<RequestS
   }
 }
 
-/** One line per request, when its answer has left or its connection is gone. No headers, no query string. */
+/** 503 and 507 pass by themselves, or when somebody makes room; any other 5xx is a fault. */
+function levelOf(status: number): 'debug' | 'warn' | 'error' {
+  if (status < 500) return 'debug'
+  return status === 503 || status === 507 ? 'warn' : 'error'
+}
+
+/**
+ * One line per request, when its answer has left or its connection is gone. No headers, no query string. Those that
+ * nobody has to look at are for `debug`: a backup has thousands.
+ */
 export function requestLog(): Middleware<RequestState> {
   return async (ctx, next) => {
     const started = performance.now()
@@ -41,8 +50,7 @@ export function requestLog(): Middleware<RequestState> {
         bytesOut: socket.bytesWritten - writtenBefore,
       }
       if (!ctx.res.writableFinished) ctx.state.log.warn(line, 'request cut off')
-      else if (line.status >= 500) ctx.state.log.error(line, 'request')
-      else ctx.state.log.info(line, 'request')
+      else ctx.state.log[levelOf(line.status)](line, 'request')
     })
     await next()
   }

@@ -8,7 +8,7 @@
 import type { Cron } from 'croner'
 import type { Logger } from 'pino'
 import type { ProblemCode } from '../../protocol/problem.ts'
-import { failureFields, knownProblem } from '../failure-fields.ts'
+import { failureFields, failureText, knownProblem } from '../failure-fields.ts'
 import type { Vaults } from '../vaults.ts'
 import { aboutFreeze, freezeIfChanged, freezeSource } from './freeze.ts'
 import { cronJob, type ScheduledFreeze } from './schedule-options.ts'
@@ -124,11 +124,9 @@ export class Schedule {
 }
 
 function tellFailure(log: Logger, failure: string, error: unknown): void {
-  const problem = knownProblem(error)
   const fields = failureFields(error)
-  if (problem === undefined) log.error(fields, failure)
-  else if (absent.has(problem.code)) log.warn(fields, `not frozen: ${problem.message}`)
-  else log.error(fields, `${failure}: ${problem.message}`)
+  if (absent.has(knownProblem(error)?.code)) log.warn(fields, failureText('not frozen', error))
+  else log.error(fields, failureText(failure, error))
 }
 
 function described({ vault, names, cron }: ScheduledFreeze): Record<string, unknown> {

@@ -36,7 +36,7 @@ async function startOurs(): Promise<TreeServer> {
     if (line.method !== undefined) methods.push(line.method)
     if ((line.status ?? 0) >= 500) process.stderr.write(text)
   }
-  const receiver = await startReceiver({ log: pino({ level: 'info' }, { write }) })
+  const receiver = await startReceiver({ log: pino({ level: 'debug' }, { write }) })
   return {
     url: `${receiver.vaultUrl}/tree/`,
     vaultUrl: receiver.vaultUrl,

@@ -23,7 +23,7 @@ async function failingStore(): Promise<ChunkStore> {
 
 beforeAll(async () => {
   const { pino } = await import('pino')
-  const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
+  const log = pino({ level: 'debug' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
   server = await startReceiver({ openStore: failingStore, log })
 })
 afterAll(() => server.stop())
@@ -110,8 +110,54 @@ test.each([
   const answer = await put(server, 'chunks', chunk(`disk ${code}`), { 'X-Request-Id': `disk-${code}` })
   failure = undefined
   expect([answer.status, (await answer.text()).includes('secret')]).toEqual([status, false])
-  const logged = lines.find((line) => line.requestId === `disk-${code}` && line.err !== undefined)
-  expect(JSON.stringify(logged?.err)).toContain('/secret/path')
+  const logged = lines.find(({ requestId, msg }) => requestId === `disk-${code}` && msg !== 'request')
+  expect(JSON.stringify(logged)).toContain('/secret/path')
+})
+
+test.each<[Error | undefined, number, [number, string][]]>([
+  [undefined, 201, [[20, 'request']]],
+  [new Problem('unavailable', 'x'), 503, [[40, 'request']]],
+  [
+    new Problem('unavailable', 'x', { cause: new Error('y') }),
+    503,
+    [
+      [50, 'request failed: x'],
+      [40, 'request'],
+    ],
+  ],
+  [
+    new Problem('insufficient-storage', 'x', { cause: new Error('y') }),
+    507,
+    [
+      [40, 'request failed: x'],
+      [40, 'request'],
+    ],
+  ],
+  [
+    new Problem('store-corrupt', 'reindex it'),
+    500,
+    [
+      [50, 'request failed: reindex it'],
+      [50, 'request'],
+    ],
+  ],
+  [
+    new Error('x'),
+    500,
+    [
+      [50, 'request failed'],
+      [50, 'request'],
+    ],
+  ],
+])('%s is logged as loudly as it has to be', async (error, status, expected) => {
+  failure = error
+  const id = `level-${lines.length}`
+  const answer = await put(server, 'chunks', chunk(id), { 'X-Request-Id': id })
+  failure = undefined
+  expect(answer.status).toBe(status)
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  const of = lines.filter(({ requestId }) => requestId === id)
+  expect(of.map(({ level, msg }) => [level, msg])).toEqual(expected)
 })
 
 test('one log line per request, without secrets', async () => {

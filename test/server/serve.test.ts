@@ -1,6 +1,6 @@
 /** The command `serve` as a process: where it listens, what it refuses, how it stops, what survives. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmod, mkdtemp, open, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,10 +17,15 @@ interface Served {
   err: string
 }
 
-function run(args: string[], env: Record<string, string> = {}, stderr: 'pipe' | number = 'pipe'): Served {
+function run(
+  args: string[],
+  env: Record<string, string> = {},
+  stderr: 'pipe' | number = 'pipe',
+  stdout: 'pipe' | number = 'pipe',
+): Served {
   const child = spawn(process.execPath, ['--input-type=module', '-e', script, '--', ...args], {
     env: { ...process.env, ...env },
-    stdio: ['ignore', 'pipe', stderr],
+    stdio: ['ignore', stdout, stderr],
   })
   const ended = new Promise<number | string | null>((resolve) => {
     child.once('close', (code, signal) => resolve(code ?? signal))
@@ -75,6 +80,27 @@ describe('start', () => {
     expect(out).toContain(`listens on ${url}`)
     expect(out).toContain(join(dir, 'data'))
     expect(out).toContain(`chunkdav backup DIR ${url}/home`)
+  })
+
+  test('logs nothing before that, and no request that went well', async () => {
+    const both = await open(join(dir, 'both'), 'w+')
+    const words = ['serve', '--data', join(dir, 'data'), '--listen', '127.0.0.1:0', '--freeze', 'home @daily']
+    const served = run(words, {}, both.fd, both.fd)
+    running.push(served)
+    const said = async (text: string): Promise<string[]> => {
+      for (;;) {
+        const all = await readFile(join(dir, 'both'), 'utf8')
+        if (all.includes(text)) return all.trimEnd().split('\n')
+        await new Promise((resolve) => setTimeout(resolve, 10))
+      }
+    }
+    const lines = await said('freezes are scheduled')
+    expect(lines.map((line) => line[0])).toEqual(['c', 'd', 'b', ' ', '{'])
+    const [, url] = /listens on (\S+)/.exec(lines[0] as string) ?? []
+    expect((await fetch(`${url}/-/health`)).status).toBe(200)
+    served.child.kill('SIGTERM')
+    expect((await said('"stopped"')).length).toBe(7)
+    await both.close()
   })
 
   test.each([['0.0.0.0:0'], ['192.0.2.1:8420'], ['[::]:0'], ['example.org:80']])(
