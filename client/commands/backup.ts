@@ -52,10 +52,11 @@ Examples:
 
 URL is http://HOST:PORT/VAULT; the vault is made at its first backup. With webdav+https:// (or webdav+http://) it
 is a folder on any WebDAV server, where the backup is kept as plain files. Where a user is asked for, write
-http://USER@HOST and so on; the password comes from CHUNKDAV_PASSWORD, or stands in the URL. A backup that was
-interrupted goes on where it was when it is run again. chunkdav's own state is left out: the databases in which
-it remembers what it has sent. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but some files could not be read (each is
-listed).`
+http://USER@HOST and so on; the password comes from CHUNKDAV_PASSWORD, or stands in the URL.
+
+A backup that was interrupted goes on where it was when it is run again. chunkdav's own state is left out: the
+databases in which it remembers what it has sent. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but
+some files could not be read (each is listed).`
 
 const excludeHelp =
   'leave out what matches, as in .gitignore; a pattern with a slash is relative to the directory that is ' +
@@ -236,7 +237,7 @@ async function runEngine(
       bytesDone: settled.bytes,
       ...(scanned ? { filesTotal: seen.files } : {}),
       // Of a stream nobody knows how long it is.
-      ...(scanned && seen.bytes >= settled.bytes ? { bytesTotal: seen.bytes } : {}),
+      ...(scanned && seen.bytes > 0 && seen.bytes >= settled.bytes ? { bytesTotal: seen.bytes } : {}),
     })
   }, 200)
   try {

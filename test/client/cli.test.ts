@@ -269,6 +269,20 @@ describe('the program itself', () => {
     expect([await full.err, await empty.out]).toEqual(['', expect.stringMatching(/^Checkpoint 1 /)])
   })
 
+  test('tells scripts how far a stream is, and claims not to know how long it is', async () => {
+    const { child, ended, out } = start('backup', '-', url, '--source', 'slowly', '--json')
+    child.stdin.write('first')
+    let told = 0
+    child.stdout.on('data', () => told++)
+    while (told === 0) await new Promise((resolve) => setTimeout(resolve, 50))
+    child.stdin.end('last')
+    expect(await ended).toBe(0)
+    const [first] = events(await out)
+    expect(first).toMatchObject({ type: 'progress', bytesDone: 0, seconds: expect.any(Number) })
+    expect(first).not.toHaveProperty('bytesTotal')
+    expect(events(await out).at(-1)).toMatchObject({ type: 'summary', bytes: 9 })
+  })
+
   test('hands serve to the receiver, and everything else to the client', async () => {
     const version = start('--version')
     expect([await version.ended, await version.out]).toEqual([0, expect.stringMatching(/^\d/)])
