@@ -11,7 +11,7 @@ const serverCommands = ['serve', 'reindex']
 if (Number(process.versions.node.split('.')[0]) < neededMajor) {
   process.stderr.write(
     `chunkdav: Node.js ${neededMajor} or newer is needed, this is ${process.version}; ` +
-      'get it from https://nodejs.org/en/download, or run: npx -y -p node@24 -p chunkdav chunkdav\n',
+      'get it from https://nodejs.org/en/download. In a checkout "npm ci" brings it, for "npm run -s chunkdav -- …"\n',
   )
   process.exitCode = 1
 } else {
