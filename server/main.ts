@@ -52,10 +52,17 @@ the hour. 0 keeps nothing for longer than that.
 
 It ends well on SIGTERM and SIGINT: open requests finish, and everything is on the disk.`
 
+const reindexExamples = `
+Example:
+  chunkdav reindex --data /srv/backups
+
+Stop the receiver first. Every chunk is read and hashed, so it takes as long as reading all packs once. What is
+damaged is named and left out; the next backup sends it again.
+
+Exit codes: 0 every vault has its index, 1 it failed, 2 wrong usage.`
+
 function program(): Command {
-  const program = new Command('chunkdav').exitOverride().configureOutput({
-    outputError: (text, write) => write(text.replace(/^error: /, 'chunkdav: ')),
-  })
+  const program = new Command('chunkdav').exitOverride()
   const data = (): Option =>
     new Option('--data <dir>', 'the data directory').default(
       defaultDataDir(),
@@ -63,7 +70,7 @@ function program(): Command {
     )
   program
     .command('serve')
-    .copyInheritedSettings(program)
+    .configureOutput({ outputError: refusal('serve') })
     .description('Run a receiver')
     .exitOverride()
     .addHelpText('after', serveExamples)
@@ -85,19 +92,31 @@ function program(): Command {
         .default([], 'never'),
     )
     .addOption(
-      new Option('--log-level <level>', 'what to log')
+      new Option('--log-level <level>', 'what to log; debug has a line for each request')
         .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
         .default('info'),
     )
     .action(serve)
   program
     .command('reindex')
-    .copyInheritedSettings(program)
+    .configureOutput({ outputError: refusal('reindex') })
     .description('Rebuild the content index of every vault from its packs, while no receiver runs')
     .exitOverride()
+    .addHelpText('after', reindexExamples)
     .addOption(data())
     .action(reindex)
   return program
+}
+
+/** Tells what commander refuses in one line, and where to read more. */
+function refusal(command: string): (text: string, write: (text: string) => void) => void {
+  return (text, write) => {
+    const what = text
+      .replace(/^error: /, '')
+      .trim()
+      .replace(/\s*\n\s*/g, ' ')
+    write(`chunkdav: ${what.replace(/\.$/, '')}; see ${calledAs()} ${command} --help\n`)
+  }
 }
 
 /** How the client is to be called from here: in a checkout there is no command of that name. */
@@ -193,7 +212,8 @@ async function reindex({ data }: { data: string }): Promise<void> {
   try {
     for await (const { vault, report } of reindexAll(dataDir)) {
       const { packs, blocks, chunks, damaged } = report
-      process.stdout.write(`${vault}: ${chunks} chunks in ${blocks} blocks of ${packs} packs\n`)
+      const counts = `${count(chunks, 'chunk')} in ${count(blocks, 'block')} of ${count(packs, 'pack')}`
+      process.stdout.write(`${vault}: ${counts}\n`)
       for (const stretch of damaged) {
         process.stdout.write(`${vault}: damaged, left out: ${JSON.stringify(stretch)}\n`)
       }
@@ -201,6 +221,10 @@ async function reindex({ data }: { data: string }): Promise<void> {
   } finally {
     await lock.release()
   }
+}
+
+function count(number: number, what: string): string {
+  return `${number} ${what}${number === 1 ? '' : 's'}`
 }
 
 /** One clear line, and the exit code. */

@@ -28,7 +28,9 @@ export function parseScheduledFreeze(text: string): ScheduledFreeze {
     return { vault: parseVaultName(vault), names, cron }
   } catch (cause) {
     if (!isProblem(cause)) throw cause
-    throw usage(cause.message, cause)
+    const hint =
+      isProblem(cause, 'usage') && place.includes('/') ? '; in the path a space is written %20' : ''
+    throw usage(cause.message.replace(/\.$/, '') + hint, cause)
   }
 }
 

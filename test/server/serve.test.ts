@@ -128,7 +128,8 @@ describe('start', () => {
   test.each([['nowhere'], ['127.0.0.1:99999'], ['127.0.0.1:x']])('%s is no address', async (address) => {
     const served = run(['serve', '--data', dir, '--listen', address])
     expect(await served.ended).toBe(2)
-    expect(served.err).not.toContain('    at ')
+    expect(served.err).toMatch(oneLine)
+    expect(served.err).toMatch(/; see chunkdav serve --help\n$/)
   })
 
   test('a port in use', async () => {
@@ -289,9 +290,17 @@ test('reindex rebuilds the index of a stopped receiver', async () => {
   await rm(join(dir, 'data/vaults/home/index'), { recursive: true })
   const reindex = run(['reindex', '--data', join(dir, 'data')])
   expect(await reindex.ended).toBe(0)
-  expect(reindex.out).toContain('home: 1 chunks')
+  expect(reindex.out).toBe('home: 1 chunk in 1 block of 1 pack\n')
   const second = await serve()
   expect((await fetch(`${second.url}/home/chunks/${item.id}`)).status).toBe(200)
+})
+
+test('reindex --help has an example and the exit codes', async () => {
+  const served = run(['reindex', '--help'])
+  expect([await served.ended, served.out]).toEqual([
+    0,
+    expect.stringMatching(/reindex --data .*Exit codes: 0/s),
+  ])
 })
 
 test('reindex where there is nothing says so', async () => {

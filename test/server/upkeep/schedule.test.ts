@@ -96,14 +96,21 @@ describe('what the command line says', () => {
   const entry = new URL('../../../server/main.ts', import.meta.url).href
   const script = `await (await import(${JSON.stringify(entry)})).main(process.argv.slice(1))`
   test.each([
-    [['--freeze', 'home every day']],
-    [['--freeze', 'no/../name 0 3 * * *']],
-    [['--keep-trash', 'long']],
-  ])('serve %j is refused in one line', async (options) => {
+    [['--freeze', 'home every day'], 'cron pattern'],
+    [['--freeze', 'home/my documents 0 3 * * *'], '; in the path a space is written %20'],
+    [['--freeze', 'no/../name 0 3 * * *'], ''],
+    [['--keep-trash', 'long'], '12h or 30d'],
+    [['--log-level', 'loud'], 'debug'],
+    [['--kep-trash', '1d'], '--keep-trash'],
+  ])('serve %j is refused in one line, which says what to do', async (options, part) => {
     const words = ['--input-type=module', '-e', script, '--', 'serve', ...options]
     const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'pipe'] })
     const [told, [code]] = await Promise.all([text(child.stderr), once(child, 'exit')])
-    expect([code, told]).toEqual([2, expect.stringMatching(/^chunkdav: [^\n]+\n$/)])
+    expect([code, told]).toEqual([
+      2,
+      expect.stringMatching(/^chunkdav: [^\n]+; see chunkdav serve --help\n$/),
+    ])
+    expect(told).toContain(part)
   })
 
   test('and a library user is told too', async () => {
