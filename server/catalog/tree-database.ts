@@ -74,7 +74,7 @@ export class TreeDatabase implements TreeReads {
   readonly #cache = new TreeCache()
   #queue: Task[] = []
   #running: Promise<void> | undefined
-  #reopening: Promise<void> | undefined
+  #reopening: Promise<Error | undefined> | undefined
   #isClosed = false
   /** For changes under way: they end also after `close` was called. */
   readonly #reads: TreeReads = {
@@ -199,6 +199,7 @@ export class TreeDatabase implements TreeReads {
         : ({ type: 'put', key, value: sealed(key, value) } as const)
     })
     try {
+      await this.#expectLevel()
       await this.#level.batch(batch, { sync: true })
       this.#cache.written(overlay)
     } catch (cause) {
@@ -211,17 +212,24 @@ export class TreeDatabase implements TreeReads {
     }
   }
 
-  /** Those who come while it is under way share it. Whether it came to pass the next use finds out. */
-  async #reopen(): Promise<void> {
+  /** Those who come while it is under way share it. What kept it from being opened; undefined when it is open. */
+  async #reopen(): Promise<Error | undefined> {
     this.#reopening ??= reopen(this.#level).finally(() => {
       this.#reopening = undefined
     })
-    await this.#reopening
+    return await this.#reopening
+  }
+
+  /** Opens it again where that has failed before, or throws why it cannot be: a disk may still be full. */
+  async #expectLevel(): Promise<void> {
+    if (this.#level.status === 'open' || this.#isClosed) return
+    const failure = await this.#reopen()
+    if (failure !== undefined) throw failure
   }
 
   async #reported<T>(read: () => Promise<T>): Promise<T> {
     try {
-      if (this.#level.status !== 'open' && !this.#isClosed) await this.#reopen()
+      await this.#expectLevel()
       return await read()
     } catch (cause) {
       throw databaseProblem(cause, this.#folder)
@@ -230,7 +238,7 @@ export class TreeDatabase implements TreeReads {
 
   async *#listed(rows: () => AsyncIterable<Row>): AsyncGenerator<Row> {
     try {
-      if (this.#level.status !== 'open' && !this.#isClosed) await this.#reopen()
+      await this.#expectLevel()
       yield* rows()
     } catch (cause) {
       throw databaseProblem(cause, this.#folder)
@@ -251,12 +259,14 @@ export class TreeDatabase implements TreeReads {
   }
 }
 
-async function reopen(level: Store): Promise<void> {
+async function reopen(level: Store): Promise<Error | undefined> {
   try {
     await level.close()
     await level.open()
+    return undefined
   } catch (error) {
     if (!(error instanceof Error)) throw error
+    return error
   }
 }
 

@@ -151,6 +151,25 @@ describe('when LevelDB fails', () => {
     expect(await codeOf(use())).toBe('done')
     expect(`${await database.get(key)}`).toBe('first')
   })
+
+  test('a disk that stays full is told to everybody as what it is, until there is space', async () => {
+    await put('first')
+    fails('batch', 'IO error: No space left on device')
+    const full = vi.spyOn(Level.prototype, 'open').mockImplementation(async () => {
+      throw new Error('Database failed to open', { cause: new Error('IO error: No space left on device') })
+    })
+    const uses = [
+      () => put('second'),
+      () => put('second'),
+      async () => void (await database.get(key)),
+      async () => void (await rowsOf(database, key)),
+      () => database.at(async (reads) => void (await reads.get(key))),
+    ]
+    for (const use of uses) expect(await codeOf(use())).toBe('insufficient-storage')
+    full.mockRestore()
+    expect(await codeOf(put('third'))).toBe('done')
+    expect(`${await database.get(key)}`).toBe('third')
+  })
 })
 
 describe('closing', () => {
