@@ -419,9 +419,15 @@ export class LiveTree {
       })
   }
 
-  /** Resolves when nothing is being cleared away. */
-  async settled(): Promise<void> {
-    while (this.#clearing !== undefined) await this.#clearing
+  /** Resolves when nothing is being cleared away, or when `signal` is aborted. */
+  async settled(signal?: AbortSignal): Promise<void> {
+    const aborted = Promise.withResolvers<void>()
+    const abort = (): void => aborted.resolve()
+    signal?.addEventListener('abort', abort, { once: true })
+    while (this.#clearing !== undefined && signal?.aborted !== true) {
+      await Promise.race([this.#clearing, aborted.promise])
+    }
+    signal?.removeEventListener('abort', abort)
   }
 
   /** Waits for changes under way and releases the folder; clearing away goes on at the next opening. Idempotent. */

@@ -83,7 +83,12 @@ export class Schedule {
       for (const vault of await this.#vaults.list()) {
         if (signal.aborted) return
         await this.#tracked('the trash could not be looked through', { vault }, async (_, log) => {
-          const items = await this.#vaults.visit(vault, ({ tree }) => tree.expire(before))
+          const items = await this.#vaults.visit(vault, async ({ tree }) => {
+            const removed = await tree.expire(before)
+            // A vault that is closed clears nothing away.
+            await tree.settled(signal)
+            return removed
+          })
           if (items > 0) log.info({ items }, 'removed from the trash for good')
         })
       }

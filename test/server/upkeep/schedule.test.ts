@@ -8,6 +8,7 @@ import { Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pino } from 'pino'
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { hashId } from '../../../protocol/hash.ts'
 import { isProblem, Problem } from '../../../protocol/problem.ts'
 import type { FrozenView, Names } from '../../../server/catalog/live-tree.ts'
 import { openReceiver } from '../../../server/index.ts'
@@ -308,6 +309,37 @@ describe('the trash', () => {
     expect(expired).toEqual(['a', 'c'])
     expect(lines.map(({ level, vault }) => [level, vault])).toEqual([[50, 'b']])
   })
+})
+
+test('what leaves the trash of a vault that nobody uses is cleared away before the vault is closed', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'chunkdav-visit-'))
+  try {
+    const vaults = await Vaults.open(folder, { openStore: () => ForgetfulStore.open(), trashMs: 1000 })
+    await vaults.create('home')
+    const top: Names = [Buffer.from('tree'), Buffer.from('top')]
+    const content = { part: { id: hashId(Buffer.alloc(0)), size: 0 }, md5: '', sha1: '', since: 0 }
+    await vaults.visit('home', async ({ tree }) => {
+      await tree.change((change) => change.makeCollection(top))
+      for (let first = 0; first < 5000; first += 100) {
+        await tree.change(async (change) => {
+          for (let i = first; i < first + 100; i++)
+            await change.putFile([...top, Buffer.from(`${i}`)], content)
+        })
+      }
+      await tree.change((change) => change.remove(top))
+    })
+    const { log } = keptLog()
+    // Kept for less than no time: what was deleted just now is too old.
+    await new Schedule(vaults, { freezes: [], trashMs: -10_000, log }).expireTrash()
+    let left = 0
+    await vaults.visit('home', async ({ tree }) => {
+      for await (const _ of tree.contents()) left++
+    })
+    expect(left).toBe(0)
+    await vaults.close()
+  } finally {
+    await rm(folder, { recursive: true })
+  }
 })
 
 describe('a visited vault', () => {
