@@ -14,6 +14,8 @@
  * the folder, what was copied whole, and what of the base is to be copied. It has stood where anybody could
  * change it. A file that is there in another size than it should be is not there, and what does not belong there is
  * deleted. Whether the bytes are the right ones, only a restore can tell.
+ *
+ * One class, though it is long: what becomes of an entry depends on the folders that are open around it.
  */
 import { Semaphore } from 'async-mutex'
 import { nameBytes } from '../../protocol/objects.ts'

@@ -5,6 +5,8 @@
  * a change can do. Readers never wait and see only what is durable. What takes long goes in pieces that each
  * leave a sound tree: a copy of a collection grows unseen in `staging` and is published by one record; what is
  * removed for good goes to `doomed` by one record and is cleared away in the background, also after a restart.
+ *
+ * The file is long because it is the one face of the tree-*.ts beside it; it has no depth.
  */
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { makeFolderDurably } from './durable-file.ts'
