@@ -13,6 +13,7 @@ const table = {
   'invalid-batch': { status: 400, title: 'The batch is malformed' },
   'invalid-encoding': { status: 400, title: 'The body does not decode' },
   'incomplete-body': { status: 400, title: 'The body ended early' },
+  unauthenticated: { status: 401, title: 'Who asks is not known' },
   forbidden: { status: 403, title: 'This is not allowed here' },
   'vault-not-found': { status: 404, title: 'There is no such vault' },
   'chunk-not-found': { status: 404, title: 'There is no such chunk' },
@@ -27,6 +28,7 @@ const table = {
   'missing-chunks': { status: 409, title: 'Something that the root reaches is missing' },
   'checkpoint-committed': { status: 409, title: 'The checkpoint is committed and cannot change' },
   'items-conflict': { status: 409, title: 'The items do not continue the list' },
+  'too-slow': { status: 408, title: 'The request came too slowly' },
   'precondition-failed': { status: 412, title: 'A precondition does not hold' },
   'body-too-large': { status: 413, title: 'The body is larger than this receiver takes' },
   'unsupported-media-type': { status: 415, title: 'The media type is not understood' },
@@ -36,6 +38,7 @@ const table = {
   'digest-mismatch': { status: 422, title: 'The bytes do not hash to the id' },
   locked: { status: 423, title: 'The resource is locked' },
   'failed-dependency': { status: 424, title: 'Something that this depends on failed' },
+  'too-many-requests': { status: 429, title: 'Too many requests came from there' },
   'internal-error': { status: 500, title: 'The receiver failed' },
   'chunk-corrupt': { status: 500, title: 'The stored chunk is damaged' },
   'bad-gateway': { status: 502, title: 'The destination is on another server' },
@@ -139,10 +142,13 @@ export function decodeProblem(document: unknown, status: number): Problem {
 }
 
 function codeForStatus(status: number): ProblemCode {
+  if (status === 401) return 'unauthenticated'
+  if (status === 403) return 'forbidden'
   if (status === 404) return 'not-found'
   if (status === 405) return 'method-not-allowed'
   if (status === 413) return 'body-too-large'
+  if (status === 429) return 'too-many-requests'
   if (status === 507) return 'insufficient-storage'
-  if (status === 502 || status === 503 || status === 504 || status === 429) return 'unavailable'
+  if (status === 502 || status === 503 || status === 504) return 'unavailable'
   return status >= 400 && status < 500 ? 'invalid-request' : 'internal-error'
 }

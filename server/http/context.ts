@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { RouterContext } from '@koa/router'
 import type { Logger } from 'pino'
+import type { Identity } from '../access/identity.ts'
 
 /** How long clients are waited for. */
 export interface Patience {
@@ -17,6 +18,10 @@ export interface RequestState {
   requestId: string
   log: Logger
   patience: Patience
+  /** Who asks; `anybody` where there are no users. */
+  who: Identity
+  /** The address of the client, as far as it can be known: behind proxies that are trusted, theirs. */
+  client: string
   /** Body bytes read so far, as they came. */
   bytesIn: number
   /** The client waits for `100 Continue` before it sends the body. */

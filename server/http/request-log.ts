@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Middleware } from 'koa'
 import type { Logger } from 'pino'
+import { anybody } from '../access/identity.ts'
 import type { Patience, RequestState } from './context.ts'
 import { targetForLog } from './request-target.ts'
 
@@ -14,6 +15,8 @@ export function requestIds(log: Logger, patience: Patience): Middleware<RequestS
     ctx.state.requestId = requestId
     ctx.state.log = log.child({ requestId })
     ctx.state.patience = patience
+    ctx.state.who = anybody
+    ctx.state.client = ctx.req.socket.remoteAddress ?? 'local'
     ctx.state.bytesIn = 0
     ctx.state.expectsContinue = false
     ctx.state.allow = ''
