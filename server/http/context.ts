@@ -22,6 +22,8 @@ export interface RequestState {
   who: Identity
   /** The address of the client, as far as it can be known: behind proxies that are trusted, theirs. */
   client: string
+  /** What a verified client certificate or a trusted proxy calls the client: see proven-name.ts. */
+  provenName?: string | undefined
   /** Body bytes read so far, as they came. */
   bytesIn: number
   /** The client waits for `100 Continue` before it sends the body. */
