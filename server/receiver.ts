@@ -11,7 +11,9 @@ import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Logger, pino } from 'pino'
 import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
+import { Accounts } from './access/accounts.ts'
 import { createApp } from './app.ts'
+import { Audit } from './audit.ts'
 import { type DataLock, lockDataDir } from './data-lock.ts'
 import { failureFields, failureText } from './failure-fields.ts'
 import { Connections } from './http/connections.ts'
@@ -52,6 +54,8 @@ export interface ReceiverOptions {
   readonly freezes?: readonly ScheduledFreeze[]
   /** Called as soon as it listens, before it does anything by itself. */
   readonly onListening?: (receiver: Receiver) => void
+  /** An Apache htpasswd file with users of this receiver. */
+  readonly htpasswd?: string
   /** Another kind of store. */
   readonly openStore?: OpenStore
 }
@@ -68,25 +72,41 @@ export interface Receiver {
   readonly listings: MemoryBudget
   readonly vaults: Vaults
   readonly schedule: Schedule
+  readonly accounts: Accounts
+  readonly audit: Audit
   /** Stops as described above. Idempotent. */
   close(): Promise<void>
 }
 
 /**
  * Opens the data directory and listens. Problem `in-use` when another process is at work on the
- * directory, `usage` for a schedule that is none; system errors (EADDRINUSE, EACCES, …) as they are.
+ * directory, `usage` for a schedule or an htpasswd file that is none, `store-corrupt` for users that cannot be read;
+ * system errors (EADDRINUSE, EACCES, …) as they are.
  */
 export async function openReceiver(options: ReceiverOptions): Promise<Receiver> {
   const lock = await lockDataDir(options.dataDir)
+  let audit: Audit | undefined
+  let accounts: Accounts | undefined
   try {
-    return await listenOn(lock, options)
+    const { dataDir, log, htpasswd } = options
+    audit = await Audit.open(dataDir, log)
+    const told = { audit, ...(log === undefined ? {} : { log }) }
+    accounts = await Accounts.open({ dataDir, ...(htpasswd === undefined ? {} : { htpasswd }), ...told })
+    return await listenOn(lock, accounts, audit, options)
   } catch (error) {
+    await accounts?.close()
+    await audit?.close()
     await lock.release()
     throw error
   }
 }
 
-async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Receiver> {
+async function listenOn(
+  lock: DataLock,
+  accounts: Accounts,
+  audit: Audit,
+  options: ReceiverOptions,
+): Promise<Receiver> {
   const log = options.log ?? pino({ level: 'silent' })
   const memoryBytes = options.memoryBytes ?? 128 * MiB
   const uploads = new MemoryBudget(memoryBytes)
@@ -122,6 +142,8 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       downloads,
       listings,
       cutting,
+      accounts,
+      audit,
     },
     log,
     host: options.host ?? '127.0.0.1',
@@ -150,7 +172,8 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
       await schedule.close()
       await requests.settled(settleMs)
     } finally {
-      await lock.release()
+      await accounts.close()
+      await audit.close().finally(() => lock.release())
     }
   }
   const receiver: Receiver = {
@@ -164,6 +187,8 @@ async function listenOn(lock: DataLock, options: ReceiverOptions): Promise<Recei
     listings,
     vaults,
     schedule,
+    accounts,
+    audit,
     close: () => {
       closing ??= close()
       return closing

@@ -2,6 +2,8 @@
 import { type Id, parseId } from '../../protocol/id.ts'
 import type { Limits } from '../../protocol/limits.ts'
 import { checkpointHeader, parseCheckpointName } from '../../protocol/url.ts'
+import type { Accounts } from '../access/accounts.ts'
+import type { Audit } from '../audit.ts'
 import { type Context, param } from '../http/context.ts'
 import type { MemoryBudget } from '../http/memory-budget.ts'
 import type { CuttingThreads } from '../store/cutting-thread.ts'
@@ -22,6 +24,8 @@ export interface Parts {
   readonly listings: MemoryBudget
   /** Cuts and hashes what is uploaded as a file. */
   readonly cutting: CuttingThreads
+  readonly accounts: Accounts
+  readonly audit: Audit
 }
 
 /** The vault that the path names, open. */
