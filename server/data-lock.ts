@@ -2,7 +2,7 @@ import { access, constants, mkdir, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { Level } from 'level'
 import { Problem } from '../protocol/problem.ts'
-import { syncDirectory } from './catalog/durable-file.ts'
+import { nodeFiles } from './file-layer.ts'
 import { isDiskFull } from './full-disk.ts'
 
 export interface DataLock {
@@ -50,13 +50,13 @@ async function makeFolders(path: string): Promise<void> {
     await makeFolders(dirname(path))
     await mkdir(path, { mode: 0o700 })
   }
-  await syncDirectory(dirname(path))
+  await nodeFiles.syncFolder(dirname(path))
 }
 
 /** A folder that stood here already may have been made by a process that died before it synced this. */
 async function syncAround(path: string): Promise<void> {
   try {
-    await syncDirectory(dirname(path))
+    await nodeFiles.syncFolder(dirname(path))
   } catch (error) {
     // The folder around it is somebody else's, or of another file system: then so is the name of this one.
     const { code } = error as NodeJS.ErrnoException

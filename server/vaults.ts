@@ -1,10 +1,10 @@
-import { mkdir, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isProblem, Problem, type ProblemCode } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
-import { makeFolderDurably, syncDirectory } from './catalog/durable-file.ts'
+import { makeFolderDurably } from './catalog/durable-file.ts'
 import { LiveTree } from './catalog/live-tree.ts'
+import { type FileLayer, nodeFiles } from './file-layer.ts'
 import type { ChunkStore } from './store/chunk-store.ts'
 
 /** One tenant's store: its own chunks, its own checkpoints, nothing shared with other vaults. */
@@ -35,6 +35,8 @@ export interface VaultsOptions {
   readonly trashMs: number
   /** Told when work in the background fails. */
   readonly onFault?: (error: unknown) => void
+  /** What lies under all that must survive a crash, except the store, which `openStore` opens. */
+  readonly files?: FileLayer
 }
 
 /** Opens the store that is kept in a vault's folder, creating it when there is none. */
@@ -57,39 +59,35 @@ interface Opened {
 export class Vaults {
   readonly path: string
   private readonly options: VaultsOptions
+  private readonly files: FileLayer
   private readonly opened = new Map<string, Opened>()
   private closed = false
 
   private constructor(path: string, options: VaultsOptions) {
     this.path = path
     this.options = options
+    this.files = options.files ?? nodeFiles
   }
 
   /** Opens the vaults of a data directory, which is there. */
   static async open(dataDir: string, options: VaultsOptions): Promise<Vaults> {
     const path = join(dataDir, 'vaults')
-    await makeFolderDurably(path)
+    await makeFolderDurably(path, options.files)
     return new Vaults(path, options)
   }
 
   /** Names of all vaults, in order. */
   async list(): Promise<string[]> {
-    const entries = await readdir(this.path, { withFileTypes: true })
-    return entries
-      .filter((entry) => entry.isDirectory() && isVaultName(entry.name))
-      .map((entry) => entry.name)
-      .sort()
+    const names = (await this.files.names(this.path)).filter(isVaultName).sort()
+    const found = await Promise.all(names.map((name) => this.files.stat(join(this.path, name))))
+    return names.filter((_, place) => found[place]?.isFolder)
   }
 
   /** Creates a vault; durable on return. Problem `vault-exists`. */
   async create(name: string): Promise<void> {
-    try {
-      await mkdir(join(this.path, parseVaultName(name)))
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
-      throw new Problem('vault-exists', `there is a vault ${name} already`, { cause })
-    }
-    await syncDirectory(this.path)
+    const isNew = await this.files.makeFolder(join(this.path, parseVaultName(name)))
+    if (!isNew) throw new Problem('vault-exists', `there is a vault ${name} already`)
+    await this.files.syncFolder(this.path)
   }
 
   /** The vault of this name, open. Problems `vault-not-found`, `unavailable` after `close`. */
@@ -147,17 +145,14 @@ export class Vaults {
 
   private async openVault(name: string): Promise<OpenVault> {
     const path = join(this.path, name)
-    try {
-      await stat(path)
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
-      throw new Problem('vault-not-found', `there is no vault ${name}; MKCOL /${name}/ creates it`, { cause })
+    if ((await this.files.stat(path)) === undefined) {
+      throw new Problem('vault-not-found', `there is no vault ${name}; MKCOL /${name}/ creates it`)
     }
     // Whoever made it may have died before he synced this.
-    await syncDirectory(this.path)
+    await this.files.syncFolder(this.path)
     const store = await this.options.openStore(path)
     try {
-      const catalog = await openCatalog(path, store, this.options.onDamage)
+      const catalog = await openCatalog(path, store, this.options.onDamage, this.files)
       const openTree = (): Promise<LiveTree | Problem> => this.openTree(path, store)
       return new OpenVault(name, store, catalog, await openTree(), openTree)
     } catch (error) {

@@ -56,6 +56,14 @@ const rules: { from: RegExp; to: RegExp; except?: string[]; why: string }[] = [
     to: /^server\/store\/(?!chunk-store\.ts$)/,
     why: 'the catalogue sees the store through its interface alone',
   },
+  { from: /^server\/file-layer\.ts$/, to: /^(protocol|server)\//, why: 'the file layer knows files only' },
+  {
+    from: /^server\/(store|catalog)\//,
+    to: /^(node:)?fs(\/promises)?$/,
+    // LevelDB's folders are its own.
+    except: ['server/catalog/tree-database.ts', 'server/store/content-index.ts'],
+    why: 'what must survive a crash goes through the file layer',
+  },
   { from: /^server\/(store|catalog)\//, to: /^(koa|@koa\/router)$/, why: 'only routes know HTTP' },
   { from: /^client\/engine\//, to: /^client\/(cli|bin)\.ts$/, why: 'the engine is a library' },
 ]

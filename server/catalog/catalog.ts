@@ -1,9 +1,10 @@
 import { join } from 'node:path'
 import type { Problem } from '../../protocol/problem.ts'
+import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import { Checkpoints } from './checkpoints.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import { Closure } from './closure.ts'
-import { makeFolderDurably, syncDirectory } from './durable-file.ts'
+import { makeFolderDurably } from './durable-file.ts'
 
 /** What a vault knows about its chunks: which checkpoints keep them, and what objects reach. */
 export interface Catalog {
@@ -20,11 +21,12 @@ export async function openCatalog(
   vaultPath: string,
   reader: ChunkReader,
   onDamage: (problem: Problem) => void = () => {},
+  files: FileLayer = nodeFiles,
 ): Promise<Catalog> {
   const path = join(vaultPath, 'checkpoints')
-  await makeFolderDurably(path)
+  await makeFolderDurably(path, files)
   // The sources in it may have been made by a process that died before it synced them.
-  await syncDirectory(path)
+  await files.syncFolder(path)
   const closure = new Closure(reader)
-  return { reader, closure, checkpoints: await Checkpoints.open(path, reader, closure, onDamage) }
+  return { reader, closure, checkpoints: await Checkpoints.open(path, reader, closure, onDamage, files) }
 }

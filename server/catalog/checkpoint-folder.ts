@@ -15,12 +15,12 @@
  * A state file that cannot be read costs that checkpoint and no other. An open one counts as absent, a
  * committed one is in no list; the files stay, and so does the number, until somebody deletes it.
  */
-import { open, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { CheckpointState, parseJson } from '../../protocol/schema.ts'
 import { parseCheckpointNumber } from '../../protocol/url.ts'
-import { makeFolderDurably, removeFile, replaceDurably, syncDirectory } from './durable-file.ts'
+import { type FileLayer, nodeFiles } from '../file-layer.ts'
+import { makeFolderDurably, readText, removeFile, replaceDurably } from './durable-file.ts'
 import { recoverItems } from './item-list.ts'
 import { recoverTouched } from './touched-log.ts'
 
@@ -34,11 +34,13 @@ export interface RecoveredCheckpoint {
 export class CheckpointFolder {
   readonly path: string
   private readonly onDamage: (problem: Problem) => void
+  private readonly files: FileLayer
 
   /** `onDamage` is told of every checkpoint that is left out. */
-  constructor(path: string, onDamage: (problem: Problem) => void = () => {}) {
+  constructor(path: string, onDamage: (problem: Problem) => void = () => {}, files: FileLayer = nodeFiles) {
     this.path = path
     this.onDamage = onDamage
+    this.files = files
   }
 
   itemsPath(number: number): string {
@@ -59,7 +61,7 @@ export class CheckpointFolder {
 
   /** Creates the folder when there is none; durable on return. */
   async create(): Promise<void> {
-    await makeFolderDurably(this.path)
+    await makeFolderDurably(this.path, this.files)
   }
 
   /** Numbers of committed checkpoints, ascending. None when there is no folder. */
@@ -69,7 +71,7 @@ export class CheckpointFolder {
 
   private async names(): Promise<string[]> {
     try {
-      return await readdir(this.path)
+      return await this.files.names(this.path)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
       throw error
@@ -78,7 +80,7 @@ export class CheckpointFolder {
 
   /** A committed checkpoint's state; undefined when there is none. Problem `store-corrupt` when it is damaged. */
   async readCommitted(number: number): Promise<CheckpointState | undefined> {
-    return await readState(this.committedPath(number), number)
+    return await this.readState(this.committedPath(number), number)
   }
 
   /** The states of all committed checkpoints, ascending; damaged ones are left out. */
@@ -120,38 +122,38 @@ export class CheckpointFolder {
       highest = Math.max(highest, number)
     }
     if (names.includes('last')) {
-      const text = await readFile(lastPath, 'utf8')
-      highest = Math.max(highest, parseCheckpointNumber(text.trim()) ?? 0)
+      const text = await readText(lastPath, this.files)
+      highest = Math.max(highest, parseCheckpointNumber(text?.trim() ?? '') ?? 0)
     }
-    await replaceDurably(lastPath, `${highest + 1}\n`)
+    await replaceDurably(lastPath, `${highest + 1}\n`, this.files)
     return highest + 1
   }
 
   /** Writes an open checkpoint's files; durable on return. */
   async begin(state: CheckpointState): Promise<void> {
     for (const path of [this.itemsPath(state.number), this.touchedPath(state.number)]) {
-      await (await open(path, 'w')).close()
+      await (await this.files.open(path, 'replace')).close()
     }
-    await replaceDurably(this.openPath(state.number), JSON.stringify(state))
+    await replaceDurably(this.openPath(state.number), JSON.stringify(state), this.files)
   }
 
   /** Publishes; durable on return. The moment of truth is the rename of `{n}.json`. */
   async commit(state: CheckpointState): Promise<void> {
-    await replaceDurably(this.committedPath(state.number), JSON.stringify(state))
-    await removeFile(this.openPath(state.number))
-    await removeFile(this.touchedPath(state.number))
-    if (state.kind === 'dir') await removeFile(this.itemsPath(state.number))
+    await replaceDurably(this.committedPath(state.number), JSON.stringify(state), this.files)
+    await this.removeFile(this.openPath(state.number))
+    await this.removeFile(this.touchedPath(state.number))
+    if (state.kind === 'dir') await this.removeFile(this.itemsPath(state.number))
   }
 
   /** Removes a checkpoint in whatever state; durable on return. False when there was none. */
   async remove(number: number): Promise<boolean> {
     // The open one's state first: were the committed one's removed first, a crash could leave it open again.
-    const wasOpen = await removeFile(this.openPath(number))
-    const wasCommitted = await removeFile(this.committedPath(number))
-    await removeFile(this.itemsPath(number))
-    await removeFile(this.touchedPath(number))
+    const wasOpen = await this.removeFile(this.openPath(number))
+    const wasCommitted = await this.removeFile(this.committedPath(number))
+    await this.removeFile(this.itemsPath(number))
+    await this.removeFile(this.touchedPath(number))
     if (!wasOpen && !wasCommitted) return false
-    await syncDirectory(this.path)
+    await this.files.syncFolder(this.path)
     return true
   }
 
@@ -161,7 +163,7 @@ export class CheckpointFolder {
     const committed = new Set(numbersOf(names, '.json'))
     const opened = new Set(numbersOf(names, '.open.json').filter((number) => !committed.has(number)))
     for (const name of names) {
-      if (isRemainder(name, committed, opened)) await removeFile(join(this.path, name))
+      if (isRemainder(name, committed, opened)) await this.removeFile(join(this.path, name))
     }
     const recovered: RecoveredCheckpoint[] = []
     for (const number of opened) {
@@ -172,11 +174,28 @@ export class CheckpointFolder {
   }
 
   private async recoverOpen(number: number): Promise<RecoveredCheckpoint | undefined> {
-    const state = await readState(this.openPath(number), number)
+    const state = await this.readState(this.openPath(number), number)
     if (state === undefined) return undefined
-    const { count, contentBytes } = await recoverItems(this.itemsPath(number))
-    await recoverTouched(this.touchedPath(number))
+    const { count, contentBytes } = await recoverItems(this.files, this.itemsPath(number))
+    await recoverTouched(this.files, this.touchedPath(number))
     return { state, items: count, itemBytes: contentBytes }
+  }
+
+  private async removeFile(path: string): Promise<boolean> {
+    return await removeFile(path, this.files)
+  }
+
+  private async readState(path: string, number: number): Promise<CheckpointState | undefined> {
+    const text = await readText(path, this.files)
+    if (text === undefined) return undefined
+    let state: CheckpointState
+    try {
+      state = parseJson(CheckpointState, text)
+    } catch (cause) {
+      throw new Problem('store-corrupt', `the checkpoint file ${path} is damaged`, { cause })
+    }
+    if (state.number === number) return state
+    throw new Problem('store-corrupt', `the checkpoint file ${path} says that it is number ${state.number}`)
   }
 }
 
@@ -195,22 +214,4 @@ function numbersOf(names: readonly string[], suffix: string): number[] {
     .filter((name) => name.endsWith(suffix))
     .map((name) => parseCheckpointNumber(name.slice(0, -suffix.length)))
     .filter((number) => number !== undefined)
-}
-
-async function readState(path: string, number: number): Promise<CheckpointState | undefined> {
-  let text: string
-  try {
-    text = await readFile(path, 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw error
-  }
-  let state: CheckpointState
-  try {
-    state = parseJson(CheckpointState, text)
-  } catch (cause) {
-    throw new Problem('store-corrupt', `the checkpoint file ${path} is damaged`, { cause })
-  }
-  if (state.number === number) return state
-  throw new Problem('store-corrupt', `the checkpoint file ${path} says that it is number ${state.number}`)
 }

@@ -9,7 +9,6 @@
  *
  * What is open is known in memory, and the files say the same: the file changes first.
  */
-import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { Mutex, Semaphore } from 'async-mutex'
@@ -27,6 +26,7 @@ import type {
   Part,
 } from '../../protocol/schema.ts'
 import type { CheckpointName } from '../../protocol/url.ts'
+import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import { CheckpointFolder } from './checkpoint-folder.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import type { Closure } from './closure.ts'
@@ -63,11 +63,19 @@ export class Checkpoints {
   private readonly closure: Closure
   private readonly sources = new Map<string, Source>()
   private readonly onDamage: OnDamage
+  private readonly files: FileLayer
   private readonly walks = new Semaphore(walksAtOnce)
 
-  private constructor(path: string, reader: ChunkReader, closure: Closure, onDamage: OnDamage) {
+  private constructor(
+    path: string,
+    reader: ChunkReader,
+    closure: Closure,
+    onDamage: OnDamage,
+    files: FileLayer,
+  ) {
     this.path = path
     this.onDamage = onDamage
+    this.files = files
     this.reader = reader
     this.closure = closure
   }
@@ -81,10 +89,11 @@ export class Checkpoints {
     reader: ChunkReader,
     closure: Closure,
     onDamage: OnDamage = () => {},
+    files: FileLayer = nodeFiles,
   ): Promise<Checkpoints> {
-    const checkpoints = new Checkpoints(path, reader, closure, onDamage)
-    for (const entry of await readdir(path, { withFileTypes: true })) {
-      if (entry.isDirectory()) await checkpoints.recover(entry.name)
+    const checkpoints = new Checkpoints(path, reader, closure, onDamage, files)
+    for (const name of await files.names(path)) {
+      if ((await files.stat(join(path, name)))?.isFolder) await checkpoints.recover(name)
     }
     return checkpoints
   }
@@ -97,7 +106,7 @@ export class Checkpoints {
   }
 
   private addSource(name: string): Source {
-    const folder = new CheckpointFolder(join(this.path, name), this.onDamage)
+    const folder = new CheckpointFolder(join(this.path, name), this.onDamage, this.files)
     const source = { folder, lock: new Mutex(), open: new Map() }
     this.sources.set(name, source)
     return source
@@ -168,7 +177,11 @@ export class Checkpoints {
 
   private async missingItems(opened: OpenCheckpoint): Promise<Id[]> {
     const missing = new Set<Id>()
-    for await (const page of itemPages(opened.folder.itemsPath(opened.state.number), opened.items)) {
+    for await (const page of itemPages(
+      this.files,
+      opened.folder.itemsPath(opened.state.number),
+      opened.items,
+    )) {
       const left = limits.maxListedMissing - missing.size
       if (left <= 0) break
       for (const id of await this.closure.incomplete(page.map(wantedItem), left)) missing.add(id)
@@ -209,7 +222,7 @@ export class Checkpoints {
     const { folder, touchLock } = await this.opened(name)
     if (ids.length === 0) return
     const path = folder.touchedPath(name.number)
-    if (await touchLock.runExclusive(() => appendTouched(path, ids))) return
+    if (await touchLock.runExclusive(() => appendTouched(this.files, path, ids))) return
     await this.opened(name)
     throw notFound(name)
   }
@@ -228,7 +241,7 @@ export class Checkpoints {
       const overlap = Math.min(items.length, opened.items - first)
       if (overlap < 0)
         throw itemsConflict(`the list has ${opened.items} items, ${first} does not continue it`, opened)
-      const standing = overlap === 0 ? [] : await readItems(path, first, overlap)
+      const standing = overlap === 0 ? [] : await readItems(this.files, path, first, overlap)
       if (!standing.every((item, position) => isSameItem(item, items[position]))) {
         throw itemsConflict(`other items stand from ${first} on`, opened)
       }
@@ -240,7 +253,7 @@ export class Checkpoints {
       // All of them are looked at, though only so many are told of: what was kept wrong could never be committed.
       const missing = await this.closure.incomplete(items.map(wantedItem), items.length)
       if (fresh.length > 0) {
-        await appendItems(path, opened.items, fresh)
+        await appendItems(this.files, path, opened.items, fresh)
         opened.items += fresh.length
         opened.itemBytes = bytes
       }
@@ -256,7 +269,7 @@ export class Checkpoints {
     const total = state.items ?? 0
     const folder = (this.sources.get(name.source) as Source).folder
     const count = Math.max(0, Math.min(limit, total - first))
-    const items = count === 0 ? [] : await readItems(folder.itemsPath(name.number), first, count)
+    const items = count === 0 ? [] : await readItems(this.files, folder.itemsPath(name.number), first, count)
     const next = first + items.length
     return { first, total, items, ...(next < total && items.length > 0 ? { next } : {}) }
   }
@@ -275,7 +288,7 @@ export class Checkpoints {
       checkCommitRequest(opened, request)
       await this.makeWhole(opened, request)
       const path = opened.folder.itemsPath(name.number)
-      if (opened.state.kind === 'chunks') await syncItems(path)
+      if (opened.state.kind === 'chunks') await syncItems(this.files, path)
       const state = committedState(opened, request)
       await opened.folder.commit(state)
       source.open.delete(name.number)
@@ -299,7 +312,11 @@ export class Checkpoints {
   private async *reached(opened: OpenCheckpoint, request: CommitRequest): AsyncGenerator<Wanted[]> {
     if (request.root !== undefined) yield [wantedRoot(request.root)]
     if (opened.state.kind !== 'chunks') return
-    for await (const page of itemPages(opened.folder.itemsPath(opened.state.number), opened.items)) {
+    for await (const page of itemPages(
+      this.files,
+      opened.folder.itemsPath(opened.state.number),
+      opened.items,
+    )) {
       yield page.map(wantedItem)
     }
   }

@@ -1,58 +1,65 @@
-import { mkdir, open, rename, rm, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
-
-/** Makes renames, creations and removals in a folder durable. */
-export async function syncDirectory(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}
+import { type FileLayer, nodeFiles, type StoreFile } from '../file-layer.ts'
 
 /**
  * Makes the folder at `path` when there is none, in a folder that is there. On return its name survives a
  * power cut, also when somebody made it who died before he could see to that.
  */
-export async function makeFolderDurably(path: string): Promise<void> {
-  try {
-    await mkdir(path)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-  }
-  await syncDirectory(dirname(path))
+export async function makeFolderDurably(path: string, files: FileLayer = nodeFiles): Promise<void> {
+  await files.makeFolder(path)
+  await files.syncFolder(dirname(path))
 }
 
 /**
  * Replaces the file at `path` by `text`, durably: on return the new text survives a power cut, at any
  * moment before that the old text (or nothing) stands there. Callers exclude each other per path.
  */
-export async function replaceDurably(path: string, text: string): Promise<void> {
+export async function replaceDurably(
+  path: string,
+  text: string,
+  files: FileLayer = nodeFiles,
+): Promise<void> {
   const temporary = `${path}.tmp`
   try {
-    const handle = await open(temporary, 'w')
+    const file = await files.open(temporary, 'replace')
     try {
-      await handle.writeFile(text)
-      await handle.sync()
+      await file.write([Buffer.from(text)], 0)
+      await file.datasync()
     } finally {
-      await handle.close()
+      await file.close()
     }
-    await rename(temporary, path)
+    await files.rename(temporary, path)
   } catch (error) {
-    await rm(temporary, { force: true })
+    await removeFile(temporary, files)
     throw error
   }
-  await syncDirectory(dirname(path))
+  await files.syncFolder(dirname(path))
 }
 
 /** Removes the file; false when there was none. */
-export async function removeFile(path: string): Promise<boolean> {
+export async function removeFile(path: string, files: FileLayer = nodeFiles): Promise<boolean> {
   try {
-    await unlink(path)
+    await files.unlink(path)
     return true
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
     throw error
+  }
+}
+
+/** The whole text of a file; undefined when there is none. */
+export async function readText(path: string, files: FileLayer = nodeFiles): Promise<string | undefined> {
+  let file: StoreFile
+  try {
+    file = await files.open(path, 'read')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  }
+  try {
+    const bytes = Buffer.allocUnsafe(await file.size())
+    return bytes.toString('utf8', 0, await file.read(bytes, 0))
+  } finally {
+    await file.close()
   }
 }

@@ -12,11 +12,11 @@
  * or wrong and cuts off the rest; the client repeats what was cut off. Appends survive kill -9; a power
  * cut only after `sync`.
  */
-import { type FileHandle, open } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { idBytes, readId, writeId } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { Part } from '../../protocol/schema.ts'
+import type { FileLayer, StoreFile } from '../file-layer.ts'
 
 export const itemBytes = 46
 /** Records that are read at once when the whole list is read. */
@@ -49,18 +49,23 @@ export function decodeItems(bytes: Buffer): Part[] {
 }
 
 /** Items `first` to `first + count`, fewer at the end of the list. Problem `internal-error` where the file is damaged. */
-export async function readItems(path: string, first: number, count: number): Promise<Part[]> {
-  const handle = await open(path, 'r')
+export async function readItems(
+  files: FileLayer,
+  path: string,
+  first: number,
+  count: number,
+): Promise<Part[]> {
+  const file = await files.open(path, 'read')
   try {
-    return await readAt(handle, first, count)
+    return await readAt(file, first, count)
   } finally {
-    await handle.close()
+    await file.close()
   }
 }
 
-async function readAt(handle: FileHandle, first: number, count: number): Promise<Part[]> {
+async function readAt(file: StoreFile, first: number, count: number): Promise<Part[]> {
   const buffer = Buffer.allocUnsafe(count * itemBytes)
-  const { bytesRead } = await handle.read(buffer, 0, buffer.length, first * itemBytes)
+  const bytesRead = await file.read(buffer, first * itemBytes)
   const items = decodeItems(buffer.subarray(0, bytesRead))
   if (items.length < Math.floor(bytesRead / itemBytes)) {
     throw new Problem('internal-error', `the item list is damaged at item ${first + items.length}`)
@@ -69,14 +74,14 @@ async function readAt(handle: FileHandle, first: number, count: number): Promise
 }
 
 /** The whole list in pages, at most `total` items. */
-export async function* itemPages(path: string, total: number): AsyncGenerator<Part[]> {
-  const handle = await open(path, 'r')
+export async function* itemPages(files: FileLayer, path: string, total: number): AsyncGenerator<Part[]> {
+  const file = await files.open(path, 'read')
   try {
     for (let first = 0; first < total; first += pageItems) {
-      yield await readAt(handle, first, Math.min(pageItems, total - first))
+      yield await readAt(file, first, Math.min(pageItems, total - first))
     }
   } finally {
-    await handle.close()
+    await file.close()
   }
 }
 
@@ -84,60 +89,59 @@ export async function* itemPages(path: string, total: number): AsyncGenerator<Pa
  * Opens after a stop of any kind: cuts off what is not whole; tells how many items stand, and their bytes.
  * Problem `store-corrupt` when there is no list.
  */
-export async function recoverItems(path: string): Promise<{ count: number; contentBytes: number }> {
-  const handle = await open(path, 'r+').catch((cause: NodeJS.ErrnoException) => {
+export async function recoverItems(
+  files: FileLayer,
+  path: string,
+): Promise<{ count: number; contentBytes: number }> {
+  const file = await files.open(path, 'write').catch((cause: NodeJS.ErrnoException) => {
     if (cause.code !== 'ENOENT') throw cause
     throw new Problem('store-corrupt', `the item list ${path} is gone`, { cause })
   })
   try {
-    const { size } = await handle.stat()
+    const size = await file.size()
     const buffer = Buffer.allocUnsafe(pageItems * itemBytes)
     let count = 0
     let contentBytes = 0
     for (;;) {
-      const { bytesRead } = await handle.read(buffer, 0, buffer.length, count * itemBytes)
+      const bytesRead = await file.read(buffer, count * itemBytes)
       const items = decodeItems(buffer.subarray(0, bytesRead))
       count += items.length
       contentBytes += items.reduce((sum, item) => sum + item.size, 0)
       if (items.length < pageItems) break
     }
-    if (size !== count * itemBytes) await handle.truncate(count * itemBytes)
+    if (size !== count * itemBytes) await file.truncate(count * itemBytes)
     return { count, contentBytes }
   } finally {
-    await handle.close()
+    await file.close()
   }
 }
 
 /** Writes `items` behind the first `count`. When it fails the list is as before. Callers exclude each other. */
-export async function appendItems(path: string, count: number, items: readonly Part[]): Promise<void> {
-  const handle = await open(path, 'r+')
+export async function appendItems(
+  files: FileLayer,
+  path: string,
+  count: number,
+  items: readonly Part[],
+): Promise<void> {
+  const file = await files.open(path, 'write')
   try {
-    const bytes = encodeItems(items)
     try {
-      await writeWhole(handle, bytes, count * itemBytes)
+      await file.write([encodeItems(items)], count * itemBytes)
     } catch (error) {
-      await handle.truncate(count * itemBytes)
+      await file.truncate(count * itemBytes)
       throw error
     }
   } finally {
-    await handle.close()
-  }
-}
-
-async function writeWhole(handle: FileHandle, bytes: Buffer, start: number): Promise<void> {
-  let done = 0
-  while (done < bytes.length) {
-    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, start + done)
-    done += bytesWritten
+    await file.close()
   }
 }
 
 /** Makes the list durable. */
-export async function syncItems(path: string): Promise<void> {
-  const handle = await open(path, 'r+')
+export async function syncItems(files: FileLayer, path: string): Promise<void> {
+  const file = await files.open(path, 'write')
   try {
-    await handle.sync()
+    await file.datasync()
   } finally {
-    await handle.close()
+    await file.close()
   }
 }

@@ -9,6 +9,7 @@
  * The file is long because it is the one face of the tree-*.ts beside it; it has no depth.
  */
 import { isProblem, Problem } from '../../protocol/problem.ts'
+import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import { makeFolderDurably } from './durable-file.ts'
 import { pagesOf } from './pages.ts'
 import {
@@ -80,6 +81,8 @@ export interface LiveTreeOptions {
   readonly trashMs: number
   /** Told when clearing away fails; it is tried again at the next removal, and at the next opening. */
   readonly onFault?: (error: unknown) => void
+  /** Makes the folder of the database; what is in it is LevelDB's. */
+  readonly files?: FileLayer
 }
 
 export class LiveTree {
@@ -111,7 +114,7 @@ export class LiveTree {
    * Problems `in-use`, `store-corrupt`, `unavailable`.
    */
   static async open(folder: string, chunks: ChunkFlush, options: LiveTreeOptions): Promise<LiveTree> {
-    await makeFolderDurably(folder)
+    await makeFolderDurably(folder, options.files ?? nodeFiles)
     const database = await TreeDatabase.open(folder, chunks)
     try {
       const known = await database.get(keys.state)

@@ -10,9 +10,8 @@
  * or deleted it keeps everything that was there. A commit needs no log: it walks, and finds what is gone.
  */
 
-import { constants } from 'node:fs'
-import { open } from 'node:fs/promises'
 import { type Id, idBytes, readId, writeId } from '../../protocol/id.ts'
+import type { FileLayer, StoreFile } from '../file-layer.ts'
 
 export function encodeTouched(ids: readonly Id[]): Buffer {
   const bytes = Buffer.allocUnsafe(ids.length * idBytes)
@@ -22,44 +21,48 @@ export function encodeTouched(ids: readonly Id[]): Buffer {
 }
 
 /** Appends; false when there is no such file. Callers exclude each other. */
-export async function appendTouched(path: string, ids: readonly Id[]): Promise<boolean> {
-  let handle: Awaited<ReturnType<typeof open>>
+export async function appendTouched(files: FileLayer, path: string, ids: readonly Id[]): Promise<boolean> {
+  let file: StoreFile
   try {
-    handle = await open(path, constants.O_WRONLY | constants.O_APPEND)
+    file = await files.open(path, 'write')
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
     throw error
   }
   try {
-    await handle.appendFile(encodeTouched(ids))
-  } catch (error) {
-    const { size } = await handle.stat()
-    await handle.truncate(size - (size % idBytes))
-    throw error
+    const size = await file.size()
+    const end = size - (size % idBytes)
+    try {
+      await file.write([encodeTouched(ids)], end)
+    } catch (error) {
+      await file.truncate(end)
+      throw error
+    }
   } finally {
-    await handle.close()
+    await file.close()
   }
   return true
 }
 
 /** Cuts off a torn id. Creates the file when there is none. */
-export async function recoverTouched(path: string): Promise<void> {
-  const handle = await open(path, 'a')
+export async function recoverTouched(files: FileLayer, path: string): Promise<void> {
+  const isThere = (await files.stat(path)) !== undefined
+  const file = await files.open(path, isThere ? 'write' : 'create')
   try {
-    const { size } = await handle.stat()
-    if (size % idBytes !== 0) await handle.truncate(size - (size % idBytes))
+    const size = await file.size()
+    if (size % idBytes !== 0) await file.truncate(size - (size % idBytes))
   } finally {
-    await handle.close()
+    await file.close()
   }
 }
 
 /** Every id in the log, in order, with its duplicates. */
-export async function* readTouched(path: string): AsyncGenerator<Id> {
-  const handle = await open(path, 'r')
+export async function* readTouched(files: FileLayer, path: string): AsyncGenerator<Id> {
+  const file = await files.open(path, 'read')
   try {
     const buffer = Buffer.allocUnsafe(4096 * idBytes)
     for (let position = 0; ; ) {
-      const { bytesRead } = await handle.read(buffer, 0, buffer.length, position)
+      const bytesRead = await file.read(buffer, position)
       const whole = bytesRead - (bytesRead % idBytes)
       if (whole === 0) return
       for (let offset = 0; offset < whole; offset += idBytes) {
@@ -69,6 +72,6 @@ export async function* readTouched(path: string): AsyncGenerator<Id> {
       position += whole
     }
   } finally {
-    await handle.close()
+    await file.close()
   }
 }

@@ -30,7 +30,7 @@ import {
 } from '../../protocol/block.ts'
 import { limits } from '../../protocol/limits.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
-import type { StoreFile } from './file-layer.ts'
+import type { StoreFile } from '../file-layer.ts'
 
 export const packHeaderBytes = 16
 const magic = Buffer.from('CDAVPACK', 'latin1')

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import type { Block } from '../../protocol/block.ts'
-import type { FileLayer, StoreFile } from './file-layer.ts'
+import type { FileLayer, StoreFile } from '../file-layer.ts'
 import { type Location, type Position, packHeader, packHeaderBytes, packName } from './pack-file.ts'
 
 export interface PackWriterOptions {

@@ -3,7 +3,7 @@ import { LRUCache } from 'lru-cache'
 import { type Block, type BlockRow, decodeBlock } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
-import type { FileLayer, StoreFile } from './file-layer.ts'
+import type { FileLayer, StoreFile } from '../file-layer.ts'
 import { type Location, packName, readRecord } from './pack-file.ts'
 
 /** A record that cannot be read back. `ids` are its chunks, when its header still tells. */

@@ -15,8 +15,8 @@
  */
 import { join } from 'node:path'
 import type { BlockRow } from '../../protocol/block.ts'
+import type { FileLayer, StoreFile } from '../file-layer.ts'
 import type { ContentIndex } from './content-index.ts'
-import type { FileLayer, StoreFile } from './file-layer.ts'
 import {
   isBefore,
   type Location,

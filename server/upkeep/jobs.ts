@@ -3,10 +3,10 @@
  * runs, stopped by anybody who may begin it. What came of the last one that ended stands in
  * `{vault}/upkeep/{kind}.json`, so that it is known after a restart too.
  */
-import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isProblem, Problem } from '../../protocol/problem.ts'
-import { replaceDurably } from '../catalog/durable-file.ts'
+import { makeFolderDurably, readText, replaceDurably } from '../catalog/durable-file.ts'
+import { type FileLayer, nodeFiles } from '../file-layer.ts'
 
 export type JobOutcome = 'done' | 'stopped' | 'failed'
 
@@ -45,12 +45,19 @@ export class Job<Progress, Report> {
   readonly #path: string
   readonly #begun: Progress
   readonly #reportOf: (progress: Progress) => Report
+  readonly #files: FileLayer
   #running: Running<Progress, Report> | undefined
   #last: JobState<Progress, Report>['last']
   #isClosed = false
 
-  private constructor(path: string, begun: Progress, reportOf: (progress: Progress) => Report) {
+  private constructor(
+    path: string,
+    begun: Progress,
+    reportOf: (progress: Progress) => Report,
+    files: FileLayer,
+  ) {
     this.#path = path
+    this.#files = files
     this.#begun = begun
     this.#reportOf = reportOf
   }
@@ -61,15 +68,16 @@ export class Job<Progress, Report> {
     kind: string,
     begun: Progress,
     reportOf: (progress: Progress) => Report,
+    files: FileLayer = nodeFiles,
   ): Promise<Job<Progress, Report>> {
     const folder = join(vaultPath, 'upkeep')
-    const job = new Job<Progress, Report>(join(folder, `${kind}.json`), begun, reportOf)
-    await mkdir(folder, { recursive: true })
+    const job = new Job<Progress, Report>(join(folder, `${kind}.json`), begun, reportOf, files)
+    await makeFolderDurably(folder, files)
     try {
-      job.#last = JSON.parse(await readFile(job.#path, 'utf8'))
+      const text = await readText(job.#path, files)
+      if (text !== undefined) job.#last = JSON.parse(text)
     } catch (error) {
-      const isAbsent = (error as NodeJS.ErrnoException).code === 'ENOENT'
-      if (!isAbsent && !(error instanceof SyntaxError)) throw error
+      if (!(error instanceof SyntaxError)) throw error
     }
     return job
   }
@@ -116,7 +124,7 @@ export class Job<Progress, Report> {
     this.#last = { startedAt: running.startedAt, finishedAt: new Date().toISOString(), ...end }
     this.#running = undefined
     // What it says is worth keeping, and nothing hangs on it: a full disk must not make of it a failure.
-    await replaceDurably(this.#path, JSON.stringify(this.#last)).catch(() => undefined)
+    await replaceDurably(this.#path, JSON.stringify(this.#last), this.#files).catch(() => undefined)
     return this.state
   }
 

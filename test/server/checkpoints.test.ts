@@ -6,6 +6,7 @@ import type { Id } from '../../protocol/id.ts'
 import { encodeDirectoryObject, encodeFileObject } from '../../protocol/objects.ts'
 import type { CheckpointState } from '../../protocol/schema.ts'
 import { readTouched } from '../../server/catalog/touched-log.ts'
+import { nodeFiles } from '../../server/file-layer.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import {
   begin,
@@ -300,7 +301,7 @@ describe('in the name of an open checkpoint', () => {
       body: JSON.stringify({ ids: [known.id, chunk('touch absent').id] }),
     })
     const touched: Id[] = []
-    for await (const id of readTouched(join(folder('touch'), '1.touched'))) touched.push(id)
+    for await (const id of readTouched(nodeFiles, join(folder('touch'), '1.touched'))) touched.push(id)
     expect(touched).toEqual([sent.id, tree.root.id, known.id])
     await commit(path, root)
     expect((await readdir(folder('touch'))).sort()).toEqual(['1.json', 'last'])

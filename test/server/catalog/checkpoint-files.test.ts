@@ -15,6 +15,7 @@ import {
   recoverItems,
 } from '../../../server/catalog/item-list.ts'
 import { appendTouched, readTouched } from '../../../server/catalog/touched-log.ts'
+import { nodeFiles } from '../../../server/file-layer.ts'
 import { chunk } from '../requests.ts'
 
 let path: string
@@ -38,7 +39,7 @@ const committed = (number: number): CheckpointState => ({ ...opened(number), sta
 describe('recovery', () => {
   test('an open checkpoint is found with its items', async () => {
     await folder.begin(opened(1))
-    await appendItems(folder.itemsPath(1), 0, [{ id: ids[0] as never, size: 5 }])
+    await appendItems(nodeFiles, folder.itemsPath(1), 0, [{ id: ids[0] as never, size: 5 }])
     expect(await folder.recover()).toEqual([{ state: opened(1), items: 1, itemBytes: 5 }])
   })
 
@@ -81,14 +82,14 @@ describe('recovery', () => {
 
   test('torn ends of items and touched ids are cut off', async () => {
     await folder.begin(opened(1))
-    await appendItems(folder.itemsPath(1), 0, [{ id: ids[0] as never, size: 5 }])
-    await appendTouched(folder.touchedPath(1), ids)
+    await appendItems(nodeFiles, folder.itemsPath(1), 0, [{ id: ids[0] as never, size: 5 }])
+    await appendTouched(nodeFiles, folder.touchedPath(1), ids)
     await writeFile(folder.itemsPath(1), Buffer.alloc(20, 1), { flag: 'a' })
     await writeFile(folder.touchedPath(1), Buffer.alloc(20, 1), { flag: 'a' })
     expect(await folder.recover()).toMatchObject([{ items: 1 }])
-    await appendTouched(folder.touchedPath(1), ids.slice(0, 1))
+    await appendTouched(nodeFiles, folder.touchedPath(1), ids.slice(0, 1))
     const touched: string[] = []
-    for await (const id of readTouched(folder.touchedPath(1))) touched.push(id)
+    for await (const id of readTouched(nodeFiles, folder.touchedPath(1))) touched.push(id)
     expect(touched).toEqual([...ids, ids[0]])
   })
 
@@ -124,7 +125,7 @@ describe('recovery', () => {
 })
 
 test('a touched id that comes after the end finds no log', async () => {
-  expect(await appendTouched(folder.touchedPath(1), ids)).toBe(false)
+  expect(await appendTouched(nodeFiles, folder.touchedPath(1), ids)).toBe(false)
   expect(await readdir(path)).toEqual([])
 })
 
@@ -154,8 +155,8 @@ describe('the item list', () => {
           if (!cut) bytes[at] = (bytes[at] as number) ^ 0x40
           await writeFile(list, cut ? bytes.subarray(0, at) : bytes)
           const whole = Math.floor(at / itemBytes)
-          expect((await recoverItems(list)).count).toBe(whole)
-          expect(await readItems(list, 0, 100)).toEqual(items.slice(0, whole))
+          expect((await recoverItems(nodeFiles, list)).count).toBe(whole)
+          expect(await readItems(nodeFiles, list, 0, 100)).toEqual(items.slice(0, whole))
         },
       ),
       { numRuns: 50 },

@@ -1,5 +1,11 @@
 import { basename } from 'node:path'
-import { type FileLayer, nodeFiles, type StoreFile } from '../../../server/store/file-layer.ts'
+import {
+  type FileLayer,
+  type FileStat,
+  nodeFiles,
+  type OpenMode,
+  type StoreFile,
+} from '../../../server/file-layer.ts'
 
 type Call = 'open' | 'create' | 'read' | 'write' | 'datasync' | 'truncate' | 'size' | 'unlink' | 'syncFolder'
 
@@ -46,9 +52,9 @@ export class FaultyFiles implements FileLayer {
     return this.calls.filter((made) => made.startsWith(`${call} `)).length
   }
 
-  async open(path: string, mode: 'read' | 'write' | 'create'): Promise<StoreFile> {
+  async open(path: string, mode: OpenMode): Promise<StoreFile> {
     const name = basename(path)
-    this.#check(mode === 'create' ? 'create' : 'open', name)
+    this.#check(mode === 'create' || mode === 'replace' ? 'create' : 'open', name)
     const file = await nodeFiles.open(path, mode)
     this.openFiles++
     return {
@@ -86,7 +92,15 @@ export class FaultyFiles implements FileLayer {
     }
   }
 
-  makeFolder(path: string): Promise<void> {
+  stat(path: string): Promise<FileStat | undefined> {
+    return nodeFiles.stat(path)
+  }
+
+  rename(from: string, to: string): Promise<void> {
+    return nodeFiles.rename(from, to)
+  }
+
+  makeFolder(path: string): Promise<boolean> {
     return nodeFiles.makeFolder(path)
   }
 

@@ -3,7 +3,7 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'vitest'
 import type { Problem } from '../../../protocol/problem.ts'
-import { NodeFile } from '../../../server/store/file-layer.ts'
+import { NodeFile } from '../../../server/file-layer.ts'
 import type { PackChunkStore } from '../../../server/store/pack-chunk-store.ts'
 import {
   expectAbsent,

@@ -1,6 +1,12 @@
 import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { type FileLayer, nodeFiles, type StoreFile } from '../../../server/store/file-layer.ts'
+import {
+  type FileLayer,
+  type FileStat,
+  nodeFiles,
+  type OpenMode,
+  type StoreFile,
+} from '../../../server/file-layer.ts'
 
 interface UnsyncedWrite {
   readonly position: number
@@ -40,7 +46,7 @@ export class PowerCutFiles implements FileLayer {
     }
   }
 
-  async open(path: string, mode: 'read' | 'write' | 'create'): Promise<StoreFile> {
+  async open(path: string, mode: OpenMode): Promise<StoreFile> {
     const file = await nodeFiles.open(path, mode)
     const name = basename(path)
     if (!this.#packs.has(name)) {
@@ -76,7 +82,15 @@ export class PowerCutFiles implements FileLayer {
     }
   }
 
-  makeFolder(path: string): Promise<void> {
+  stat(path: string): Promise<FileStat | undefined> {
+    return nodeFiles.stat(path)
+  }
+
+  rename(from: string, to: string): Promise<void> {
+    return nodeFiles.rename(from, to)
+  }
+
+  makeFolder(path: string): Promise<boolean> {
     return nodeFiles.makeFolder(path)
   }
 

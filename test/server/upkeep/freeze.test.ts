@@ -6,6 +6,7 @@ import { isProblem, type Problem } from '../../../protocol/problem.ts'
 import type { CheckpointState } from '../../../protocol/schema.ts'
 import type { FrozenView, Names } from '../../../server/catalog/live-tree.ts'
 import { readTouched } from '../../../server/catalog/touched-log.ts'
+import { nodeFiles } from '../../../server/file-layer.ts'
 import {
   aboutFreeze,
   type FreezableVault,
@@ -342,7 +343,7 @@ test('what is reached stands in the log of the checkpoint before it is stored', 
   const commit = checkpoints.commit.bind(checkpoints)
   checkpoints.commit = async (name, request) => {
     const log = `${home.folder}/vaults/home/checkpoints/${name.source}/${name.number}.touched`
-    touched.push(...(await Array.fromAsync(readTouched(log))), request.root)
+    touched.push(...(await Array.fromAsync(readTouched(nodeFiles, log))), request.root)
     return await commit(name, request)
   }
   await run()

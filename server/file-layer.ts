@@ -1,5 +1,9 @@
+/**
+ * The few file calls that whatever must survive a crash is made of: packs, checkpoints, settings. A test can stand
+ * between them and the disk and fail a call, or drop what was not synced. LevelDB's folders are its own.
+ */
 import { constants } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, unlink } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises'
 
 /** One open file. Positions and lengths in bytes. Whoever opened it closes it. */
 export interface StoreFile {
@@ -15,23 +19,44 @@ export interface StoreFile {
 }
 
 /**
- * The few file calls that the packs need, so that a test can stand between the store and the disk and
- * fail a call, or drop what was not synced. Errors carry the `code` of Node's (`ENOSPC`, `ENOENT`, …).
+ * `read` and `write` fail with `ENOENT` when the file is not there, `create` with `EEXIST` when it is; `replace`
+ * begins with an empty file in both cases.
+ */
+export type OpenMode = 'read' | 'write' | 'create' | 'replace'
+
+/** A name's file or folder. */
+export interface FileStat {
+  readonly isFolder: boolean
+  /** Of a file, its length. */
+  readonly bytes: number
+}
+
+/**
+ * Files and folders by name. Errors carry the `code` of Node's (`ENOSPC`, `ENOENT`, …). What changes names is durable
+ * after `syncFolder` of the folder around them, and not before.
  */
 export interface FileLayer {
-  /** `create` fails with `EEXIST` when the file is there; `read` and `write` with `ENOENT` when it is not. */
-  open(path: string, mode: 'read' | 'write' | 'create'): Promise<StoreFile>
-  /** Makes a folder, and those above it, unless they are there. */
-  makeFolder(path: string): Promise<void>
+  open(path: string, mode: OpenMode): Promise<StoreFile>
+  /** Undefined when nothing has this name. */
+  stat(path: string): Promise<FileStat | undefined>
+  /** Makes a folder in one that is there; false when there is something of this name already. */
+  makeFolder(path: string): Promise<boolean>
   /** The names in a folder, in no particular order. */
   names(folder: string): Promise<string[]>
+  /** Gives a file another name in the same folder, in place of the file that has it. */
+  rename(from: string, to: string): Promise<void>
   unlink(path: string): Promise<void>
-  /** On return, files created in and removed from the folder stay so. */
+  /** On return, names that were given and removed in the folder stay so. */
   syncFolder(path: string): Promise<void>
 }
 
-const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL } = constants
-const flagsOf = { read: O_RDONLY, write: O_RDWR, create: O_RDWR | O_CREAT | O_EXCL } as const
+const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC } = constants
+const flagsOf = {
+  read: O_RDONLY,
+  write: O_RDWR,
+  create: O_RDWR | O_CREAT | O_EXCL,
+  replace: O_RDWR | O_CREAT | O_TRUNC,
+} as const
 
 /** A file of the operating system; short reads and writes are gone on with. */
 export class NodeFile implements StoreFile {
@@ -102,10 +127,26 @@ export const nodeFiles: FileLayer = {
   async open(path, mode) {
     return new NodeFile(await open(path, flagsOf[mode]))
   },
+  async stat(path) {
+    try {
+      const found = await stat(path)
+      return { isFolder: found.isDirectory(), bytes: found.size }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+  },
   async makeFolder(path) {
-    await mkdir(path, { recursive: true })
+    try {
+      await mkdir(path)
+      return true
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+      throw error
+    }
   },
   names: (folder) => readdir(folder),
+  rename,
   unlink,
   async syncFolder(path) {
     const handle = await open(path, 'r')
