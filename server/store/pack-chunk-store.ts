@@ -13,10 +13,13 @@ import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
-import type { ChunkStore, ChunkStoreUsage, PutOutcome, VerifiedBlock } from './chunk-store.ts'
+import type { ChunkStoreUsage, PutOutcome, VerifiedBlock } from './chunk-store.ts'
+import type { CollectableStore, Collection, Lease } from './collectable.ts'
 import type { IndexRow } from './content-index.ts'
-import type { Location } from './pack-file.ts'
-import { packName } from './pack-file.ts'
+import { Leases } from './leases.ts'
+import { PackAudit } from './pack-audit.ts'
+import { PackCollection, type PackSums } from './pack-collection.ts'
+import { type Location, packName } from './pack-file.ts'
 import { PackLog } from './pack-log.ts'
 import { type Damage, type DecodedBlock, RecordReader } from './record-reader.ts'
 import type { RecoveryReport } from './recovery.ts'
@@ -44,18 +47,27 @@ const maxPackBytes = 2048 * MiB
 /** Ids that `blocks` looks up at once. */
 const idsAtOnce = 1000
 
-export class PackChunkStore implements ChunkStore {
+export class PackChunkStore implements CollectableStore {
   readonly capabilities = { durable: true } as const
+  readonly #files: FileLayer
+  readonly #folder: string
   readonly #log: PackLog
   readonly #reader: RecordReader
+  readonly #leases = new Leases()
+  readonly #sums = new Map<number, PackSums>()
+  #collection: Collection | undefined
+  readonly #files: FileLayer
+  readonly #packs: string
   #closing: Promise<void> | undefined
   /** Calls under way, and who waits for the last of them. */
   #calls = 0
   #idle: (() => void) | undefined
 
-  private constructor(log: PackLog, reader: RecordReader) {
+  private constructor(log: PackLog, reader: RecordReader, files: FileLayer, packs: string) {
     this.#log = log
     this.#reader = reader
+    this.#files = files
+    this.#packs = packs
   }
 
   /**
@@ -68,9 +80,10 @@ export class PackChunkStore implements ChunkStore {
     if (!(packBytes > 0 && packBytes <= maxPackBytes)) {
       throw new TypeError(`packBytes must be positive and at most ${maxPackBytes}`)
     }
+    const packs = join(vaultDir, 'packs')
     const reader = new RecordReader({
       files,
-      folder: join(vaultDir, 'packs'),
+      folder: packs,
       cacheBytes: options.cacheBytes ?? 32 * MiB,
       openPacks: options.openPacks ?? 64,
     })
@@ -84,7 +97,7 @@ export class PackChunkStore implements ChunkStore {
       onRecovered: () => reader.clear(),
       onFault: options.onFault ?? (() => {}),
     })
-    return new PackChunkStore(log, reader)
+    return new PackChunkStore(log, reader, files, packs)
   }
 
   get usage(): ChunkStoreUsage {
@@ -100,6 +113,25 @@ export class PackChunkStore implements ChunkStore {
     return this.#log.report
   }
 
+  /** For scrub: the packs and the index as they stand on the disk. */
+  audit(): PackAudit {
+    return new PackAudit({
+      files: this.#files,
+      folder: this.#packs,
+      settle: async () => {
+        await this.flush()
+        return this.#log.index.mark ?? { pack: 0, offset: 0 }
+      },
+      list: () => this.list(),
+      find: (ids) => this.#call(() => this.#log.index.find(ids)),
+      forget: (doomed, ids) =>
+        this.#call(async () => {
+          this.#reader.clear()
+          await this.#log.forget(doomed, ids)
+        }),
+    })
+  }
+
   stat(ids: readonly Id[]): Promise<(number | undefined)[]> {
     return this.#call(async () => (await this.#log.index.find(ids)).map((row) => row?.length))
   }
@@ -110,24 +142,77 @@ export class PackChunkStore implements ChunkStore {
 
   get(id: Id): Promise<Buffer | undefined> {
     return this.#call(async () => {
-      const [row] = await this.#log.index.find([id])
-      return row === undefined ? undefined : this.#read(id, row)
+      for (let row = await this.#find(id); row !== undefined; ) {
+        const read = await this.#read(id, row)
+        if (Buffer.isBuffer(read)) return read
+        // It may stand elsewhere by now: then the damage is that of bytes that are given up.
+        const again = await this.#find(id)
+        if (isSameRow(again, row)) throw await this.#damaged(id, row, read)
+        row = again
+      }
+      return undefined
     })
   }
 
   async *blocks(ids: readonly Id[]): AsyncGenerator<Block> {
     const given = new Set<string>()
     for (let first = 0; first < ids.length; first += idsAtOnce) {
-      const some = ids.slice(first, first + idsAtOnce)
-      for (const row of await this.#call(() => this.#log.index.find(some))) {
-        if (row === undefined) continue
-        const key = `${row.location.pack}:${row.location.offset}`
-        if (given.has(key)) continue
-        given.add(key)
-        const block = await this.#call(() => this.#block(row.location))
-        if (block !== undefined) yield block
-      }
+      yield* this.#blocksOf(ids.slice(first, first + idsAtOnce), given)
     }
+  }
+
+  async *#blocksOf(ids: readonly Id[], given: Set<string>): AsyncGenerator<Block> {
+    const rows = await this.#call(() => this.#log.index.find(ids))
+    /** By record: of one that has moved, the chunks may stand in several by now. */
+    const wanted = new Map<string, { location: Location; ids: Id[] }>()
+    for (const [i, row] of rows.entries()) {
+      if (row === undefined) continue
+      const key = `${row.location.pack}:${row.location.offset}`
+      const record = wanted.get(key) ?? { location: row.location, ids: [] }
+      record.ids.push(ids[i] as Id)
+      wanted.set(key, record)
+    }
+    for (const [key, { location, ids }] of wanted) {
+      if (given.has(key)) continue
+      given.add(key)
+      const block = await this.#call(() => this.#reader.block(location))
+      if (!('damage' in block)) {
+        yield block
+        continue
+      }
+      const now = await this.#call(() => this.#log.index.find(ids))
+      const moved = ids.filter((_, i) => now[i] !== undefined && !isSamePlace(now[i].location, location))
+      if (moved.length < ids.length) await this.#call(() => this.#forget(location, block))
+      yield* this.#blocksOf(moved, given)
+    }
+  }
+
+  collect(): Collection {
+    if (this.#collection !== undefined) throw new TypeError('a collection is under way already')
+    if (this.#closing !== undefined) throw closed()
+    const collection = new PackCollection({
+      files: this.#files,
+      folder: this.#folder,
+      log: this.#log,
+      reader: this.#reader,
+      leases: this.#leases,
+      sums: this.#sums,
+      onEnd: () => {
+        this.#collection = undefined
+      },
+    })
+    this.#collection = collection
+    return {
+      keep: (ids) => collection.keep(ids),
+      keeps: (id) => collection.keeps(id),
+      survey: (pacing) => this.#call(() => collection.survey(pacing)),
+      compact: (pack, pacing) => this.#call(() => collection.compact(pack, pacing)),
+      end: () => collection.end(),
+    }
+  }
+
+  lease(): Lease {
+    return this.#leases.begin()
   }
 
   flush(): Promise<void> {
@@ -164,7 +249,7 @@ export class PackChunkStore implements ChunkStore {
 
   /** Every public method runs in here: not after `close`, not while the log is broken. */
   async #call<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#closing !== undefined) throw new Problem('unavailable', 'the chunk store is closed')
+    if (this.#closing !== undefined) throw closed()
     this.#calls++
     try {
       await this.#log.ready()
@@ -175,14 +260,12 @@ export class PackChunkStore implements ChunkStore {
     }
   }
 
-  async #block(location: Location): Promise<Block | undefined> {
-    const block = await this.#reader.block(location)
-    if (!('damage' in block)) return block
-    await this.#forget(location, block)
-    return undefined
+  async #find(id: Id): Promise<IndexRow | undefined> {
+    return (await this.#log.index.find([id]))[0]
   }
 
-  async #read(id: Id, row: IndexRow): Promise<Buffer> {
+  /** The chunk, or why it cannot be read there. */
+  async #read(id: Id, row: IndexRow): Promise<Buffer | Damage> {
     const { location } = row
     let decoded = await this.#reader.plain(location)
     if (!('damage' in decoded)) {
@@ -192,17 +275,20 @@ export class PackChunkStore implements ChunkStore {
       this.#reader.forget(location)
       decoded = await this.#reader.plain(location)
     }
-    if (!('damage' in decoded)) {
-      const bytes = await chunkOf(decoded, id, row)
-      if (bytes !== undefined) return bytes
-      decoded = { damage: 'the bytes do not hash to the id', ids: decoded.rows.map((other) => other.id) }
-    }
-    await this.#forget(location, { ...decoded, ...(decoded.ids && { ids: [...decoded.ids, id] }) })
+    if ('damage' in decoded) return decoded
+    const bytes = await chunkOf(decoded, id, row)
+    if (bytes !== undefined) return bytes
+    return { damage: 'the bytes do not hash to the id', ids: decoded.rows.map((other) => other.id) }
+  }
+
+  /** Forgets the damaged record and says so. */
+  async #damaged(id: Id, { location }: IndexRow, damage: Damage): Promise<Problem> {
+    await this.#forget(location, { ...damage, ...(damage.ids && { ids: [...damage.ids, id] }) })
     const { pack, offset } = location
-    throw new Problem(
+    return new Problem(
       'chunk-corrupt',
-      `${id} in ${packName(pack)} at byte ${offset} is damaged: ${decoded.damage}. It is forgotten; the next backup that has it sends it again`,
-      { extensions: { id, pack, offset }, cause: decoded.cause },
+      `${id} in ${packName(pack)} at byte ${offset} is damaged: ${damage.damage}. It is forgotten; the next backup that has it sends it again`,
+      { extensions: { id, pack, offset }, cause: damage.cause },
     )
   }
 
@@ -212,6 +298,18 @@ export class PackChunkStore implements ChunkStore {
     const { pack, offset } = location
     await this.#log.forget((at) => at.pack === pack && (packIsGone || at.offset === offset), ids)
   }
+}
+
+function closed(): Problem {
+  return new Problem('unavailable', 'the chunk store is closed')
+}
+
+function isSamePlace(a: Location, b: Location): boolean {
+  return a.pack === b.pack && a.offset === b.offset
+}
+
+function isSameRow(a: IndexRow | undefined, b: IndexRow): boolean {
+  return a !== undefined && isSamePlace(a.location, b.location)
 }
 
 /** The chunk in a decoded block, or undefined when it is not there or does not hash to its id. */
