@@ -201,6 +201,8 @@ export const CheckpointState = Type.Object(
     totals: Type.Optional(Totals),
     /** Only in the state of an open `chunks` checkpoint: items not here yet, at most 1,000. */
     missing: Type.Optional(Type.Array(IdSchema)),
+    /** Neither retention nor anybody deletes it until the pin is taken off. Of a committed one only. */
+    pinned: Type.Optional(Type.Literal(true)),
   },
   closed,
 )
@@ -260,6 +262,116 @@ export type TrashItem = Static<typeof TrashItem>
 export const TrashList = Type.Object({ items: Type.Array(TrashItem) }, closed)
 export type TrashList = Static<typeof TrashList>
 
+// -- retention ----------------------------------------------------------------------------------------
+
+const Keep = Type.Integer({ minimum: 1, maximum: 1_000_000 })
+/** What to keep of a source's checkpoints: what any of these keeps stays. server/upkeep/retention.ts says how. */
+export const RetentionPolicy = Type.Object(
+  {
+    keepLast: Type.Optional(Keep),
+    keepHourly: Type.Optional(Keep),
+    keepDaily: Type.Optional(Keep),
+    keepWeekly: Type.Optional(Keep),
+    keepMonthly: Type.Optional(Keep),
+    keepYearly: Type.Optional(Keep),
+    /** `12h`, `30d`, `4w`, `6mo`, `1y`, back from the newest. */
+    keepWithin: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,3}(h|d|w|mo|y)$' })),
+  },
+  { ...closed, minProperties: 1 },
+)
+export type RetentionPolicy = Static<typeof RetentionPolicy>
+
+const Retention = Type.Union([RetentionPolicy, Type.Literal('keep-all')])
+
+/** What the receiver was told about one vault. */
+export const VaultSettings = Type.Object(
+  {
+    /** Without it everything is kept. */
+    retention: Type.Optional(RetentionPolicy),
+    /** For these sources instead of `retention`. */
+    sources: Type.Optional(
+      Type.Record(Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$' }), Retention, {
+        maxProperties: 10_000,
+        additionalProperties: false,
+      }),
+    ),
+    /** Whose days, weeks, … the policies mean, such as `Europe/Vienna`. Without it UTC. */
+    timeZone: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
+    /** Stored bytes at most. Without it the disk is the bound. */
+    quotaBytes: Type.Optional(Count),
+  },
+  closed,
+)
+export type VaultSettings = Static<typeof VaultSettings>
+
+/** `dryRun`: tells what would be removed, and removes nothing. `source`: that one only. */
+export const PruneRequest = Type.Object(
+  { dryRun: Type.Optional(Type.Boolean()), source: Type.Optional(Type.String()) },
+  closed,
+)
+export type PruneRequest = Static<typeof PruneRequest>
+
+/** `unjudged`: it changed while the prune was at work. */
+const KeepReason = Type.Union(
+  [
+    'newest',
+    'pinned',
+    'future',
+    'keep-all',
+    'last',
+    'hourly',
+    'daily',
+    'weekly',
+    'monthly',
+    'yearly',
+    'within',
+    'unjudged',
+  ].map((reason) => Type.Literal(reason)),
+)
+export type KeepReason =
+  | 'newest'
+  | 'pinned'
+  | 'future'
+  | 'keep-all'
+  | 'last'
+  | 'hourly'
+  | 'daily'
+  | 'weekly'
+  | 'monthly'
+  | 'yearly'
+  | 'within'
+  | 'unjudged'
+
+export const PrunedSource = Type.Object(
+  {
+    source: Type.String(),
+    retention: Retention,
+    /** Both ascending. */
+    kept: Type.Array(
+      Type.Object(
+        {
+          number: Type.Integer({ minimum: 1 }),
+          committedAt: Timestamp,
+          reasons: Type.Array(Type.Unsafe<KeepReason>(KeepReason)),
+        },
+        closed,
+      ),
+    ),
+    removed: Type.Array(
+      Type.Object({ number: Type.Integer({ minimum: 1 }), committedAt: Timestamp }, closed),
+    ),
+  },
+  closed,
+)
+export type PrunedSource = Static<typeof PrunedSource>
+
+/** What a prune kept and removed; after a dry run, what it would have. */
+export const PruneAnswer = Type.Object(
+  { dryRun: Type.Boolean(), kept: Count, removed: Count, sources: Type.Array(PrunedSource) },
+  closed,
+)
+export type PruneAnswer = Static<typeof PruneAnswer>
+
 const Text = Type.Array(Type.String())
 export const Capabilities = Type.Object(
   {
@@ -274,12 +386,39 @@ export const Capabilities = Type.Object(
     freeBytes: Count,
     storedBytes: Count,
     chunks: Count,
+    /** What `storedBytes` may come to. Absent when the disk is the bound. */
+    quotaBytes: Type.Optional(Count),
   },
   closed,
 )
 export type Capabilities = Static<typeof Capabilities>
 
-export const Health = Type.Object({ status: Type.Literal('ok'), version: Type.String() }, closed)
+/**
+ * `ok` and `degraded` answer 200, `failing` 503. What follows `version` is for whoever may read the metrics. `writable`
+ * comes from a small write and fsync; `lastSyncAt` is absent until a store was made durable.
+ */
+export const Health = Type.Object(
+  {
+    status: Type.Union([Type.Literal('ok'), Type.Literal('degraded'), Type.Literal('failing')]),
+    version: Type.String(),
+    writable: Type.Optional(Type.Boolean()),
+    freeBytes: Type.Optional(Count),
+    /** What is kept free. */
+    reserveBytes: Type.Optional(Count),
+    lastSyncAt: Type.Optional(Timestamp),
+    vaultsOpen: Type.Optional(Count),
+    /** Those that could not be opened when they were last asked for. */
+    vaultsUnopened: Type.Optional(
+      Type.Array(Type.Object({ vault: Type.String(), code: Type.String() }, closed)),
+    ),
+    /** Of the disk, since the receiver started. */
+    diskFaults: Type.Optional(Count),
+    uptimeSeconds: Type.Optional(Count),
+    /** The 99th percentile over the last minute or two. */
+    eventLoopDelayMs: Type.Optional(Type.Number({ minimum: 0 })),
+  },
+  closed,
+)
 export type Health = Static<typeof Health>
 
 // -- checking ---------------------------------------------------------------------------------------

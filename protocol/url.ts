@@ -102,6 +102,9 @@ export const paths = {
     `/${vault}/checkpoints/${source}/${number}/items`,
   commit: (vault: string, { source, number }: CheckpointName) =>
     `/${vault}/checkpoints/${source}/${number}/commit`,
+  pin: (vault: string, { source, number }: CheckpointName) => `/${vault}/checkpoints/${source}/${number}/pin`,
+  settings: (vault: string) => `/${vault}/settings`,
+  prune: (vault: string) => `/${vault}/upkeep/prune`,
   /** Collections end in a slash in answers; in requests they may. */
   tree: (vault: string, names: readonly Buffer[] = []) => below(`/${vault}/tree/`, names),
   snapshotSources: (vault: string) => `/${vault}/snapshots/`,
