@@ -22,6 +22,7 @@ import { Level } from 'level'
 import { type Id, idBytes, idToBytes, readId } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { diskFull, isDiskFull } from '../full-disk.ts'
+import type { IdFilter } from './id-filter.ts'
 import type { Location, Position } from './pack-file.ts'
 
 /** Where a chunk is: its record, and its plain length. */
@@ -56,6 +57,12 @@ export class ContentIndex {
   #fresh: Rows = new Map()
   /** Rows that a commit is under way for. */
   #frozen: Rows = new Map()
+  /** Told of every id that `find` finds: what a collection must keep. */
+  keeper: IdFilter | undefined
+  /** Ids of rows that are being removed and count as absent already. */
+  #doomed = new Set<Id>()
+  /** Rises when rows begin to go and when they are gone: what was read meanwhile is read again. */
+  #removals = 0
 
   private constructor(folder: string, db: Store) {
     this.#folder = folder
@@ -97,11 +104,31 @@ export class ContentIndex {
     return this.#fresh.size + this.#frozen.size
   }
 
-  /** The row of each id, in order; undefined where absent. */
+  /**
+   * The row of each id, in order; undefined where absent. What is found is kept by a collection under way: in the
+   * same turn of the event loop in which it is looked up, so that none can go between.
+   */
   async find(ids: readonly Id[]): Promise<(IndexRow | undefined)[]> {
+    return await this.#look(ids, true)
+  }
+
+  /** The same for who concludes nothing from it: it protects nothing. */
+  async peek(ids: readonly Id[]): Promise<(IndexRow | undefined)[]> {
+    return await this.#look(ids, false)
+  }
+
+  async #look(ids: readonly Id[], keeps: boolean): Promise<(IndexRow | undefined)[]> {
     const rows: (IndexRow | undefined)[] = []
     for (let first = 0; first < ids.length; first += rowsAtOnce) {
-      rows.push(...(await this.#findSome(ids.slice(first, first + rowsAtOnce))))
+      const some = ids.slice(first, first + rowsAtOnce)
+      let found: (IndexRow | undefined)[]
+      let since: number
+      do {
+        since = this.#removals
+        found = await this.#findSome(some)
+      } while (since !== this.#removals)
+      for (const [i, id] of some.entries()) if (keeps && found[i] !== undefined) this.keeper?.add(id)
+      rows.push(...found)
     }
     return rows
   }
@@ -109,7 +136,9 @@ export class ContentIndex {
   async #findSome(ids: readonly Id[]): Promise<(IndexRow | undefined)[]> {
     // Memory first, then LevelDB: rows move only in that direction, so none is missed on the way.
     const rows: (IndexRow | undefined)[] = ids.map((id) => this.unsynced(id))
-    const places = [...rows.keys()].filter((place) => rows[place] === undefined)
+    const isSought = (place: number): boolean =>
+      rows[place] === undefined && !this.#doomed.has(ids[place] as Id)
+    const places = [...rows.keys()].filter(isSought)
     if (places.length === 0) return rows
     const keys = places.map((place) => idToBytes(ids[place] as Id))
     const values = await this.#do((db) => db.getMany(keys))
@@ -179,14 +208,67 @@ export class ContentIndex {
     const keys: Buffer[] = []
     const candidates = ids === undefined ? this.#synced() : this.#syncedOf(ids)
     for await (const { key, row } of candidates) if (doomed(row.location)) keys.push(key)
-    if (keys.length === 0) return removed
+    await this.#remove(keys)
+    return removed + keys.length
+  }
+
+  /**
+   * Forgets the synced rows of those of `ids` that the keeper does not keep and whose rows point into the pack,
+   * durably; returns how many. From the moment of that judgement on they are absent. Not while a commit is under way.
+   */
+  async removeUnkept(pack: number, ids: readonly Id[]): Promise<number> {
+    const { keeper } = this
+    if (keeper === undefined) throw new TypeError('no collection is under way')
+    const candidates: { id: Id; key: Buffer }[] = []
+    for (let first = 0; first < ids.length; first += rowsAtOnce) {
+      const some = ids.slice(first, first + rowsAtOnce)
+      const keys = some.map(idToBytes)
+      const values = await this.#do((db) => db.getMany(keys))
+      for (const [i, value] of values.entries()) {
+        const key = keys[i] as Buffer
+        if (value === undefined || this.#decodeRow(key, value).location.pack !== pack) continue
+        candidates.push({ id: some[i] as Id, key })
+      }
+    }
+    // In one turn of the event loop: whoever finds one before is seen here, whoever comes later finds none.
+    const doomed = candidates.filter(({ id }) => !keeper.has(id))
+    this.#doomed = new Set(doomed.map(({ id }) => id))
+    this.#removals++
+    try {
+      await this.#remove(doomed.map(({ key }) => key))
+    } finally {
+      this.#doomed = new Set()
+      this.#removals++
+    }
+    return doomed.length
+  }
+
+  async #remove(keys: readonly Buffer[]): Promise<void> {
+    if (keys.length === 0) return
     const rows = this.#syncedRows - keys.length
     const batch = keys.map((key) => ({ type: 'del' as const, key }))
     const mark = this.#mark ?? { pack: 0, offset: 0 }
     const state = { type: 'put' as const, key: stateKey, value: encodeState(mark, rows) }
     await this.#do((db) => db.batch([...batch, state], { sync: true }))
     this.#syncedRows = rows
-    return removed + keys.length
+    this.#removals++
+    // A row in memory that would have taken the place of one of these is a new one now.
+    for (const key of keys) {
+      const row = this.#fresh.get(readId(key) as Id)
+      if (row !== undefined) this.#fresh.set(row.id, { ...row, added: true })
+    }
+  }
+
+  /** Every synced row, as of the call; 256 at a time. For surveys: it protects nothing. */
+  async *rows(): AsyncGenerator<{ key: Buffer; row: IndexRow }[]> {
+    let page: { key: Buffer; row: IndexRow }[] = []
+    for await (const item of this.#synced()) {
+      page.push(item)
+      if (page.length < rowsAtOnce) continue
+      yield page
+      page = []
+    }
+    yield page
   }
 
   /** Every id and its length, in no particular order; at least those present at the call. */

@@ -56,18 +56,16 @@ export class PackChunkStore implements CollectableStore {
   readonly #leases = new Leases()
   readonly #sums = new Map<number, PackSums>()
   #collection: Collection | undefined
-  readonly #files: FileLayer
-  readonly #packs: string
   #closing: Promise<void> | undefined
   /** Calls under way, and who waits for the last of them. */
   #calls = 0
   #idle: (() => void) | undefined
 
-  private constructor(log: PackLog, reader: RecordReader, files: FileLayer, packs: string) {
+  private constructor(files: FileLayer, folder: string, log: PackLog, reader: RecordReader) {
+    this.#files = files
+    this.#folder = folder
     this.#log = log
     this.#reader = reader
-    this.#files = files
-    this.#packs = packs
   }
 
   /**
@@ -80,10 +78,10 @@ export class PackChunkStore implements CollectableStore {
     if (!(packBytes > 0 && packBytes <= maxPackBytes)) {
       throw new TypeError(`packBytes must be positive and at most ${maxPackBytes}`)
     }
-    const packs = join(vaultDir, 'packs')
+    const folder = join(vaultDir, 'packs')
     const reader = new RecordReader({
       files,
-      folder: packs,
+      folder,
       cacheBytes: options.cacheBytes ?? 32 * MiB,
       openPacks: options.openPacks ?? 64,
     })
@@ -97,7 +95,7 @@ export class PackChunkStore implements CollectableStore {
       onRecovered: () => reader.clear(),
       onFault: options.onFault ?? (() => {}),
     })
-    return new PackChunkStore(log, reader, files, packs)
+    return new PackChunkStore(files, folder, log, reader)
   }
 
   get usage(): ChunkStoreUsage {
@@ -117,13 +115,13 @@ export class PackChunkStore implements CollectableStore {
   audit(): PackAudit {
     return new PackAudit({
       files: this.#files,
-      folder: this.#packs,
+      folder: this.#folder,
       settle: async () => {
         await this.flush()
         return this.#log.index.mark ?? { pack: 0, offset: 0 }
       },
       list: () => this.list(),
-      find: (ids) => this.#call(() => this.#log.index.find(ids)),
+      find: (ids) => this.#call(() => this.#log.index.peek(ids)),
       forget: (doomed, ids) =>
         this.#call(async () => {
           this.#reader.clear()

@@ -103,6 +103,25 @@ export async function readRecord(file: StoreFile, { offset, bytes }: Location): 
   return payloadIsIntact(block) ? { block } : { damage: 'its payload is damaged', header }
 }
 
+/**
+ * What the records of a pack come to, from the first part of their headers, which is not checked; it ends where none
+ * stands any more. For estimates.
+ */
+export async function* peekRecordLengths(
+  file: StoreFile,
+  size: number,
+): AsyncGenerator<{ totalBytes: number; plainBytes: number }> {
+  const start = Buffer.alloc(blockHeaderBytes)
+  for (let offset = packHeaderBytes; offset + blockHeaderBytes <= size; ) {
+    await file.read(start, offset)
+    const headerBytes = headerLength(start) ?? 0
+    const totalBytes = headerBytes + start.readUInt32LE(16)
+    if (!start.subarray(0, 4).equals(blockMagic) || offset + totalBytes > size) return
+    yield { totalBytes, plainBytes: start.readUInt32LE(12) }
+    offset += totalBytes
+  }
+}
+
 /** A whole record, or a stretch of bytes that is none. */
 export type ScanStep =
   | { readonly offset: number; readonly block: Block }

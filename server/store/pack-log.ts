@@ -20,11 +20,11 @@ import { Mutex } from 'async-mutex'
 import type { Block } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
-import { diskFull, isDiskFull } from '../full-disk.ts'
 import type { FileLayer } from '../file-layer.ts'
+import { diskFull, isDiskFull } from '../full-disk.ts'
 import type { ChunkStoreUsage, PutOutcome } from './chunk-store.ts'
 import { ContentIndex } from './content-index.ts'
-import { isBefore, type Location, type Position } from './pack-file.ts'
+import { isBefore, type Location, type Position, packName } from './pack-file.ts'
 import { PackWriter } from './pack-writer.ts'
 import { type RecoveryReport, recover } from './recovery.ts'
 
@@ -42,6 +42,12 @@ export interface PackLogOptions {
   readonly onRecovered: () => void
   /** Told of every failure of the disk that no caller may hear of. */
   readonly onFault: (problem: Problem) => void
+}
+
+/** A block that is to stand at the end of the log, and the record whose chunks it holds again. */
+export interface Move {
+  readonly block: Block
+  readonly from: Location
 }
 
 interface PendingPut {
@@ -78,6 +84,9 @@ export class PackLog {
   #queue: PendingPut[] = []
   #pumping: Promise<void> | undefined
   #unsyncedBytes = 0
+  /** Of packs that were removed since the last recovery counted them. */
+  #removedBytes = 0
+  #recoveries = 0
   #nextFlush: Promise<void> | undefined
 
   private constructor(options: PackLogOptions, index: ContentIndex) {
@@ -103,12 +112,28 @@ export class PackLog {
   }
 
   get usage(): ChunkStoreUsage {
-    const storedBytes = (this.#report?.storedBytes ?? 0) + (this.#writer?.writtenBytes ?? 0)
+    const writtenBytes = (this.#report?.storedBytes ?? 0) + (this.#writer?.writtenBytes ?? 0)
+    const storedBytes = writtenBytes - this.#removedBytes
     return { chunks: this.index.chunks, storedBytes }
   }
 
   get losses(): number {
     return this.#losses
+  }
+
+  /** How often the log was recovered: rows in memory were dropped then. */
+  get recoveries(): number {
+    return this.#recoveries
+  }
+
+  /** The pack that is appended to. */
+  get openPack(): number {
+    return this.#end.pack
+  }
+
+  /** To be called when whatever was concluded from presence must be concluded anew. */
+  voidConclusions(): void {
+    this.#losses++
   }
 
   /** What the last recovery scanned. */
@@ -186,11 +211,14 @@ export class PackLog {
         await this.ready().catch((again: unknown) => this.#tell(again))
         for (const put of group) put.reject(problem)
       }
-      if (this.#backlog() > 1 && this.#nextFlush === undefined) {
-        this.flush().catch((error: unknown) => this.#tell(error))
-      }
+      this.#flushSoon()
     }
     this.#pumping = undefined
+  }
+
+  #flushSoon(): void {
+    if (this.#backlog() <= 1 || this.#nextFlush !== undefined) return
+    this.flush().catch((error: unknown) => this.#tell(error))
   }
 
   #takeGroup(): PendingPut[] {
@@ -219,16 +247,9 @@ export class PackLog {
       }),
     )
     const fresh = blocks.filter((_, i) => outcomes[i]?.includes('stored'))
-    let locations: Location[]
-    try {
-      locations = await writer.append(fresh)
-    } catch (error) {
-      throw this.#break(error, 'the blocks could not be written', { limit: this.#end })
-    }
-    this.#end = writer.position
+    const locations = await this.#write(writer, fresh)
     for (const [i, block] of fresh.entries()) {
       const location = locations[i] as Location
-      this.#unsyncedBytes += location.bytes
       const rowOutcomes = outcomes[blocks.indexOf(block)]
       for (const [place, { id, length }] of block.header.rows.entries()) {
         if (rowOutcomes?.[place] === 'stored') this.index.add({ id, length, location, added: true })
@@ -236,6 +257,111 @@ export class PackLog {
     }
     return outcomes
   }
+
+  async #write(writer: PackWriter, blocks: readonly Block[]): Promise<Location[]> {
+    let locations: Location[]
+    try {
+      locations = await writer.append(blocks)
+    } catch (error) {
+      throw this.#break(error, 'the blocks could not be written', { limit: this.#end })
+    }
+    this.#end = writer.position
+    this.#unsyncedBytes += locations.reduce((sum, { bytes }) => sum + bytes, 0)
+    return locations
+  }
+
+  // -- compaction -----------------------------------------------------------------------------------------
+
+  /** On return nothing is appended any more to the packs there are, and all rows are in LevelDB. */
+  async seal(): Promise<void> {
+    await this.#turn.runExclusive(async () => {
+      await this.#repair()
+      await this.#appending.runExclusive(async () => {
+        const writer = this.#writer as PackWriter
+        try {
+          await writer.seal()
+        } catch (error) {
+          throw this.#break(error, 'a pack could not be begun', { limit: this.#end })
+        }
+        this.#end = writer.position
+      })
+      await this.#sync()
+    })
+  }
+
+  /**
+   * Appends blocks that hold again what stands elsewhere, and points rows at them: those that still point to where the
+   * block was made from. Survives kill -9 in any case, since what stood there stays.
+   */
+  async relocate(moves: readonly Move[]): Promise<void> {
+    while (this.#backlog() > backPressureFactor) await this.flush()
+    await this.ready()
+    try {
+      await this.#appending.runExclusive(() => this.#relocate(moves))
+    } catch (error) {
+      await this.ready().catch((again: unknown) => this.#tell(again))
+      throw storageProblem(error, 'the blocks could not be written')
+    }
+    this.#flushSoon()
+  }
+
+  async #relocate(moves: readonly Move[]): Promise<void> {
+    const writer = this.#writer
+    if (this.#fault !== undefined || writer === undefined) throw this.#fault ?? notReady()
+    const rows = moves.flatMap(({ block, from }) => block.header.rows.map((row) => ({ ...row, from })))
+    const found = await this.index.peek(rows.map(({ id }) => id))
+    const stands = rows.map(({ from }, i) => isSamePlace(from, found[i]?.location))
+    const locations = await this.#write(
+      writer,
+      moves.map(({ block }) => block),
+    )
+    let at = 0
+    for (const [i, { block }] of moves.entries()) {
+      for (const { id, length } of block.header.rows) {
+        if (stands[at]) this.index.add({ id, length, location: locations[i] as Location, added: false })
+        at++
+      }
+    }
+  }
+
+  /** As `ContentIndex.removeUnkept`. */
+  async removeUnkept(pack: number, ids: readonly Id[]): Promise<number> {
+    return await this.#turn.runExclusive(async () => {
+      await this.#repair()
+      try {
+        return await this.index.removeUnkept(pack, ids)
+      } catch (error) {
+        throw this.#break(error, 'the content index could not be written', { indexIsBroken: true })
+      }
+    })
+  }
+
+  /** Removes a pack that no row points into; durable on return. It must not be the open one. */
+  async removePack(pack: number): Promise<void> {
+    await this.#turn.runExclusive(async () => {
+      await this.#repair()
+      if (pack >= this.#end.pack) throw new TypeError('the pack is appended to')
+      try {
+        const bytes = await this.#sizeOf(pack)
+        await this.#options.files.unlink(join(this.#packs, packName(pack)))
+        this.#removedBytes += bytes
+        await this.#options.files.syncFolder(this.#packs)
+      } catch (error) {
+        throw storageProblem(error, `${packName(pack)} could not be removed`)
+      }
+    })
+  }
+
+  async #sizeOf(pack: number): Promise<number> {
+    const file = await this.#options.files.open(join(this.#packs, packName(pack)), 'read')
+    try {
+      return await file.size()
+    } finally {
+      await file.close()
+    }
+  }
+
+  // -- durability and recovery ------------------------------------------------------------------------------
 
   /** fsync, then the index. Under `#turn`. */
   async #sync(): Promise<void> {
@@ -316,6 +442,8 @@ export class PackLog {
     this.#ownStart ??= report.end
     this.#limit = undefined
     this.#unsyncedBytes = 0
+    this.#removedBytes = 0
+    this.#recoveries++
     this.#options.onRecovered()
     const back = await this.index.find([...this.#atStake])
     if (back.includes(undefined)) this.#losses++
@@ -326,6 +454,10 @@ export class PackLog {
   #tell(error: unknown): void {
     this.#options.onFault(storageProblem(error, 'the store failed'))
   }
+}
+
+function isSamePlace(a: Location, b: Location | undefined): boolean {
+  return b !== undefined && a.pack === b.pack && a.offset === b.offset
 }
 
 function notReady(): Problem {

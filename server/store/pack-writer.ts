@@ -80,6 +80,12 @@ export class PackWriter {
     return locations
   }
 
+  /** Begins a new pack, which is there from then on; the one before is not appended to any more. */
+  async seal(): Promise<void> {
+    if (this.#offset > packHeaderBytes) this.#roll()
+    if (this.#offset === 0) await this.#write([packHeader()])
+  }
+
   /** Makes durable what was appended before the call: the bytes, and the names of new packs. */
   async sync(): Promise<void> {
     const dirty = [...this.#dirty]

@@ -102,6 +102,11 @@ export class RecordReader {
     this.#decoded.delete(keyOf(location))
   }
 
+  /** To be called when a pack is gone: its file would keep its space while it is open. */
+  closePack(pack: number): void {
+    this.#packs.delete(pack)
+  }
+
   /** Drops everything kept: records may have been cut off, and others may stand in their places soon. */
   clear(): void {
     this.#generation++
