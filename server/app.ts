@@ -2,6 +2,7 @@ import Router from '@koa/router'
 import Koa from 'koa'
 import type { Logger } from 'pino'
 import { Problem } from '../protocol/problem.ts'
+import { authenticate } from './http/authenticate.ts'
 import type { Patience, RequestState } from './http/context.ts'
 import { expectation } from './http/expectation.ts'
 import { lingerAfterEarlyAnswers } from './http/linger.ts'
@@ -59,6 +60,7 @@ export function createApp({ parts, log, host, patience, isStopping }: AppOptions
   app.use(ownOrigin(host))
   app.use(stopping(isStopping))
   app.use(expectation())
+  app.use(authenticate(parts.accounts))
   app.use(routes(parts).routes())
   app.use(async () => {
     throw new Problem('not-found', 'there is nothing at this path')

@@ -45,3 +45,11 @@ export const anybody: Identity = {
   isOperator: true,
   mayReadMetrics: true,
 }
+
+/** Whoever did not say who they are to a receiver that has users: may do what is for anyone. */
+export const nobody: Identity = {
+  name: 'nobody',
+  rightOn: () => undefined,
+  isOperator: false,
+  mayReadMetrics: false,
+}

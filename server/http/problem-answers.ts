@@ -13,6 +13,7 @@ const kept = new Set([
   'connection',
   'content-range',
   'retry-after',
+  'www-authenticate',
   'x-content-type-options',
   'x-request-id',
 ])
@@ -38,7 +39,10 @@ export function problemAnswers(): Middleware<RequestState> {
         ctx.state.log[level](fields, failureText('request failed', error))
       }
       for (const name of ctx.res.getHeaderNames()) if (!kept.has(name)) ctx.remove(name)
-      if (problem.code === 'unavailable') ctx.set('Retry-After', '1')
+      if (document.status !== 401) ctx.remove('WWW-Authenticate')
+      const { retryAfter } = problem.extensions
+      if (typeof retryAfter === 'number') ctx.set('Retry-After', String(Math.ceil(retryAfter)))
+      else if (problem.code === 'unavailable') ctx.set('Retry-After', '1')
       // RFC 9110, section 15.5.6.
       if (document.status === 405) ctx.set('Allow', ctx.state.allow)
       const xml = errorDocument(problem)

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Middleware } from 'koa'
 import type { Logger } from 'pino'
-import { anybody } from '../access/identity.ts'
+import { nobody } from '../access/identity.ts'
 import type { Patience, RequestState } from './context.ts'
 import { targetForLog } from './request-target.ts'
 
@@ -15,7 +15,7 @@ export function requestIds(log: Logger, patience: Patience): Middleware<RequestS
     ctx.state.requestId = requestId
     ctx.state.log = log.child({ requestId })
     ctx.state.patience = patience
-    ctx.state.who = anybody
+    ctx.state.who = nobody
     ctx.state.client = ctx.req.socket.remoteAddress ?? 'local'
     ctx.state.bytesIn = 0
     ctx.state.expectsContinue = false

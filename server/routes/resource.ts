@@ -1,6 +1,7 @@
 import type Router from '@koa/router'
 import { Problem } from '../../protocol/problem.ts'
-import type { Context, Handler, RequestState } from '../http/context.ts'
+import { expectMay, needOf, needsOf } from '../access/needs.ts'
+import { type Context, type Handler, param, type RequestState } from '../http/context.ts'
 
 export type Methods = Partial<
   Record<
@@ -47,7 +48,8 @@ export interface ResourceOptions {
 
 /**
  * One resource: its path and its methods. HEAD follows GET, OPTIONS tells what there is, and any other
- * method is Problem `method-not-allowed`.
+ * method is Problem `method-not-allowed`. Who may not use a method is told so first, before anything is opened or
+ * read (access/needs.ts, which must know path and methods).
  */
 export function resource(
   router: Router<RequestState>,
@@ -57,8 +59,11 @@ export function resource(
 ): void {
   const names = Object.keys(methods).flatMap((name) => (name === 'GET' ? ['GET', 'HEAD'] : [name]))
   const allow = [...names, 'OPTIONS'].join(', ')
+  const needs = needsOf(path, Object.keys(methods))
   router.all(path, async (ctx) => {
     ctx.state.allow = allow
+    const asked = { pattern: path, method: ctx.method, vault: param(ctx, 'vault') }
+    expectMay(ctx.state.who, needOf(path, needs, ctx.method), asked)
     await options.before?.(ctx)
     if (options.acceptPatch !== undefined && (ctx.method === 'OPTIONS' || ctx.method === 'PATCH')) {
       ctx.set('Accept-Patch', options.acceptPatch)
