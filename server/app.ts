@@ -17,6 +17,7 @@ import { objectRoutes } from './routes/objects.ts'
 import type { Parts } from './routes/parts.ts'
 import { pathRoutes } from './routes/paths.ts'
 import { receiverRoutes } from './routes/receiver.ts'
+import { settingsRoutes } from './routes/settings.ts'
 import { snapshotRoutes } from './routes/snapshots.ts'
 import { trashRoutes } from './routes/trash.ts'
 import { treeRoutes } from './routes/tree.ts'
@@ -52,6 +53,7 @@ export function createApp({ parts, log, host, patience, isStopping }: AppOptions
     )
   })
 
+  app.use(parts.metrics.middleware())
   app.use(requestIds(log, patience))
   app.use(requestLog())
   app.use(lingerAfterEarlyAnswers())
@@ -76,6 +78,7 @@ function routes(parts: Parts): Router<RequestState> {
   objectRoutes(router, parts)
   pathRoutes(router, parts)
   checkpointRoutes(router, parts)
+  settingsRoutes(router, parts)
   snapshotRoutes(router, parts)
   treeRoutes(router, parts)
   trashRoutes(router, parts)

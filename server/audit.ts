@@ -39,6 +39,8 @@ export interface AuditEvent {
 const syncEveryMs = 60_000
 
 export class Audit {
+  /** Lines noted since this was opened, by event. */
+  readonly counts = new Map<AuditEventName, number>()
   readonly #handle: FileHandle
   readonly #log: Logger | undefined
   #writing: Promise<void> = Promise.resolve()
@@ -60,6 +62,7 @@ export class Audit {
   note(event: AuditEvent): void {
     const line = { time: new Date().toISOString(), ...event }
     this.#log?.info({ audit: line }, event.event)
+    this.counts.set(event.event, (this.counts.get(event.event) ?? 0) + 1)
     this.#writing = this.#writing.then(() => this.#append(`${JSON.stringify(line)}\n`))
   }
 

@@ -25,6 +25,8 @@ import { CuttingThreads } from './store/cutting-thread.ts'
 import { PackChunkStore } from './store/pack-chunk-store.ts'
 import { Schedule, type ScheduledFreeze } from './upkeep/schedule.ts'
 import { type OpenStore, Vaults } from './vaults.ts'
+import { HealthCheck } from './watch/health.ts'
+import { Metrics } from './watch/metrics.ts'
 
 const MiB = 1024 * 1024
 /** For JSON and XML bodies in memory at once. */
@@ -74,6 +76,7 @@ export interface Receiver {
   readonly schedule: Schedule
   readonly accounts: Accounts
   readonly audit: Audit
+  readonly metrics: Metrics
   /** Stops as described above. Idempotent. */
   close(): Promise<void>
 }
@@ -113,30 +116,39 @@ async function listenOn(
   const downloads = new MemoryBudget(memoryBytes)
   const listings = new MemoryBudget(Math.min(memoryBytes, listingBytes))
   const trashMs = options.trashMs ?? defaultTrashMs
+  const version = await packageVersion()
+  const metrics = new Metrics({ version })
+  const openStore: OpenStore =
+    options.openStore ??
+    ((path) =>
+      PackChunkStore.open(path, {
+        onFault: (problem) => {
+          metrics.noteFault()
+          log.error(
+            { ...failureFields(problem), vault: basename(path) },
+            failureText('the disk failed', problem),
+          )
+        },
+      }))
   const vaults = await Vaults.open(options.dataDir, {
-    openStore:
-      options.openStore ??
-      ((path) =>
-        PackChunkStore.open(path, {
-          onFault: (problem) =>
-            log.error(
-              { ...failureFields(problem), vault: basename(path) },
-              failureText('the disk failed', problem),
-            ),
-        })),
+    openStore: async (path) => metrics.counted(basename(path), await openStore(path)),
     onDamage: (problem) =>
       log.error(failureFields(problem), failureText('something damaged is left out', problem)),
-    onFault: (error) => log.error(failureFields(error), failureText('work in the background failed', error)),
+    onFault: (error) => {
+      metrics.noteFault()
+      log.error(failureFields(error), failureText('work in the background failed', error))
+    },
     trashMs,
   })
   const schedule = new Schedule(vaults, { freezes: options.freezes ?? [], trashMs, log })
   const cutting = new CuttingThreads()
+  const health = new HealthCheck({ dataDir: options.dataDir, version, vaults, metrics })
   let isStopping = false
   const app = createApp({
     parts: {
       vaults,
       limits: options.limits ?? defaultLimits,
-      version: await packageVersion(),
+      version,
       uploads,
       questions: new MemoryBudget(Math.min(memoryBytes, questionBytes)),
       downloads,
@@ -144,6 +156,8 @@ async function listenOn(
       cutting,
       accounts,
       audit,
+      metrics,
+      health,
     },
     log,
     host: options.host ?? '127.0.0.1',
@@ -155,6 +169,7 @@ async function listenOn(
     if (connections.began(request, response)) requests.handle(request, response)
   })
   const connections = new Connections(server, log)
+  metrics.watchServer(server)
   await listen(server, options.port ?? 8420, options.host ?? '127.0.0.1')
   const { address, family, port } = server.address() as AddressInfo
   const host = family === 'IPv6' ? `[${address}]` : address
@@ -163,6 +178,7 @@ async function listenOn(
   const close = async (): Promise<void> => {
     isStopping = true
     schedule.stop()
+    metrics.close()
     await closeServer(server, connections, options.drainMs ?? 30_000)
     // The process must not end here for want of anything to do: the timer keeps it. A long walk does not end with its connection, but with the store that it reads.
     await requests.settled(settleMs)
@@ -189,6 +205,7 @@ async function listenOn(
     schedule,
     accounts,
     audit,
+    metrics,
     close: () => {
       closing ??= close()
       return closing

@@ -1,17 +1,20 @@
 import { join } from 'node:path'
 import { isProblem, Problem, type ProblemCode } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
+import { vaultNotFound } from './access/needs.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
 import { makeFolderDurably } from './catalog/durable-file.ts'
 import { LiveTree } from './catalog/live-tree.ts'
 import { type FileLayer, nodeFiles } from './file-layer.ts'
 import type { ChunkStore } from './store/chunk-store.ts'
+import { Settings } from './upkeep/settings.ts'
 
 /** One tenant's store: its own chunks, its own checkpoints, nothing shared with other vaults. */
 export interface Vault {
   readonly name: string
   readonly store: ChunkStore
   readonly catalog: Catalog
+  readonly settings: Settings
   /** Throws the Problem that kept it from opening: a damaged tree costs no checkpoint. */
   readonly tree: LiveTree
 }
@@ -37,6 +40,8 @@ export interface VaultsOptions {
   readonly onFault?: (error: unknown) => void
   /** What lies under all that must survive a crash, except the store, which `openStore` opens. */
   readonly files?: FileLayer
+  /** Told when something was removed from a vault, so that some of what it stores may be garbage now. */
+  readonly onRemoved?: (vault: string) => void
 }
 
 /** Opens the store that is kept in a vault's folder, creating it when there is none. */
@@ -48,6 +53,8 @@ interface Opened {
   /** Somebody needs it for longer than a visit. */
   kept: boolean
   visitors: number
+  /** The vault, once it is open. */
+  now?: OpenVault
   /** Nobody needs it any more. Never rejects. */
   closing?: Promise<void>
 }
@@ -61,6 +68,8 @@ export class Vaults {
   private readonly options: VaultsOptions
   private readonly files: FileLayer
   private readonly opened = new Map<string, Opened>()
+  /** Vaults that could not be opened when they were last asked for, each with the code of what kept it. */
+  readonly unopened = new Map<string, string>()
   private closed = false
 
   private constructor(path: string, options: VaultsOptions) {
@@ -131,8 +140,27 @@ export class Vaults {
     const opened: Opened = { vault: this.openVault(parseVaultName(name)), kept: false, visitors: 0 }
     this.opened.set(name, opened)
     // Whatever kept it from opening may have passed by the next request.
-    opened.vault.catch(() => this.opened.delete(name))
+    opened.vault.then(
+      (vault) => {
+        opened.now = vault
+        this.unopened.delete(name)
+      },
+      (error: unknown) => {
+        this.opened.delete(name)
+        if (!isProblem(error, 'vault-not-found')) this.unopened.set(name, codeOf(error))
+      },
+    )
     return opened
+  }
+
+  /** To be called after something was removed for good: what only that referred to is garbage now. */
+  noteRemoved(name: string): void {
+    this.options.onRemoved?.(name)
+  }
+
+  /** The vaults that are open, without opening or keeping any. */
+  openNow(): Vault[] {
+    return [...this.opened.values()].flatMap(({ now }) => now ?? [])
   }
 
   /** Closes the vault unless somebody needs it, or `close` does already. */
@@ -146,15 +174,16 @@ export class Vaults {
   private async openVault(name: string): Promise<OpenVault> {
     const path = join(this.path, name)
     if ((await this.files.stat(path)) === undefined) {
-      throw new Problem('vault-not-found', `there is no vault ${name}; MKCOL /${name}/ creates it`)
+      throw vaultNotFound(name)
     }
     // Whoever made it may have died before he synced this.
     await this.files.syncFolder(this.path)
+    const settings = await Settings.open(path, this.options.onDamage, this.files)
     const store = await this.options.openStore(path)
     try {
       const catalog = await openCatalog(path, store, this.options.onDamage, this.files)
       const openTree = (): Promise<LiveTree | Problem> => this.openTree(path, store)
-      return new OpenVault(name, store, catalog, await openTree(), openTree)
+      return new OpenVault({ name, store, catalog, settings }, await openTree(), openTree)
     } catch (error) {
       await store.close()
       throw error
@@ -183,6 +212,11 @@ export class Vaults {
   }
 }
 
+function codeOf(error: unknown): string {
+  if (isProblem(error)) return error.code
+  return (error as NodeJS.ErrnoException | undefined)?.code ?? 'internal-error'
+}
+
 /** What keeps a live tree from opening, but not the vault: its checkpoints must be there also when the disk is full. */
 const treeFaults: ReadonlySet<ProblemCode> = new Set(['store-corrupt', 'insufficient-storage', 'unavailable'])
 
@@ -190,20 +224,20 @@ class OpenVault implements Vault {
   readonly name: string
   readonly store: ChunkStore
   readonly catalog: Catalog
+  readonly settings: Settings
   private liveTree: LiveTree | Problem
   private readonly openTree: () => Promise<LiveTree | Problem>
   private opening: Promise<void> | undefined
 
   constructor(
-    name: string,
-    store: ChunkStore,
-    catalog: Catalog,
+    { name, store, catalog, settings }: Omit<Vault, 'tree'>,
     tree: LiveTree | Problem,
     openTree: () => Promise<LiveTree | Problem>,
   ) {
     this.name = name
     this.store = store
     this.catalog = catalog
+    this.settings = settings
     this.liveTree = tree
     this.openTree = openTree
   }

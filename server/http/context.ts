@@ -30,6 +30,8 @@ export interface RequestState {
   expectsContinue: boolean
   /** The methods of the resource that the path names, once that is known. */
   allow: string
+  /** The path of the resource as a pattern, once it is known: for figures, whose labels must be few. */
+  route?: string
 }
 
 export type Context = RouterContext<RequestState>

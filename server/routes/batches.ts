@@ -50,6 +50,7 @@ async function postMissing(parts: Parts, ctx: Context): Promise<void> {
     const asked = [...new Set(ids)]
     const sizes = await vault.store.stat(asked)
     await touch(asked.filter((_, position) => sizes[position] !== undefined))
+    parts.metrics.spared(vault, sizes)
     const missing = asked.filter((_, position) => sizes[position] === undefined)
     return { missing } satisfies MissingAnswer
   })

@@ -29,13 +29,16 @@ export function chunkRoutes(router: Router<RequestState>, parts: Parts): void {
 }
 
 async function putChunk(parts: Parts, ctx: Context): Promise<void> {
-  const { store, ...vault } = await vaultOf(parts, ctx)
+  const vault = await vaultOf(parts, ctx)
+  const { store } = vault
   const id = idOf(ctx)
-  const touch = await touchFor(ctx, { store, ...vault })
+  const touch = await touchFor(ctx, vault)
   const zstd = bodyEncoding(ctx, true) === 'zstd'
   const maxBytes = zstd ? maxEncodedBytes(parts.limits.maxChunkBytes) : parts.limits.maxChunkBytes
-  if (await isPresent(store, id)) {
+  const [size] = await store.stat([id])
+  if (size !== undefined) {
     await touch([id])
+    parts.metrics.spared(vault, [size])
     // Who waits for 100 Continue is spared the body; from others it is taken, so that the connection goes on.
     if (!ctx.state.expectsContinue) await drainBody(ctx, maxBytes)
     return answerPut(ctx, id, 'known')

@@ -79,6 +79,7 @@ async function answerKnown(
   try {
     const known = await storedObject(vault, kind, id)
     if (known === undefined) return false
+    parts.metrics.spared(vault, [length])
     await answerObject(ctx, vault, kind, id, known, 'known')
     return true
   } finally {

@@ -8,6 +8,8 @@ import { type Context, param } from '../http/context.ts'
 import type { MemoryBudget } from '../http/memory-budget.ts'
 import type { CuttingThreads } from '../store/cutting-thread.ts'
 import type { Vault, Vaults } from '../vaults.ts'
+import type { HealthCheck } from '../watch/health.ts'
+import type { Metrics } from '../watch/metrics.ts'
 
 /** The collaborators of every route. */
 export interface Parts {
@@ -26,6 +28,8 @@ export interface Parts {
   readonly cutting: CuttingThreads
   readonly accounts: Accounts
   readonly audit: Audit
+  readonly metrics: Metrics
+  readonly health: HealthCheck
 }
 
 /** The vault that the path names, open. */

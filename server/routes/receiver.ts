@@ -4,6 +4,7 @@ import { Problem } from '../../protocol/problem.ts'
 import type { Health } from '../../protocol/schema.ts'
 import type { RequestState } from '../http/context.ts'
 import { packageFile } from '../package-file.ts'
+import { metricsMediaType } from '../watch/metrics.ts'
 import type { Parts } from './parts.ts'
 import { resource } from './resource.ts'
 
@@ -11,7 +12,21 @@ import { resource } from './resource.ts'
 export function receiverRoutes(router: Router<RequestState>, parts: Parts): void {
   resource(router, '/-/health', {
     GET: async (ctx) => {
-      ctx.body = { status: 'ok', version: parts.version } satisfies Health
+      const health = await parts.health.ask()
+      const { status, version } = health
+      ctx.status = status === 'failing' ? 503 : 200
+      if (status === 'failing') ctx.set('Retry-After', '10')
+      ctx.set('Cache-Control', 'no-store')
+      ctx.body = ctx.state.who.mayReadMetrics ? health : ({ status, version } satisfies Health)
+    },
+  })
+  resource(router, '/-/metrics', {
+    GET: async (ctx) => {
+      const { vaults, uploads, questions, downloads, listings, audit, metrics } = parts
+      const budgets = { uploads, questions, downloads, listings }
+      ctx.set('Cache-Control', 'no-store')
+      ctx.set('Content-Type', metricsMediaType)
+      ctx.body = await metrics.scrape({ vaults, budgets, audit })
     },
   })
   resource(router, '/-/openapi.yaml', {

@@ -59,9 +59,11 @@ export function resource(
 ): void {
   const names = Object.keys(methods).flatMap((name) => (name === 'GET' ? ['GET', 'HEAD'] : [name]))
   const allow = [...names, 'OPTIONS'].join(', ')
+  const route = patternOf(path)
   const needs = needsOf(path, Object.keys(methods))
   router.all(path, async (ctx) => {
     ctx.state.allow = allow
+    ctx.state.route = route
     const asked = { pattern: path, method: ctx.method, vault: param(ctx, 'vault') }
     expectMay(ctx.state.who, needOf(path, needs, ctx.method), asked)
     await options.before?.(ctx)
@@ -86,4 +88,9 @@ export function resource(
     }
     ctx.status = 204
   })
+}
+
+/** As openapi.yaml writes it: `/{vault}/tree/{path}`. */
+function patternOf(path: string): string {
+  return path.replace(/\{\*(\w+)\}/g, '{$1}').replace(/:(\w+)/g, '{$1}')
 }
