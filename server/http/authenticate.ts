@@ -19,7 +19,7 @@ const bearerChallenge = 'Bearer realm="chunkdav"'
 
 /**
  * Sets `who`. A receiver without users lets everybody in; one with users answers 401 to whoever does not say who they
- * are, except where that is not asked.
+ * are, except where that is not asked: there it counts only if they say so all the same.
  */
 export function authenticate(accounts: Verifier): Middleware<RequestState> {
   return async (ctx, next) => {
@@ -27,7 +27,13 @@ export function authenticate(accounts: Verifier): Middleware<RequestState> {
       ctx.state.who = anybody
       return await next()
     }
-    if (isForAnyone(ctx.method, ctx.path)) return await next()
+    if (isForAnyone(ctx.method, ctx.path) && ctx.req.headers.authorization === undefined) {
+      // Nobody has to say who they are, but some are told more.
+      const name = provenName(ctx)
+      const known = name === undefined ? undefined : await accounts.byName(name)
+      if (known !== undefined) ctx.state.who = known
+      return await next()
+    }
     ctx.set('WWW-Authenticate', [basicChallenge, bearerChallenge])
     ctx.state.who = await identityOf(ctx, accounts)
     ctx.remove('WWW-Authenticate')
