@@ -2,6 +2,7 @@
  * The files of one source's checkpoints, in one folder:
  *
  *     last            the highest number ever given, decimal
+ *     owner           whose it is (source-owner.ts)
  *     {n}.open.json   an open checkpoint's state
  *     {n}.items       a `chunks` checkpoint's list (item-list.ts)
  *     {n}.touched     ids used in the open checkpoint's name (touched-log.ts)
@@ -22,6 +23,7 @@ import { parseCheckpointNumber } from '../../protocol/url.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import { makeFolderDurably, readText, removeFile, replaceDurably } from './durable-file.ts'
 import { recoverItems } from './item-list.ts'
+import { decodeOwner, encodeOwner } from './source-owner.ts'
 import { recoverTouched } from './touched-log.ts'
 
 export interface RecoveredCheckpoint {
@@ -62,6 +64,26 @@ export class CheckpointFolder {
   /** Creates the folder when there is none; durable on return. */
   async create(): Promise<void> {
     await makeFolderDurably(this.path, this.files)
+  }
+
+  /** Whether a number was ever given. */
+  async isBegun(): Promise<boolean> {
+    const names = await this.names()
+    return names.includes('last') || numbersOf(names, '.json').length > 0 || numbersOf(names, '.open.json').length > 0
+  }
+
+  /** Durable on return. Undefined for nobody. */
+  async setOwner(name: string | undefined): Promise<void> {
+    const path = join(this.path, 'owner')
+    if (name !== undefined) await replaceDurably(path, encodeOwner(name), this.files)
+    else if (await this.removeFile(path)) await this.files.syncFolder(this.path)
+  }
+
+  /** Undefined when the source belongs to nobody, also when the file is damaged. */
+  async readOwner(): Promise<string | undefined> {
+    const path = join(this.path, 'owner')
+    const text = await readText(path, this.files)
+    return text === undefined ? undefined : await this.unlessDamaged(async () => decodeOwner(path, text))
   }
 
   /** Numbers of committed checkpoints, ascending. None when there is no folder. */

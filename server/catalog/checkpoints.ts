@@ -31,6 +31,7 @@ import { CheckpointFolder } from './checkpoint-folder.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import type { Closure } from './closure.ts'
 import { appendItems, itemPages, readItems, syncItems } from './item-list.ts'
+import { type Claimant, expectOwner, unlimited } from './source-owner.ts'
 import { appendTouched } from './touched-log.ts'
 import type { Wanted } from './wanted.ts'
 
@@ -54,6 +55,9 @@ interface Source {
   readonly folder: CheckpointFolder
   readonly lock: Mutex
   readonly open: Map<number, OpenCheckpoint>
+  owner: string | undefined
+  /** Whether a number was given: from then on it belongs to its owner, or to nobody. */
+  isBegun: boolean
 }
 
 /** See above. Opened by the vault that it belongs to; nothing to close: every answer is on disk already. */
@@ -100,6 +104,8 @@ export class Checkpoints {
 
   private async recover(name: string): Promise<void> {
     const source = this.addSource(name)
+    source.owner = await source.folder.readOwner()
+    source.isBegun = await source.folder.isBegun()
     for (const { state, items, itemBytes } of await source.folder.recover()) {
       source.open.set(state.number, newOpen(state, source.folder, items, itemBytes))
     }
@@ -107,7 +113,7 @@ export class Checkpoints {
 
   private addSource(name: string): Source {
     const folder = new CheckpointFolder(join(this.path, name), this.onDamage, this.files)
-    const source = { folder, lock: new Mutex(), open: new Map() }
+    const source: Source = { folder, lock: new Mutex(), open: new Map(), owner: undefined, isBegun: false }
     this.sources.set(name, source)
     return source
   }
@@ -141,14 +147,36 @@ export class Checkpoints {
     return await this.sources.get(sourceName)?.folder.lastCommitted()
   }
 
-  /** Opens a checkpoint under the next number, which was never given before. Durable on return. */
-  async begin(sourceName: string, request: OpenRequest): Promise<CheckpointState> {
+  /**
+   * That `by` may open checkpoints of the source, and continue those that are open. Reads no file. Problem
+   * `forbidden`; a source that was never heard of is for everybody.
+   */
+  expectUsable(sourceName: string, by: Claimant): void {
+    const source = this.sources.get(sourceName)
+    if (source?.isBegun === true) expectOwner(sourceName, source.owner, by)
+  }
+
+  /**
+   * Opens a checkpoint under the next number, which was never given before. Durable on return. The source then belongs
+   * to whoever opens its first one; Problem `forbidden` for others who may not use it.
+   */
+  async begin(
+    sourceName: string,
+    request: OpenRequest,
+    by: Claimant = unlimited,
+  ): Promise<CheckpointState> {
     const source = this.sources.get(sourceName) ?? this.addSource(sourceName)
     return await source.lock.runExclusive(async () => {
+      this.expectUsable(sourceName, by)
       await source.folder.create()
+      // Before the first number is given: from then on it counts.
+      if (!source.isBegun) await source.folder.setOwner(by.name)
+      const number = await source.folder.nextNumber()
+      if (!source.isBegun) source.owner = by.name
+      source.isBegun = true
       const state: CheckpointState = {
         source: sourceName,
-        number: await source.folder.nextNumber(),
+        number,
         kind: request.kind,
         state: 'open',
         openedAt: new Date().toISOString(),
@@ -187,6 +215,11 @@ export class Checkpoints {
       for (const id of await this.closure.incomplete(page.map(wantedItem), left)) missing.add(id)
     }
     return [...missing]
+  }
+
+  private async refuseCommitted(name: CheckpointName): Promise<never> {
+    await this.committed(name)
+    throw new Problem('forbidden', `checkpoint ${name.source}/${name.number} is committed: to delete it takes the right to write`)
   }
 
   private async committed({ source, number }: CheckpointName): Promise<CheckpointState> {
@@ -326,11 +359,13 @@ export class Checkpoints {
   }
 
   /** Removes a checkpoint, open or committed; durable on return. Problem `checkpoint-not-found`. */
-  async delete(name: CheckpointName): Promise<void> {
+  async delete(name: CheckpointName, { onlyOpen = false } = {}): Promise<void> {
     const source = this.sources.get(name.source)
     if (source === undefined) throw notFound(name)
     const opened = source.open.get(name.number)
     const remove = async (): Promise<void> => {
+      // Under the lock: it may have been committed while this waited.
+      if (onlyOpen && !source.open.has(name.number)) await this.refuseCommitted(name)
       const removed = await source.folder.remove(name.number)
       source.open.delete(name.number)
       if (!removed) throw notFound(name)

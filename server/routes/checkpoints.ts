@@ -16,7 +16,7 @@ import { type Context, type Handler, param, type RequestState } from '../http/co
 import { collection, type DavResource, multistatus, ownNamespace } from '../http/dav-xml.ts'
 import { countParameter, queryParameter } from '../http/parameters.ts'
 import { withText } from '../http/request-body.ts'
-import { type Parts, vaultOf } from './parts.ts'
+import { claimantOf, type Parts, vaultOf } from './parts.ts'
 import { answerMultistatus, readPropfind } from './propfind.ts'
 import { resource } from './resource.ts'
 
@@ -92,8 +92,10 @@ function checkpointResource(base: string, state: CheckpointState): DavResource {
 
 const begin: Use = async (ctx, checkpoints, parts) => {
   const source = sourceOf(ctx)
+  const by = claimantOf(ctx)
+  checkpoints.expectUsable(source, by)
   const opened = await withText(ctx, parts.questions, parts.limits.maxJsonBytes, async (text) => {
-    return await checkpoints.begin(source, parseJson(OpenRequest, text))
+    return await checkpoints.begin(source, parseJson(OpenRequest, text), by)
   })
   ctx.status = 201
   ctx.set('Location', paths.checkpoint(param(ctx, 'vault'), opened))
@@ -106,12 +108,16 @@ const state: Use = async (ctx, checkpoints) => {
 }
 
 const remove: Use = async (ctx, checkpoints) => {
-  await checkpoints.delete(nameOf(ctx))
+  const name = nameOf(ctx)
+  const by = claimantOf(ctx)
+  checkpoints.expectUsable(name.source, by)
+  await checkpoints.delete(name, { onlyOpen: !by.mayUseAny })
   ctx.status = 204
 }
 
 const addItems: Use = async (ctx, checkpoints, parts) => {
   const name = nameOf(ctx)
+  checkpoints.expectUsable(name.source, claimantOf(ctx))
   const { maxJsonBytes, maxPageItems } = parts.limits
   ctx.body = await withText(ctx, parts.questions, maxJsonBytes, async (text) => {
     const request = parseJson(ItemsRequest, text)
@@ -131,6 +137,7 @@ const items: Use = async (ctx, checkpoints, parts) => {
 
 const commit: Use = async (ctx, checkpoints, parts) => {
   const name = nameOf(ctx)
+  checkpoints.expectUsable(name.source, claimantOf(ctx))
   const request = await withText(ctx, parts.questions, parts.limits.maxJsonBytes, async (text) => {
     return parseJson(CommitRequest, text)
   })

@@ -6,6 +6,8 @@ import type { Accounts } from '../access/accounts.ts'
 import type { Audit } from '../audit.ts'
 import { type Context, param } from '../http/context.ts'
 import type { MemoryBudget } from '../http/memory-budget.ts'
+import { anybody, allows } from '../access/identity.ts'
+import type { Claimant } from '../catalog/source-owner.ts'
 import type { CuttingThreads } from '../store/cutting-thread.ts'
 import type { Vault, Vaults } from '../vaults.ts'
 import type { HealthCheck } from '../watch/health.ts'
@@ -41,14 +43,25 @@ export function idOf(ctx: Context): Id {
   return parseId(param(ctx, 'id'))
 }
 
+/** Who asks, for the sources of the vault that the path names. */
+export function claimantOf(ctx: Context): Claimant {
+  const { who } = ctx.state
+  const right = who.rightOn(param(ctx, 'vault'))
+  return {
+    name: who === anybody ? undefined : who.name,
+    mayUseAny: right !== undefined && allows(right, 'change'),
+  }
+}
+
 /**
  * Notes ids in the log of the checkpoint that the request names, if it names one. Problems
- * `checkpoint-not-found` and `checkpoint-committed` come from `touchFor` itself, before any body is read.
+ * `checkpoint-not-found`, `checkpoint-committed`, and `forbidden` for another's, come from `touchFor` itself, before any body is read.
  */
 export async function touchFor(ctx: Context, vault: Vault): Promise<(ids: readonly Id[]) => Promise<void>> {
   const header = ctx.get(checkpointHeader)
   if (header === '') return async () => {}
   const name = parseCheckpointName(header)
+  vault.catalog.checkpoints.expectUsable(name.source, claimantOf(ctx))
   await vault.catalog.checkpoints.expectOpen(name)
   return (ids) => vault.catalog.checkpoints.touch(name, ids)
 }
