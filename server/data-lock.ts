@@ -12,8 +12,7 @@ export interface DataLock {
 
 /**
  * Claims a data directory for this process, creating it when there is none; Problem `in-use` when
- * another has it. The claim is an empty LevelDB in `{data}/lock`: LevelDB takes a lock of the operating
- * system, which ends with the process however that ends, and Node has none of its own.
+ * another has it. The claim is a lock of the operating system, which ends with the process however that ends.
  */
 export async function lockDataDir(dataDir: string): Promise<DataLock> {
   await makeFolders(dataDir)
@@ -21,16 +20,28 @@ export async function lockDataDir(dataDir: string): Promise<DataLock> {
     throw new Problem('destination-failed', `${dataDir} is no directory; name another with --data`)
   }
   await access(dataDir, constants.W_OK)
-  const database = new Level(join(dataDir, 'lock'))
+  const lock = await lockFolder(join(dataDir, 'lock'))
+  if (lock === undefined) throw new Problem('in-use', `a receiver is at work on ${dataDir}; stop it first`)
+  return lock
+}
+
+/**
+ * Claims the lock at `path`, in a folder that is there; undefined while another has it, of this process or of another.
+ * It is an empty LevelDB: LevelDB takes a lock of the operating system, and Node has none of its own.
+ */
+export async function lockFolder(path: string): Promise<DataLock | undefined> {
+  const database = new Level(path)
   try {
     await database.open()
   } catch (cause) {
     const { code } = (cause as { cause?: { code?: string } }).cause ?? {}
     if (isDiskFull(cause)) {
-      throw new Problem('insufficient-storage', `there is no space left on the disk of ${dataDir}`, { cause })
+      throw new Problem('insufficient-storage', `there is no space left on the disk of ${dirname(path)}`, {
+        cause,
+      })
     }
     if (code !== 'LEVEL_LOCKED') throw cause
-    throw new Problem('in-use', `a receiver is at work on ${dataDir}; stop it first`, { cause })
+    return undefined
   }
   return { release: () => database.close() }
 }
@@ -39,7 +50,7 @@ export async function lockDataDir(dataDir: string): Promise<DataLock> {
  * Creates a folder and those above it, durably. Node's own `recursive` never returns where a parent is there and yet
  * takes no folders, as in /proc.
  */
-async function makeFolders(path: string): Promise<void> {
+export async function makeFolders(path: string): Promise<void> {
   try {
     // Backups hold what their owners alone may read: nobody else gets in.
     await mkdir(path, { mode: 0o700 })
