@@ -421,6 +421,108 @@ export const Health = Type.Object(
 )
 export type Health = Static<typeof Health>
 
+// -- scrub --------------------------------------------------------------------------------------------
+
+const JobOutcome = Type.Union([Type.Literal('done'), Type.Literal('stopped'), Type.Literal('failed')])
+
+/** Something stored that is not what it should be. Without `offset` the whole pack is gone. */
+const ScrubFinding = Type.Object(
+  {
+    pack: Count,
+    offset: Type.Optional(Count),
+    bytes: Type.Optional(Count),
+    damage: Type.String(),
+    foundAt: Timestamp,
+    /** Chunks that were to be read there, those among them that there was another copy of. */
+    lostChunks: Count,
+    /** The bytes were copied into the vault's folder `quarantine/`. */
+    quarantined: Type.Boolean(),
+  },
+  closed,
+)
+export type ScrubFinding = Static<typeof ScrubFinding>
+
+/** Files and directories that cannot be read whole; the first paths of them, percent-encoded. */
+const HarmedPaths = { count: Count, paths: Type.Array(Type.String()) }
+
+/** What lacks something that it reaches. */
+export const ScrubHarm = Type.Object(
+  {
+    /** When it was looked at. */
+    at: Timestamp,
+    missingChunks: Count,
+    /** The first thousand. */
+    checkpoints: Type.Array(
+      Type.Object({ source: Type.String(), number: Type.Integer({ minimum: 1 }), ...HarmedPaths }, closed),
+    ),
+    /** Of the live tree and its trash; paths begin with `tree/` or `trash/`. */
+    tree: Type.Optional(Type.Object(HarmedPaths, closed)),
+  },
+  closed,
+)
+export type ScrubHarm = Static<typeof ScrubHarm>
+
+const scrubCounts = {
+  /** Of the packs: read, and to be read. */
+  bytes: Count,
+  totalBytes: Count,
+  records: Count,
+  chunks: Count,
+  badRecords: Count,
+}
+
+export const ScrubProgress = Type.Object(
+  {
+    /** All of it now, or the share that is due. */
+    everything: Type.Boolean(),
+    phase: Type.Union([Type.Literal('packs'), Type.Literal('index'), Type.Literal('checkpoints')]),
+    ...scrubCounts,
+  },
+  closed,
+)
+export type ScrubProgress = Static<typeof ScrubProgress>
+
+/** What a round has come to so far; a round reads everything once. */
+export const ScrubReport = Type.Object(
+  {
+    startedAt: Timestamp,
+    /** Everything has been read. */
+    complete: Type.Boolean(),
+    /** When a round before this one was complete. */
+    lastCompleteAt: Type.Optional(Timestamp),
+    ...scrubCounts,
+    /** Rows of the index that pointed at nothing. */
+    strayRows: Count,
+    lostChunks: Count,
+    healedChunks: Count,
+    /** The first hundred. */
+    found: Type.Array(ScrubFinding),
+    harm: Type.Optional(ScrubHarm),
+  },
+  closed,
+)
+export type ScrubReport = Static<typeof ScrubReport>
+
+export const ScrubState = Type.Object(
+  {
+    running: Type.Optional(Type.Object({ startedAt: Timestamp, progress: ScrubProgress }, closed)),
+    last: Type.Optional(
+      Type.Object(
+        {
+          startedAt: Timestamp,
+          finishedAt: Timestamp,
+          outcome: JobOutcome,
+          detail: Type.Optional(Type.String()),
+          report: ScrubReport,
+        },
+        closed,
+      ),
+    ),
+  },
+  closed,
+)
+export type ScrubState = Static<typeof ScrubState>
+
 // -- checking ---------------------------------------------------------------------------------------
 
 const ajv = new Ajv2020({ allErrors: false, strict: true, strictTypes: false, coerceTypes: false })

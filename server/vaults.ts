@@ -7,6 +7,7 @@ import { makeFolderDurably } from './catalog/durable-file.ts'
 import { LiveTree } from './catalog/live-tree.ts'
 import { type FileLayer, nodeFiles } from './file-layer.ts'
 import type { ChunkStore } from './store/chunk-store.ts'
+import { Scrub } from './upkeep/scrub.ts'
 import { Settings } from './upkeep/settings.ts'
 
 /** One tenant's store: its own chunks, its own checkpoints, nothing shared with other vaults. */
@@ -15,6 +16,7 @@ export interface Vault {
   readonly store: ChunkStore
   readonly catalog: Catalog
   readonly settings: Settings
+  readonly scrub: Scrub
   /** Throws the Problem that kept it from opening: a damaged tree costs no checkpoint. */
   readonly tree: LiveTree
 }
@@ -40,6 +42,8 @@ export interface VaultsOptions {
   readonly onFault?: (error: unknown) => void
   /** What lies under all that must survive a crash, except the store, which `openStore` opens. */
   readonly files?: FileLayer
+  /** Bytes that a scrub reads in a second, at most. */
+  readonly scrubBytesPerSecond?: number | undefined
   /** Told when something was removed from a vault, so that some of what it stores may be garbage now. */
   readonly onRemoved?: (vault: string) => void
 }
@@ -183,7 +187,21 @@ export class Vaults {
     try {
       const catalog = await openCatalog(path, store, this.options.onDamage, this.files)
       const openTree = (): Promise<LiveTree | Problem> => this.openTree(path, store)
-      return new OpenVault({ name, store, catalog, settings }, await openTree(), openTree)
+      const scrub = await Scrub.open({
+        vaultPath: path,
+        store,
+        vault: {
+          catalog,
+          get tree() {
+            return opened.tree
+          },
+        },
+        bytesPerSecond: this.options.scrubBytesPerSecond,
+        onDamage: this.options.onDamage,
+        files: this.files,
+      })
+      const opened = new OpenVault({ name, store, catalog, settings, scrub }, await openTree(), openTree)
+      return opened
     } catch (error) {
       await store.close()
       throw error
@@ -225,12 +243,13 @@ class OpenVault implements Vault {
   readonly store: ChunkStore
   readonly catalog: Catalog
   readonly settings: Settings
+  readonly scrub: Scrub
   private liveTree: LiveTree | Problem
   private readonly openTree: () => Promise<LiveTree | Problem>
   private opening: Promise<void> | undefined
 
   constructor(
-    { name, store, catalog, settings }: Omit<Vault, 'tree'>,
+    { name, store, catalog, settings, scrub }: Omit<Vault, 'tree'>,
     tree: LiveTree | Problem,
     openTree: () => Promise<LiveTree | Problem>,
   ) {
@@ -238,6 +257,7 @@ class OpenVault implements Vault {
     this.store = store
     this.catalog = catalog
     this.settings = settings
+    this.scrub = scrub
     this.liveTree = tree
     this.openTree = openTree
   }
@@ -262,6 +282,7 @@ class OpenVault implements Vault {
 
   async close(): Promise<void> {
     await this.opening
+    await this.scrub.close()
     try {
       if (!(this.liveTree instanceof Problem)) await this.liveTree.close()
     } finally {

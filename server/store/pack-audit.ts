@@ -22,6 +22,7 @@ import {
   type Location,
   type Position,
   packHeaderBytes,
+  packHeaderIsRight,
   packName,
   packNumber,
   readRecord,
@@ -64,6 +65,8 @@ export interface RowsChecked {
 const rowsAtOnce = 20_000
 const idsAtOnce = 1000
 
+const noPackHeader = { offset: 0, damagedBytes: packHeaderBytes, damage: 'the pack has no header' } as const
+
 export class PackAudit {
   readonly #store: AuditedStore
 
@@ -87,6 +90,7 @@ export class PackAudit {
     if (file === undefined) return
     try {
       const size = Math.min(end, await file.size())
+      if (start <= packHeaderBytes && !(await packHeaderIsRight(file, packName(pack)))) yield noPackHeader
       yield* scanRecords(file, { start: Math.max(start, packHeaderBytes), size, verify: true })
     } finally {
       await file.close()
@@ -99,6 +103,11 @@ export class PackAudit {
     if (file === undefined) return undefined
     try {
       let damage: string | undefined
+      if (offset === noPackHeader.offset) {
+        return (await packHeaderIsRight(file, packName(pack)))
+          ? undefined
+          : { pack, offset, bytes, damage: noPackHeader.damage, ids: [] }
+      }
       for await (const step of scanRecords(file, { start: offset, size: offset + bytes, verify: true })) {
         if ('damage' in step) damage ??= step.damage
       }
