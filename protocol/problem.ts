@@ -50,6 +50,7 @@ const table = {
   'protocol-violation': { status: undefined, title: 'The receiver answered nonsense' },
   cancelled: { status: undefined, title: 'The work was cancelled' },
   'in-use': { status: undefined, title: 'Another process is at work on this' },
+  'bad-certificate': { status: undefined, title: 'The certificate cannot be used' },
   'store-corrupt': { status: undefined, title: 'The data directory is damaged' },
   'source-unreadable': { status: undefined, title: 'The source could not be read' },
   'source-vanished': { status: undefined, title: 'The file vanished while the backup ran' },

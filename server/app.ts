@@ -3,11 +3,13 @@ import Koa from 'koa'
 import type { Logger } from 'pino'
 import { Problem } from '../protocol/problem.ts'
 import { authenticate } from './http/authenticate.ts'
+import { cameFrom } from './http/came-from.ts'
 import type { Patience, RequestState } from './http/context.ts'
 import { expectation } from './http/expectation.ts'
 import { lingerAfterEarlyAnswers } from './http/linger.ts'
 import { ownOrigin } from './http/own-origin.ts'
 import { problemAnswers } from './http/problem-answers.ts'
+import type { ProxyTrust } from './http/proxy-trust.ts'
 import { requestIds, requestLog } from './http/request-log.ts'
 import { readableTarget, targetForLog } from './http/request-target.ts'
 import { batchRoutes } from './routes/batches.ts'
@@ -17,6 +19,7 @@ import { objectRoutes } from './routes/objects.ts'
 import type { Parts } from './routes/parts.ts'
 import { pathRoutes } from './routes/paths.ts'
 import { receiverRoutes } from './routes/receiver.ts'
+import { scrubRoutes } from './routes/scrub.ts'
 import { settingsRoutes } from './routes/settings.ts'
 import { snapshotRoutes } from './routes/snapshots.ts'
 import { trashRoutes } from './routes/trash.ts'
@@ -26,8 +29,8 @@ import { vaultRoutes } from './routes/vaults.ts'
 export interface AppOptions {
   readonly parts: Parts
   readonly log: Logger
-  /** Where the receiver was told to listen. */
-  readonly host: string
+  /** Proxies whose word is taken on who asks. */
+  readonly trust: ProxyTrust
   readonly patience: Patience
   /** Whether the receiver stops: then connections end with their answer, and new requests are refused. */
   readonly isStopping: () => boolean
@@ -42,7 +45,7 @@ const clientsLeaving: ReadonlySet<string> = new Set([
 ])
 
 /** The application: what happens to a request, in order. */
-export function createApp({ parts, log, host, patience, isStopping }: AppOptions): Koa<RequestState> {
+export function createApp({ parts, log, trust, patience, isStopping }: AppOptions): Koa<RequestState> {
   const app = new Koa<RequestState>()
   app.on('error', (error: NodeJS.ErrnoException, ctx?: Koa.Context) => {
     // A client that goes away in the middle of an answer is its own affair; the request log has it.
@@ -55,11 +58,12 @@ export function createApp({ parts, log, host, patience, isStopping }: AppOptions
 
   app.use(parts.metrics.middleware())
   app.use(requestIds(log, patience))
+  app.use(cameFrom(trust))
   app.use(requestLog())
   app.use(lingerAfterEarlyAnswers())
   app.use(problemAnswers())
   app.use(readableTarget())
-  app.use(ownOrigin(host))
+  app.use(ownOrigin())
   app.use(stopping(isStopping))
   app.use(expectation())
   app.use(authenticate(parts.accounts))
@@ -79,6 +83,7 @@ function routes(parts: Parts): Router<RequestState> {
   pathRoutes(router, parts)
   checkpointRoutes(router, parts)
   settingsRoutes(router, parts)
+  scrubRoutes(router, parts)
   snapshotRoutes(router, parts)
   treeRoutes(router, parts)
   trashRoutes(router, parts)

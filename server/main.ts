@@ -22,7 +22,11 @@ export async function main(argv: string[]): Promise<void> {
 }
 
 function program(): Command {
-  const surroundings: Surroundings = { calledAs: calledAs(), defaultDataDir: defaultDataDir() }
+  const surroundings: Surroundings = {
+    calledAs: calledAs(),
+    defaultDataDir: defaultDataDir(),
+    systemdSockets: systemdSockets(),
+  }
   return new Command('chunkdav')
     .exitOverride()
     .addCommand(serveCommand(surroundings))
@@ -42,6 +46,12 @@ function defaultDataDir(): string {
   return join(base, 'chunkdav')
 }
 
+/** They may be meant for the process that has started this one. */
+function systemdSockets(): number {
+  const { LISTEN_FDS, LISTEN_PID } = process.env
+  return Number(LISTEN_PID) === process.pid ? Number(LISTEN_FDS) || 0 : 0
+}
+
 /** One clear line, and the exit code. */
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage
@@ -55,6 +65,7 @@ function explain(error: unknown): string {
     address?: string
     port?: number
   }
+  if (address?.startsWith('/') && syscall === 'listen') return `${address} cannot be listened on: ${code}`
   if (code === 'EADDRINUSE') return `${address}:${port} is in use already; choose another with --listen`
   if (code === 'EADDRNOTAVAIL') return `this machine has no address ${address}`
   if (code === 'EACCES' && port !== undefined) return `this user may not listen on port ${port}`

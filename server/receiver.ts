@@ -5,8 +5,7 @@
  * closing its connection; after `drainMs` what is left is cut; then the vaults are flushed and closed,
  * and the data directory is released. So nobody writes into a store that is closing.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { IncomingMessage, Server, ServerOptions, ServerResponse } from 'node:http'
 import { basename } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Logger, pino } from 'pino'
@@ -19,7 +18,12 @@ import { failureFields, failureText } from './failure-fields.ts'
 import { Connections } from './http/connections.ts'
 import { defaultPatience, type Patience } from './http/context.ts'
 import { MemoryBudget } from './http/memory-budget.ts'
+import { ProxyTrust } from './http/proxy-trust.ts'
 import { targetForLog } from './http/request-target.ts'
+import { Certificate, type CertificateFiles } from './listen/certificate.ts'
+import { type Exposure, expectUsersFor } from './listen/exposure.ts'
+import { type Listener, Listeners } from './listen/listeners.ts'
+import { defaultPort, type Place } from './listen/place.ts'
 import { packageVersion } from './package-file.ts'
 import { CuttingThreads } from './store/cutting-thread.ts'
 import { PackChunkStore } from './store/pack-chunk-store.ts'
@@ -39,9 +43,16 @@ const settleMs = 2000
 
 export interface ReceiverOptions {
   readonly dataDir: string
+  /** Where it listens; `host` and `port` are a short way to say one address. */
+  readonly places?: readonly Place[]
   readonly host?: string
   /** 0 lets the system choose. */
   readonly port?: number
+  readonly tls?: CertificateFiles
+  /** Proxies whose word is taken on who asks. Default: none. */
+  readonly trust?: ProxyTrust
+  /** What is said against mistakes (listen/exposure.ts). Without it, it listens wherever it is told to. */
+  readonly exposure?: Pick<Exposure, 'isOpen' | 'allowsPlainHttp'>
   readonly log?: Logger
   readonly limits?: Limits
   /** Request bodies in memory at once; the same again for answers. */
@@ -52,6 +63,10 @@ export interface ReceiverOptions {
   readonly patience?: Partial<Patience>
   /** How long live trees keep what was deleted or overwritten, in ms. Default 30 days. */
   readonly trashMs?: number
+  /** Everything stored is read and checked once within this time, in ms. Default: only when somebody asks for it. */
+  readonly scrubMs?: number | undefined
+  /** Bytes that is read of it in a second, at most. */
+  readonly scrubBytesPerSecond?: number | undefined
   /** What is frozen by itself, and when. */
   readonly freezes?: readonly ScheduledFreeze[]
   /** Called as soon as it listens, before it does anything by itself. */
@@ -63,12 +78,16 @@ export interface ReceiverOptions {
 }
 
 export interface Receiver {
+  /** Of the first listener: see listen/listeners.ts. */
   readonly host: string
   readonly port: number
-  /** `http://host:port`, no slash at its end. */
   readonly url: string
   readonly dataDir: string
+  readonly listeners: readonly Listener[]
+  /** Of the first listener. */
   readonly server: Server
+  /** The first name that the certificate is for. */
+  readonly certifiedName: string | undefined
   readonly uploads: MemoryBudget
   readonly downloads: MemoryBudget
   readonly listings: MemoryBudget
@@ -77,6 +96,8 @@ export interface Receiver {
   readonly accounts: Accounts
   readonly audit: Audit
   readonly metrics: Metrics
+  /** Reads the certificate, the authorities of clients and the accounts again. What cannot be read is logged. */
+  reload(): Promise<void>
   /** Stops as described above. Idempotent. */
   close(): Promise<void>
 }
@@ -87,6 +108,8 @@ export interface Receiver {
  * system errors (EADDRINUSE, EACCES, …) as they are.
  */
 export async function openReceiver(options: ReceiverOptions): Promise<Receiver> {
+  const { tls, log = pino({ level: 'silent' }) } = options
+  const certificate = tls === undefined ? undefined : await Certificate.load(tls, log)
   const lock = await lockDataDir(options.dataDir)
   let audit: Audit | undefined
   let accounts: Accounts | undefined
@@ -95,8 +118,9 @@ export async function openReceiver(options: ReceiverOptions): Promise<Receiver> 
     audit = await Audit.open(dataDir, log)
     const told = { audit, ...(log === undefined ? {} : { log }) }
     accounts = await Accounts.open({ dataDir, ...(htpasswd === undefined ? {} : { htpasswd }), ...told })
-    return await listenOn(lock, accounts, audit, options)
+    return await listenOn(lock, accounts, audit, certificate, options)
   } catch (error) {
+    certificate?.close()
     await accounts?.close()
     await audit?.close()
     await lock.release()
@@ -108,9 +132,12 @@ async function listenOn(
   lock: DataLock,
   accounts: Accounts,
   audit: Audit,
+  certificate: Certificate | undefined,
   options: ReceiverOptions,
 ): Promise<Receiver> {
   const log = options.log ?? pino({ level: 'silent' })
+  const trust = options.trust ?? new ProxyTrust()
+  const exposure = exposureOf(options, accounts, trust)
   const memoryBytes = options.memoryBytes ?? 128 * MiB
   const uploads = new MemoryBudget(memoryBytes)
   const downloads = new MemoryBudget(memoryBytes)
@@ -139,8 +166,10 @@ async function listenOn(
       log.error(failureFields(error), failureText('work in the background failed', error))
     },
     trashMs,
+    scrubBytesPerSecond: options.scrubBytesPerSecond,
   })
-  const schedule = new Schedule(vaults, { freezes: options.freezes ?? [], trashMs, log })
+  const { freezes = [], scrubMs } = options
+  const schedule = new Schedule(vaults, { freezes, trashMs, scrubMs, log })
   const cutting = new CuttingThreads()
   const health = new HealthCheck({ dataDir: options.dataDir, version, vaults, metrics })
   let isStopping = false
@@ -160,26 +189,36 @@ async function listenOn(
       health,
     },
     log,
-    host: options.host ?? '127.0.0.1',
+    trust,
     patience: { ...defaultPatience, ...options.patience },
     isStopping: () => isStopping,
   })
   const requests = new OpenRequests(app.callback(), log)
-  const server = serverFor((request, response) => {
-    if (connections.began(request, response)) requests.handle(request, response)
+  const connections = new Connections(log, {
+    // Behind a proxy, or a Unix socket, there are many.
+    isShared: (address) => address === undefined || trust.trusts(address),
   })
-  const connections = new Connections(server, log)
-  metrics.watchServer(server)
-  await listen(server, options.port ?? 8420, options.host ?? '127.0.0.1')
-  const { address, family, port } = server.address() as AddressInfo
-  const host = family === 'IPv6' ? `[${address}]` : address
+  const listeners = await Listeners.open(placesOf(options), {
+    http: httpOptions,
+    certificate,
+    exposure,
+    onServer: (server) => {
+      serve(server, (request, response) => {
+        if (connections.began(request, response)) requests.handle(request, response)
+      })
+      connections.watch(server)
+      metrics.watchServer(server)
+    },
+    log,
+  })
+  const [{ server, host, port, url }] = listeners.all as [Listener]
 
   let closing: Promise<void> | undefined
   const close = async (): Promise<void> => {
     isStopping = true
     schedule.stop()
     metrics.close()
-    await closeServer(server, connections, options.drainMs ?? 30_000)
+    await closeListeners(listeners, connections, options.drainMs ?? 30_000)
     // The process must not end here for want of anything to do: the timer keeps it. A long walk does not end with its connection, but with the store that it reads.
     await requests.settled(settleMs)
     try {
@@ -193,9 +232,11 @@ async function listenOn(
     }
   }
   const receiver: Receiver = {
-    host: address,
+    host,
     port,
-    url: `http://${host}:${port}`,
+    url,
+    listeners: listeners.all,
+    certifiedName: certificate?.name,
     dataDir: options.dataDir,
     server,
     uploads,
@@ -206,6 +247,9 @@ async function listenOn(
     accounts,
     audit,
     metrics,
+    reload: async () => {
+      await Promise.all([listeners.reload(), accounts.reload()])
+    },
     close: () => {
       closing ??= close()
       return closing
@@ -254,39 +298,49 @@ class OpenRequests {
   }
 }
 
-function serverFor(handle: Handle): Server {
+const httpOptions: ServerOptions = {
   // A body may take as long as it takes, as long as it moves: request-body.ts watches that.
-  const server = createServer({
-    requestTimeout: 0,
-    headersTimeout: 30_000,
-    // Refused by own-origin.ts, with a problem document.
-    requireHostHeader: false,
-    keepAliveTimeout: 65_000,
-    // A path of 4,096 bytes, percent-encoded, and the other headers.
-    maxHeaderSize: 64 * 1024,
-  })
+  requestTimeout: 0,
+  headersTimeout: 30_000,
+  // Refused by own-origin.ts, with a problem document.
+  requireHostHeader: false,
+  keepAliveTimeout: 65_000,
+  // A path of 4,096 bytes, percent-encoded, and the other headers.
+  maxHeaderSize: 64 * 1024,
+}
+
+function serve(server: Server, handle: Handle): void {
   server.on('request', handle)
   // Both would be answered by Node itself otherwise.
   server.on('checkContinue', handle)
   server.on('checkExpectation', handle)
-  return server
 }
 
-async function listen(server: Server, port: number, host: string): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(port, host, () => {
-      server.off('error', reject)
-      resolve()
-    })
-  })
+function exposureOf(options: ReceiverOptions, accounts: Accounts, trust: ProxyTrust): Exposure | undefined {
+  if (options.exposure === undefined) return undefined
+  const { tls } = options
+  const hasUsers = !accounts.isEmpty
+  const exposure = {
+    ...options.exposure,
+    hasUsers,
+    trust,
+    hasTls: tls !== undefined,
+    hasClientCa: tls?.clientCa !== undefined,
+  }
+  expectUsersFor(exposure)
+  return exposure
 }
 
-async function closeServer(server: Server, connections: Connections, drainMs: number): Promise<void> {
-  const cut = setTimeout(() => server.closeAllConnections(), drainMs)
-  await new Promise<void>((resolve) => {
-    server.close(() => resolve())
-    connections.closeWhenIdle()
-  })
+function placesOf({ places, host = '127.0.0.1', port = defaultPort }: ReceiverOptions): readonly Place[] {
+  return places ?? [{ kind: 'tcp', host, port }]
+}
+
+async function closeListeners(
+  listeners: Listeners,
+  connections: Connections,
+  drainMs: number,
+): Promise<void> {
+  const cut = setTimeout(() => listeners.closeAllConnections(), drainMs)
+  await listeners.close(() => connections.closeWhenIdle())
   clearTimeout(cut)
 }

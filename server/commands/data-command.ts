@@ -7,6 +7,8 @@ export interface Surroundings {
   /** How this program is to be called from here, for hints: in a checkout there is no command of its name. */
   readonly calledAs: string
   readonly defaultDataDir: string
+  /** Sockets that systemd has opened for this process: sd_listen_fds(3). */
+  readonly systemdSockets: number
 }
 
 /** A command of this name with `--data DIR`, which tells what it refuses in one line and where to read more. */
@@ -27,7 +29,7 @@ export function dataCommand(
     )
 }
 
-function refusal(command: string, calledAs: string): (text: string, write: (text: string) => void) => void {
+export function refusal(command: string, calledAs: string): (text: string, write: (text: string) => void) => void {
   return (text, write) => {
     const what = text
       .replace(/^error: /, '')

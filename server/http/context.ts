@@ -22,6 +22,12 @@ export interface RequestState {
   who: Identity
   /** The address of the client, as far as it can be known: behind proxies that are trusted, theirs. */
   client: string
+  /** The authority that the client asked for: Host, or what a trusted proxy says it was. */
+  host: string | undefined
+  /** It came through a proxy that is trusted. */
+  isProxied: boolean
+  /** Between the client and us, or the proxy that is trusted, there is TLS. */
+  isEncrypted: boolean
   /** What a verified client certificate or a trusted proxy calls the client: see proven-name.ts. */
   provenName?: string | undefined
   /** Body bytes read so far, as they came. */

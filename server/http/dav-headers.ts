@@ -43,7 +43,7 @@ export function ownPath(ctx: Context, reference: string): string | undefined {
   const [, scheme = '', authority = '', path = ''] = match
   const withPort = (host: string): string =>
     /:\d+$/.test(host) ? host.toLowerCase() : `${host.toLowerCase()}:${/^https$/i.test(scheme) ? 443 : 80}`
-  return withPort(authority) === withPort(ctx.get('Host')) ? path : undefined
+  return withPort(authority) === withPort(ctx.state.host ?? '') ? path : undefined
 }
 
 /** The percent-encoded path that Destination names. Problems `invalid-request`, `bad-gateway`. */

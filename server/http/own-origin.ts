@@ -1,6 +1,7 @@
 import type { Middleware } from 'koa'
 import { Problem } from '../../protocol/problem.ts'
 import type { RequestState } from './context.ts'
+import { peerOf } from './peers.ts'
 
 /** Whether only programs of this machine reach the host. */
 export function isLoopback(host: string): boolean {
@@ -8,26 +9,27 @@ export function isLoopback(host: string): boolean {
 }
 
 /**
- * Guards a receiver that lets in whoever reaches it because only this machine can: a web page that its user
- * looks at must not. A page whose name was pointed to 127.0.0.1 shows by its Host, any other by its Origin.
- * `listened` is the host that the receiver was told to listen on; when that is no loopback address, others
- * are meant to come, under names that are not known here.
+ * Guards a receiver against web pages that somebody looks at who may reach it, or who is logged in to it. A page whose
+ * name was pointed to 127.0.0.1 shows by its Host, any other by its Origin. Where the receiver does not listen on a
+ * loopback address, or is asked through a proxy, others are meant to come, under names that are not known here.
  */
-export function ownOrigin(listened: string): Middleware<RequestState> {
+export function ownOrigin(): Middleware<RequestState> {
   return async (ctx, next) => {
-    const { host, origin } = ctx.req.headers
-    if (host === undefined && ctx.req.httpVersion !== '1.0') {
+    const { host: header, origin } = ctx.req.headers
+    if (header === undefined && ctx.req.httpVersion !== '1.0') {
       throw new Problem('invalid-request', 'HTTP/1.1 needs a Host')
     }
-    if (isLoopback(listened)) {
+    const { host, isProxied } = ctx.state
+    const { listened } = peerOf(ctx.req.socket)
+    if (listened !== undefined && isLoopback(listened) && !isProxied) {
       const name = /^(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?$/.exec(host ?? listened)
       const asked = (name?.[1] ?? name?.[2] ?? '').toLowerCase()
       if (!isLoopback(asked) && asked !== listened) {
         throw new Problem('invalid-request', `this receiver is not at "${(host ?? '').slice(0, 80)}"`)
       }
-      if (origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`) {
-        throw new Problem('invalid-request', 'this receiver takes no requests from web pages')
-      }
+    }
+    if (origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`) {
+      throw new Problem('invalid-request', 'this receiver takes no requests from web pages')
     }
     await next()
   }

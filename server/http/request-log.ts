@@ -16,7 +16,6 @@ export function requestIds(log: Logger, patience: Patience): Middleware<RequestS
     ctx.state.log = log.child({ requestId })
     ctx.state.patience = patience
     ctx.state.who = nobody
-    ctx.state.client = ctx.req.socket.remoteAddress ?? 'local'
     ctx.state.bytesIn = 0
     ctx.state.expectsContinue = false
     ctx.state.allow = ''
