@@ -8,6 +8,7 @@ import { baseHeader, mediaTypes } from '../../protocol/url.ts'
 import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
 import type { Context, RequestState } from '../http/context.ts'
 import { sendHeld } from '../http/held-answer.ts'
+import { immutableFor } from '../http/immutable.ts'
 import { bodyEncoding, drainBody, withBody } from '../http/request-body.ts'
 import type { ChunkStore } from '../store/chunk-store.ts'
 import { maxEncodedBytes, receiveChunk, receiveDelta } from '../store/receive.ts'
@@ -96,7 +97,7 @@ async function getChunk(parts: Parts, ctx: Context): Promise<void> {
   if (size === undefined) throw chunkNotFound(id)
   await touch([id])
   const tag = `"${id}"`
-  ctx.set('Cache-Control', 'public, max-age=31536000, immutable')
+  ctx.set('Cache-Control', immutableFor(ctx))
   ctx.set('Vary', 'Accept-Encoding')
   ctx.set('ETag', tag)
   if (isNotModified(ctx, [tag, `"${id}-zstd"`])) return

@@ -12,6 +12,7 @@ import { overSignal } from '../http/client-gone.ts'
 import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
 import type { Context, RequestState } from '../http/context.ts'
 import { sendHeld, streamPieces } from '../http/held-answer.ts'
+import { immutableFor } from '../http/immutable.ts'
 import { bodyEncoding, drainBody, plainBytes, withBody } from '../http/request-body.ts'
 import { maxEncodedBytes, receiveChunk } from '../store/receive.ts'
 import type { Vault } from '../vaults.ts'
@@ -221,6 +222,6 @@ export async function sendContent(parts: Parts, ctx: Context, vault: Vault, part
 }
 
 function setImmutable(ctx: Context, tag: string): void {
-  ctx.set('Cache-Control', 'public, max-age=31536000, immutable')
+  ctx.set('Cache-Control', immutableFor(ctx))
   ctx.set('ETag', tag)
 }

@@ -1,6 +1,7 @@
 import type Router from '@koa/router'
 import { Problem } from '../../protocol/problem.ts'
 import type { Context, RequestState } from '../http/context.ts'
+import { immutableFor } from '../http/immutable.ts'
 import { pathNames } from '../http/path-names.ts'
 import { type Reading, readingMethods } from './dav-reading.ts'
 import { type Parts, vaultOf } from './parts.ts'
@@ -41,7 +42,7 @@ async function snapshotReading(parts: Parts, ctx: Context): Promise<Reading> {
     view,
     base: `/${vault.name}/snapshots/`,
     names,
-    cacheControl: isFixed ? 'public, max-age=31536000, immutable' : 'no-cache',
+    cacheControl: isFixed ? immutableFor(ctx) : 'no-cache',
     archive: (shown, signal) => {
       const archive = view.archive(shown, signal)
       if (archive !== undefined) return archive

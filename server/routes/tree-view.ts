@@ -1,5 +1,4 @@
 /** The live tree and its trash as WebDAV shows them: what stands there, and its properties. */
-import { statfs } from 'node:fs/promises'
 import type { LiveTree } from '../catalog/live-tree.ts'
 import { type DeadProperty, type Lock, pathOf, type TreeRecord } from '../catalog/tree-records.ts'
 import type { Context } from '../http/context.ts'
@@ -9,6 +8,7 @@ import { formatSyncToken } from '../http/sync-token.ts'
 import type { Vault } from '../vaults.ts'
 import type { Reading } from './dav-reading.ts'
 import type { DavView, Names, Shown } from './dav-view.ts'
+import { freeBytesOf } from './free-space.ts'
 import { type Parts, vaultOf } from './parts.ts'
 
 export type TreeArea = 'tree' | 'trash'
@@ -33,7 +33,7 @@ export async function treeReading(parts: Parts, ctx: Context, area: TreeArea): P
   const vault = await vaultOf(parts, ctx)
   return {
     vault,
-    view: new TreeView(vault, vault.tree, area, parts.vaults.path),
+    view: new TreeView(vault, vault.tree, area, () => freeBytesOf(parts, ctx, vault)),
     base: `/${vault.name}/${area}/`,
     names: pathNames(ctx.path, 2),
     // What is there may change at any time; asking whether it has is cheap.
@@ -72,16 +72,16 @@ export class TreeView implements DavView {
   private readonly vault: Vault
   private readonly tree: ReadableTree
   private readonly area: TreeArea
-  private readonly diskPath: string
+  private readonly askFreeBytes: () => Promise<number>
   private freeBytes: Promise<number> | undefined
   private locksIn: LocksIn | undefined
 
-  /** `diskPath` is on the disk whose space the quota properties tell. */
-  constructor(vault: Vault, tree: ReadableTree, area: TreeArea, diskPath: string) {
+  /** `askFreeBytes` is asked once, for the quota properties. */
+  constructor(vault: Vault, tree: ReadableTree, area: TreeArea, askFreeBytes: () => Promise<number>) {
     this.vault = vault
     this.tree = tree
     this.area = area
-    this.diskPath = diskPath
+    this.askFreeBytes = askFreeBytes
   }
 
   private inVault(names: Names): Names {
@@ -128,7 +128,7 @@ export class TreeView implements DavView {
     wanted: ReadonlySet<PropertyName>,
   ): Promise<void> {
     if (wanted.has('DAV: quota-available-bytes')) {
-      this.freeBytes ??= statfs(this.diskPath).then(({ bavail, bsize }) => bavail * bsize)
+      this.freeBytes ??= this.askFreeBytes()
       found.set('DAV: quota-available-bytes', String(await this.freeBytes))
     }
     if (wanted.has('DAV: quota-used-bytes')) {

@@ -1,16 +1,17 @@
-import { statfs } from 'node:fs/promises'
 import type Router from '@koa/router'
 import { hashAlgorithms } from '../../protocol/id.ts'
 import { protocolVersion } from '../../protocol/limits.ts'
 import { isProblem } from '../../protocol/problem.ts'
 import type { Capabilities, VaultList } from '../../protocol/schema.ts'
 import { mediaTypes, paths } from '../../protocol/url.ts'
+import { allows } from '../access/identity.ts'
 import { overSignal } from '../http/client-gone.ts'
 import { type Context, param, type RequestState } from '../http/context.ts'
 import { collection, type DavResource, multistatus, type PropfindBody } from '../http/dav-xml.ts'
 import type { Vault } from '../vaults.ts'
 import { davResource } from './dav-reading.ts'
 import type { DavView } from './dav-view.ts'
+import { freeBytesOf } from './free-space.ts'
 import { type Parts, vaultOf } from './parts.ts'
 import { answerMultistatus, readPropfind } from './propfind.ts'
 import { type Methods, resource } from './resource.ts'
@@ -44,18 +45,24 @@ export function vaultRoutes(router: Router<RequestState>, parts: Parts): void {
 }
 
 async function listVaults(parts: Parts, ctx: Context): Promise<void> {
-  ctx.body = { vaults: await parts.vaults.list() } satisfies VaultList
+  ctx.body = { vaults: await seenVaults(parts, ctx) } satisfies VaultList
+}
+
+/** Those that exist for who asks. */
+async function seenVaults(parts: Parts, ctx: Context): Promise<string[]> {
+  const names = await parts.vaults.list()
+  return names.filter((name) => ctx.state.who.rightOn(name) !== undefined)
 }
 
 async function propfindVaults(parts: Parts, ctx: Context): Promise<void> {
   const asked = await readPropfind(ctx, parts.questions)
   if (asked === undefined) return
-  const names = asked.depth === 1 ? await parts.vaults.list() : []
+  const names = asked.depth === 1 ? await seenVaults(parts, ctx) : []
   const vaults = names.map((name) => collection(paths.vault(name), Buffer.from(name)))
   answerMultistatus(ctx, multistatus([collection('/', Buffer.from('chunkdav')), ...vaults], asked))
 }
 
-/** The vault's areas for WebDAV, so that whoever mounts the vault sees them all. */
+/** The vault's areas for WebDAV, so that whoever mounts the vault sees them all. Who may not read them sees none. */
 async function propfindVault(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const asked = await readPropfind(ctx, parts.questions)
@@ -63,6 +70,8 @@ async function propfindVault(parts: Parts, ctx: Context): Promise<void> {
   const base = paths.vault(vault.name)
   if (!ctx.path.endsWith('/')) ctx.set('Content-Location', base)
   const own = collection(base, Buffer.from(vault.name))
+  const right = ctx.state.who.rightOn(vault.name)
+  const mayRead = right !== undefined && allows(right, 'restore')
   const quota = asked.names.filter((name) => name.startsWith('DAV: quota-'))
   // It is one disk and one store: the tree tells of both.
   const known =
@@ -72,7 +81,7 @@ async function propfindVault(parts: Parts, ctx: Context): Promise<void> {
   const resources: DavResource[] = [
     { ...own, properties: new Map([...own.properties, ...(known?.properties ?? [])]) },
   ]
-  for (const area of asked.depth === 1 ? areas : [])
+  for (const area of asked.depth === 1 && mayRead ? areas : [])
     resources.push(await areaResource(parts, ctx, vault, area, asked))
   answerMultistatus(ctx, multistatus(resources, asked))
 }
@@ -89,7 +98,7 @@ async function areaResource(
     const view: DavView =
       area === 'snapshots'
         ? new SnapshotView(vault)
-        : new TreeView(vault, vault.tree, area, parts.vaults.path)
+        : new TreeView(vault, vault.tree, area, () => freeBytesOf(parts, ctx, vault))
     const shown = await view.find([], overSignal(ctx))
     if (shown !== undefined) return await davResource({ view, base }, [], shown, asked)
   } catch (error) {
@@ -108,8 +117,8 @@ async function createVault(parts: Parts, ctx: Context): Promise<void> {
 }
 
 async function capabilities(parts: Parts, ctx: Context): Promise<void> {
-  const { store } = await vaultOf(parts, ctx)
-  const { bavail, bsize } = await statfs(parts.vaults.path)
+  const vault = await vaultOf(parts, ctx)
+  const { store } = vault
   ctx.body = {
     product: 'chunkdav',
     version: parts.version,
@@ -119,7 +128,7 @@ async function capabilities(parts: Parts, ctx: Context): Promise<void> {
     encodings: ['identity', 'zstd'],
     deltas: [mediaTypes.delta],
     limits: { ...parts.limits },
-    freeBytes: bavail * bsize,
+    freeBytes: await freeBytesOf(parts, ctx, vault),
     storedBytes: store.usage.storedBytes,
     chunks: store.usage.chunks,
   } satisfies Capabilities
