@@ -6,6 +6,8 @@ import { authenticate } from './http/authenticate.ts'
 import { cameFrom } from './http/came-from.ts'
 import type { Patience, RequestState } from './http/context.ts'
 import { expectation } from './http/expectation.ts'
+import type { FairBudget } from './http/fair-budget.ts'
+import { inTurn } from './http/in-turn.ts'
 import { lingerAfterEarlyAnswers } from './http/linger.ts'
 import { ownOrigin } from './http/own-origin.ts'
 import { problemAnswers } from './http/problem-answers.ts'
@@ -32,6 +34,8 @@ export interface AppOptions {
   /** Proxies whose word is taken on who asks. */
   readonly trust: ProxyTrust
   readonly patience: Patience
+  /** Which requests may be at work. */
+  readonly turns: FairBudget
   /** Whether the receiver stops: then connections end with their answer, and new requests are refused. */
   readonly isStopping: () => boolean
 }
@@ -45,7 +49,7 @@ const clientsLeaving: ReadonlySet<string> = new Set([
 ])
 
 /** The application: what happens to a request, in order. */
-export function createApp({ parts, log, trust, patience, isStopping }: AppOptions): Koa<RequestState> {
+export function createApp({ parts, log, trust, patience, turns, isStopping }: AppOptions): Koa<RequestState> {
   const app = new Koa<RequestState>()
   app.on('error', (error: NodeJS.ErrnoException, ctx?: Koa.Context) => {
     // A client that goes away in the middle of an answer is its own affair; the request log has it.
@@ -67,6 +71,7 @@ export function createApp({ parts, log, trust, patience, isStopping }: AppOption
   app.use(stopping(isStopping))
   app.use(expectation())
   app.use(authenticate(parts.accounts))
+  app.use(inTurn(turns))
   app.use(routes(parts).routes())
   app.use(async () => {
     throw new Problem('not-found', 'there is nothing at this path')

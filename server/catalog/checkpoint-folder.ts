@@ -7,6 +7,7 @@
  *     {n}.items       a `chunks` checkpoint's list (item-list.ts)
  *     {n}.touched     ids used in the open checkpoint's name (touched-log.ts)
  *     {n}.json        a committed checkpoint's state
+ *     {n}.pin         empty: the committed checkpoint is pinned. Its state file never changes
  *
  * Invariants: `{n}.json` is there means committed, whatever else is there. Without it, `{n}.open.json`
  * means open, and its items and touched files were there before it. Any other file of n is a remainder.
@@ -61,6 +62,10 @@ export class CheckpointFolder {
     return join(this.path, `${number}.json`)
   }
 
+  private pinPath(number: number): string {
+    return join(this.path, `${number}.pin`)
+  }
+
   /** Creates the folder when there is none; durable on return. */
   async create(): Promise<void> {
     await makeFolderDurably(this.path, this.files)
@@ -69,7 +74,11 @@ export class CheckpointFolder {
   /** Whether a number was ever given. */
   async isBegun(): Promise<boolean> {
     const names = await this.names()
-    return names.includes('last') || numbersOf(names, '.json').length > 0 || numbersOf(names, '.open.json').length > 0
+    return (
+      names.includes('last') ||
+      numbersOf(names, '.json').length > 0 ||
+      numbersOf(names, '.open.json').length > 0
+    )
   }
 
   /** Durable on return. Undefined for nobody. */
@@ -102,7 +111,25 @@ export class CheckpointFolder {
 
   /** A committed checkpoint's state; undefined when there is none. Problem `store-corrupt` when it is damaged. */
   async readCommitted(number: number): Promise<CheckpointState | undefined> {
-    return await this.readState(this.committedPath(number), number)
+    const state = await this.readState(this.committedPath(number), number)
+    return state === undefined || !(await this.isPinned(number)) ? state : { ...state, pinned: true }
+  }
+
+  async isPinned(number: number): Promise<boolean> {
+    return (await this.files.stat(this.pinPath(number))) !== undefined
+  }
+
+  /** Pins a committed checkpoint; durable on return. */
+  async pin(number: number): Promise<void> {
+    await (await this.files.open(this.pinPath(number), 'replace')).close()
+    await this.files.syncFolder(this.path)
+  }
+
+  /** Durable on return; false when it was not pinned. */
+  async unpin(number: number): Promise<boolean> {
+    const wasPinned = await this.removeFile(this.pinPath(number))
+    if (wasPinned) await this.files.syncFolder(this.path)
+    return wasPinned
   }
 
   /** The states of all committed checkpoints, ascending; damaged ones are left out. */
@@ -227,7 +254,7 @@ function isRemainder(name: string, committed: Set<number>, opened: Set<number>):
   const number = parseCheckpointNumber(digits)
   if (number === undefined || opened.has(number)) return false
   const suffix = rest.join('.')
-  if (suffix === 'items') return !committed.has(number)
+  if (suffix === 'items' || suffix === 'pin') return !committed.has(number)
   return suffix === 'open.json' || suffix === 'touched'
 }
 

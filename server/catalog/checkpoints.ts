@@ -160,11 +160,7 @@ export class Checkpoints {
    * Opens a checkpoint under the next number, which was never given before. Durable on return. The source then belongs
    * to whoever opens its first one; Problem `forbidden` for others who may not use it.
    */
-  async begin(
-    sourceName: string,
-    request: OpenRequest,
-    by: Claimant = unlimited,
-  ): Promise<CheckpointState> {
+  async begin(sourceName: string, request: OpenRequest, by: Claimant = unlimited): Promise<CheckpointState> {
     const source = this.sources.get(sourceName) ?? this.addSource(sourceName)
     return await source.lock.runExclusive(async () => {
       this.expectUsable(sourceName, by)
@@ -219,7 +215,10 @@ export class Checkpoints {
 
   private async refuseCommitted(name: CheckpointName): Promise<never> {
     await this.committed(name)
-    throw new Problem('forbidden', `checkpoint ${name.source}/${name.number} is committed: to delete it takes the right to write`)
+    throw new Problem(
+      'forbidden',
+      `checkpoint ${name.source}/${name.number} is committed: to delete it takes the right to write`,
+    )
   }
 
   private async committed({ source, number }: CheckpointName): Promise<CheckpointState> {
@@ -358,7 +357,10 @@ export class Checkpoints {
     return await this.walks.runExclusive(use)
   }
 
-  /** Removes a checkpoint, open or committed; durable on return. Problem `checkpoint-not-found`. */
+  /**
+   * Removes a checkpoint, open or committed; durable on return. Problems `checkpoint-not-found`, and `conflict` when
+   * it is pinned.
+   */
   async delete(name: CheckpointName, { onlyOpen = false } = {}): Promise<void> {
     const source = this.sources.get(name.source)
     if (source === undefined) throw notFound(name)
@@ -366,12 +368,59 @@ export class Checkpoints {
     const remove = async (): Promise<void> => {
       // Under the lock: it may have been committed while this waited.
       if (onlyOpen && !source.open.has(name.number)) await this.refuseCommitted(name)
+      if (await source.folder.isPinned(name.number)) throw pinned(name)
       const removed = await source.folder.remove(name.number)
       source.open.delete(name.number)
       if (!removed) throw notFound(name)
     }
     if (opened === undefined) await source.lock.runExclusive(remove)
     else await opened.lock.runExclusive(() => opened.touchLock.runExclusive(remove))
+  }
+
+  /**
+   * Removes committed checkpoints, in the order given, and returns which; durable on return. Left are those that are
+   * pinned or gone, and whatever is the last of the source that can be read. For a few at a time: nobody begins one meanwhile.
+   */
+  async deleteOld(sourceName: string, numbers: readonly number[]): Promise<number[]> {
+    const source = this.sources.get(sourceName)
+    if (source === undefined) return []
+    return await source.lock.runExclusive(async () => {
+      const last = await source.folder.lastCommitted()
+      const removed: number[] = []
+      for (const number of numbers) {
+        if (last === undefined || number >= last.number || source.open.has(number)) continue
+        if (await source.folder.isPinned(number)) continue
+        if (await source.folder.remove(number)) removed.push(number)
+      }
+      return removed
+    })
+  }
+
+  /** Pins a committed checkpoint, durably: nobody deletes it then. Problems `checkpoint-not-found`, `conflict` for an open one. */
+  async pin(name: CheckpointName): Promise<CheckpointState> {
+    return await this.committedExclusively(name, async ({ folder }, state) => {
+      await folder.pin(name.number)
+      return { ...state, pinned: true }
+    })
+  }
+
+  /** Takes the pin off again, durably, when there is one. The same problems. */
+  async unpin(name: CheckpointName): Promise<boolean> {
+    return await this.committedExclusively(name, ({ folder }) => folder.unpin(name.number))
+  }
+
+  private async committedExclusively<T>(
+    name: CheckpointName,
+    use: (source: Source, state: CheckpointState) => Promise<T>,
+  ): Promise<T> {
+    const source = this.sources.get(name.source)
+    if (source === undefined) throw notFound(name)
+    return await source.lock.runExclusive(async () => {
+      if (source.open.has(name.number)) {
+        throw new Problem('conflict', `checkpoint ${name.source}/${name.number} is not committed yet`)
+      }
+      return await use(source, await this.committed(name))
+    })
   }
 }
 
@@ -443,6 +492,10 @@ function missingChunks(missing: readonly MissingChunk[]): Problem {
 
 function itemsConflict(detail: string, { items }: OpenCheckpoint): Problem {
   return new Problem('items-conflict', detail, { extensions: { total: items } })
+}
+
+function pinned({ source, number }: CheckpointName): Problem {
+  return new Problem('conflict', `checkpoint ${source}/${number} is pinned; unpin it first`)
 }
 
 function notFound({ source, number }: CheckpointName): Problem {

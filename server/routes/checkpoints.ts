@@ -11,6 +11,7 @@ import {
   type SourceList,
 } from '../../protocol/schema.ts'
 import { type CheckpointName, parseCheckpointNumber, parseSourceName, paths } from '../../protocol/url.ts'
+import type { AuditEventName } from '../audit.ts'
 import type { Checkpoints } from '../catalog/checkpoints.ts'
 import { type Context, type Handler, param, type RequestState } from '../http/context.ts'
 import { collection, type DavResource, multistatus, ownNamespace } from '../http/dav-xml.ts'
@@ -37,6 +38,7 @@ export function checkpointRoutes(router: Router<RequestState>, parts: Parts): vo
   resource(router, `${source}:number`, { GET: on(state), DELETE: on(remove) }, { before })
   resource(router, `${source}:number/items`, { GET: on(items), POST: on(addItems) }, { before })
   resource(router, `${source}:number/commit`, { POST: on(commit) }, { before })
+  resource(router, `${source}:number/pin`, { PUT: on(pin), DELETE: on(unpin) }, { before })
 }
 
 function sourceOf(ctx: Context): string {
@@ -107,12 +109,30 @@ const state: Use = async (ctx, checkpoints) => {
   ctx.body = await checkpoints.state(nameOf(ctx), root === null ? undefined : parseId(root))
 }
 
-const remove: Use = async (ctx, checkpoints) => {
+const remove: Use = async (ctx, checkpoints, parts) => {
   const name = nameOf(ctx)
   const by = claimantOf(ctx)
   checkpoints.expectUsable(name.source, by)
   await checkpoints.delete(name, { onlyOpen: !by.mayUseAny })
+  note(parts, ctx, 'checkpoint-deleted')
+  parts.vaults.noteRemoved(param(ctx, 'vault'))
   ctx.status = 204
+}
+
+/** Takes no body, and does not mind one. */
+const pin: Use = async (ctx, checkpoints, parts) => {
+  ctx.body = await checkpoints.pin(nameOf(ctx))
+  note(parts, ctx, 'checkpoint-pinned')
+}
+
+const unpin: Use = async (ctx, checkpoints, parts) => {
+  if (await checkpoints.unpin(nameOf(ctx))) note(parts, ctx, 'checkpoint-unpinned')
+  ctx.status = 204
+}
+
+function note({ audit }: Parts, ctx: Context, event: AuditEventName): void {
+  const { who, client } = ctx.state
+  audit.note({ event, who: who.name, from: client, vault: param(ctx, 'vault'), ...nameOf(ctx) })
 }
 
 const addItems: Use = async (ctx, checkpoints, parts) => {

@@ -1,5 +1,6 @@
 /** MKCOL and DELETE: RFC 4918, sections 9.3 and 9.6. */
 import { isProblem, Problem } from '../../protocol/problem.ts'
+import { encodeSegment } from '../../protocol/url.ts'
 import type { Context } from '../http/context.ts'
 import { depthOf } from '../http/dav-headers.ts'
 import { errorXml } from '../http/dav-problem.ts'
@@ -57,8 +58,25 @@ export async function deleteTreePath(parts: Parts, ctx: Context): Promise<void> 
     if (below.length === 0) await change.remove(names)
     return below
   })
-  if (locked.length > 0) answerMembers(ctx, locked.map(lockedMember))
-  else ctx.status = 204
+  if (locked.length > 0) return answerMembers(ctx, locked.map(lockedMember))
+  noteTreeEvent(parts, request, 'deleted')
+  ctx.status = 204
+}
+
+/** In the audit: what was done at the path of a request. */
+export function noteTreeEvent(
+  parts: Parts,
+  { ctx, vault, names }: TreeRequest,
+  event: 'deleted' | 'trash-removed',
+): void {
+  const { who, client } = ctx.state
+  parts.audit.note({
+    event,
+    who: who.name,
+    from: client,
+    vault: vault.name,
+    path: names.map(encodeSegment).join('/'),
+  })
 }
 
 /** Removes an item of the trash for good. */
@@ -70,6 +88,8 @@ export async function purgeTrashItem(parts: Parts, ctx: Context): Promise<void> 
     await request.expectPreconditions(change, await request.existing(change))
     await change.remove(names)
   })
+  noteTreeEvent(parts, request, 'trash-removed')
+  parts.vaults.noteRemoved(vault.name)
   ctx.status = 204
 }
 

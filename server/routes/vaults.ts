@@ -111,14 +111,16 @@ async function areaResource(
 /** MKCOL: RFC 4918, section 9.3. */
 async function createVault(parts: Parts, ctx: Context): Promise<void> {
   await expectNoBody(parts, ctx)
-  await parts.vaults.create(param(ctx, 'vault'))
+  const vault = param(ctx, 'vault')
+  await parts.vaults.create(vault)
+  parts.audit.note({ event: 'vault-created', who: ctx.state.who.name, from: ctx.state.client, vault })
   ctx.body = null
   ctx.status = 201
 }
 
 async function capabilities(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
-  const { store } = vault
+  const { store, settings } = vault
   ctx.body = {
     product: 'chunkdav',
     version: parts.version,
@@ -131,5 +133,6 @@ async function capabilities(parts: Parts, ctx: Context): Promise<void> {
     freeBytes: await freeBytesOf(parts, ctx, vault),
     storedBytes: store.usage.storedBytes,
     chunks: store.usage.chunks,
+    ...(settings.quotaBytes === undefined ? {} : { quotaBytes: settings.quotaBytes }),
   } satisfies Capabilities
 }
