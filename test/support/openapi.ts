@@ -158,15 +158,17 @@ function lowerCased(headers: Readonly<Record<string, unknown>>): Map<string, str
 function undocumentedFaults(exchange: Exchange, statuses: readonly number[], what: string): string[] {
   const pointers: Record<number, string> = {
     400: '/components/responses/BadRequest',
+    401: '/components/responses/Unauthenticated',
     403: '/components/responses/DavForbidden',
     404: '/components/responses/NotFound',
     405: '/components/responses/MethodNotAllowed',
     417: '/components/responses/ExpectationFailed',
+    429: '/components/responses/TooManyRequests',
     500: '/components/responses/InternalError',
     503: '/components/responses/Unavailable',
   }
   const pointer = pointers[exchange.status]
-  if (pointer === undefined || ![...statuses, 500, 503].includes(exchange.status)) {
+  if (pointer === undefined || ![...statuses, 401, 429, 500, 503].includes(exchange.status)) {
     return [`${what}, so the answer must be ${statuses.join(' or ')}, not ${exchange.status}`]
   }
   return faultsOfResponse(exchange, pointer)
