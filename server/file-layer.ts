@@ -58,11 +58,14 @@ const flagsOf = {
   replace: O_RDWR | O_CREAT | O_TRUNC,
 } as const
 
+/** What is used of Node's FileHandle. */
+export type Handle = Pick<FileHandle, 'read' | 'writev' | 'datasync' | 'truncate' | 'stat' | 'close'>
+
 /** A file of the operating system; short reads and writes are gone on with. */
 export class NodeFile implements StoreFile {
-  readonly #handle: Pick<FileHandle, 'read' | 'writev' | 'datasync' | 'truncate' | 'stat' | 'close'>
+  readonly #handle: Handle
 
-  constructor(handle: Pick<FileHandle, 'read' | 'writev' | 'datasync' | 'truncate' | 'stat' | 'close'>) {
+  constructor(handle: Handle) {
     this.#handle = handle
   }
 
@@ -122,11 +125,12 @@ function noProgress(): Error {
   return Object.assign(new Error('the file system took no byte of a write'), { code: 'EIO' })
 }
 
-/** The real file system. */
-export const nodeFiles: FileLayer = {
-  async open(path, mode) {
-    return new NodeFile(await open(path, flagsOf[mode]))
-  },
+/** The real file system, with files opened as `openFile` does it. */
+export function filesOver(openFile: (path: string, flags: number) => Promise<Handle>): FileLayer {
+  return { ...namesOfFiles, open: async (path, mode) => new NodeFile(await openFile(path, flagsOf[mode])) }
+}
+
+const namesOfFiles: Omit<FileLayer, 'open'> = {
   async stat(path) {
     try {
       const found = await stat(path)
@@ -157,3 +161,6 @@ export const nodeFiles: FileLayer = {
     }
   },
 }
+
+/** The real file system. */
+export const nodeFiles: FileLayer = filesOver(open)

@@ -27,8 +27,8 @@ import {
   uploadMemoryBytes,
 } from '../../../server/store/incoming-file.ts'
 import { MemoryChunkStore } from '../../../server/store/memory-chunk-store.ts'
+import { FaultyFiles } from '../../support/faulty-files.ts'
 import { MiB, noise } from '../requests.ts'
-import { FaultyFiles } from './faulty-files.ts'
 import { PackSubject } from './pack-subject.ts'
 
 let store: MemoryChunkStore

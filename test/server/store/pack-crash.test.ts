@@ -3,7 +3,6 @@
  * `stat` shows can be read and is right, and nothing else appears. fast-check prints the seed of a failure.
  */
 import assert from 'node:assert/strict'
-import { cp } from 'node:fs/promises'
 import fc from 'fast-check'
 import { describe, it } from 'vitest'
 import { hashId } from '../../../protocol/hash.ts'
@@ -11,8 +10,9 @@ import type { Id } from '../../../protocol/id.ts'
 import { isProblem } from '../../../protocol/problem.ts'
 import type { PackChunkStore } from '../../../server/store/pack-chunk-store.ts'
 import { collect, type Sample, sampleBlock } from '../../conformance/chunk-store-suite.ts'
+import { FaultyFiles } from '../../support/faulty-files.ts'
+import { PowerCutDisk, ProcessFiles } from '../../support/power-cut-files.ts'
 import { PackSubject } from './pack-subject.ts'
-import { PowerCutFiles } from './power-cut-files.ts'
 
 /** Twenty chunks of different lengths, so that blocks meet each other's chunks often. */
 const pool: Sample[] = Array.from({ length: 20 }, (_, i) => {
@@ -63,37 +63,55 @@ const examples: [Step[]][] = [
   ],
 ]
 
+interface Process {
+  readonly disk: PowerCutDisk
+  readonly files: ProcessFiles
+  readonly faults: FaultyFiles
+  readonly subject: PackSubject
+  readonly store: PackChunkStore
+}
+
+async function start(disk: PowerCutDisk, subject: PackSubject): Promise<Process> {
+  const files = new ProcessFiles(disk)
+  const faults = new FaultyFiles(files)
+  return { disk, files, faults, subject, store: await subject.open({ files: faults }) }
+}
+
 /** A store, its folder, and what must be true of it. */
 class Run {
-  #files = new PowerCutFiles()
+  #disk: PowerCutDisk
+  #files: ProcessFiles
+  #faults: FaultyFiles
   #subject: PackSubject
   #store: PackChunkStore
   /** Put, and not yet vouched for. */
   readonly #written = new Set<Id>()
   readonly #promised = new Set<Id>()
 
-  private constructor(files: PowerCutFiles, subject: PackSubject, store: PackChunkStore) {
-    this.#files = files
-    this.#subject = subject
-    this.#store = store
+  private constructor(process: Process) {
+    this.#disk = process.disk
+    this.#files = process.files
+    this.#faults = process.faults
+    this.#subject = process.subject
+    this.#store = process.store
   }
 
   static async begin(): Promise<Run> {
-    const files = new PowerCutFiles()
     const subject = await PackSubject.create({ packBytes: 1500 })
-    return new Run(files, subject, await subject.open({ files }))
+    return new Run(await start(await PowerCutDisk.of(subject.vaultDir), subject))
   }
 
   async end(): Promise<void> {
     await this.#store.close().catch(expectStorageProblem)
+    this.#disk.levels.forget()
     await this.#subject.dispose()
   }
 
   async step(step: Step): Promise<void> {
     if (step.do === 'put') await this.#put(step.blocks)
     else if (step.do === 'flush') await this.#vouched(this.#store.flush())
-    else if (step.do === 'fail write') this.#files.failNextWrite = true
-    else if (step.do === 'fail sync') this.#files.failNextSync = true
+    else if (step.do === 'fail write') this.#faults.fail('write', 'ENOSPC')
+    else if (step.do === 'fail sync') this.#faults.fail('datasync', 'EIO')
     else if (step.do === 'cut power') await this.#cutPower(step.picks)
     else if (step.do === 'kill') await this.#kill()
     else await this.#close(step.do === 'lose index')
@@ -128,33 +146,40 @@ class Run {
   async #close(loseIndex: boolean): Promise<void> {
     await this.#vouched(this.#store.close())
     if (loseIndex) await this.#subject.dropIndex()
-    this.#files = new PowerCutFiles()
-    this.#store = await this.#subject.open({ files: this.#files })
+    await this.#start(this.#disk, this.#subject)
   }
 
   async #cutPower(picks: readonly number[]): Promise<void> {
     let next = 0
     const pick = (bound: number): number => (picks[next++ % picks.length] as number) % bound
+    await this.#die()
     const copy = await PackSubject.create({ packBytes: 1500 })
-    await this.#files.cutPower(this.#subject.vaultDir, copy.vaultDir, pick)
+    const disk = await this.#disk.cut(copy.vaultDir, pick)
     this.#written.clear()
-    await this.#goOnIn(copy, new PowerCutFiles())
+    await this.#subject.dispose()
+    await this.#start(disk, copy)
   }
 
   async #kill(): Promise<void> {
-    const copy = await PackSubject.create({ packBytes: 1500 })
-    await cp(this.#subject.vaultDir, copy.vaultDir, { recursive: true })
+    await this.#die()
     // Everything written is found again, and an opening flushes what it finds.
     for (const id of this.#written) this.#promised.add(id)
     this.#written.clear()
-    await this.#goOnIn(copy, new PowerCutFiles(this.#files))
+    await this.#start(this.#disk, this.#subject)
   }
 
-  async #goOnIn(copy: PackSubject, files: PowerCutFiles): Promise<void> {
-    await this.end()
-    this.#subject = copy
-    this.#files = files
-    this.#store = await copy.open({ files })
+  async #die(): Promise<void> {
+    this.#files.kill()
+    await this.#store.close().catch(expectStorageProblem)
+  }
+
+  async #start(disk: PowerCutDisk, subject: PackSubject): Promise<void> {
+    const process = await start(disk, subject)
+    this.#disk = disk
+    this.#files = process.files
+    this.#faults = process.faults
+    this.#subject = subject
+    this.#store = process.store
   }
 
   async #check(): Promise<void> {

@@ -12,7 +12,7 @@ import {
   sampleBlock,
   sampleChunk,
 } from '../../conformance/chunk-store-suite.ts'
-import { FaultyFiles } from './faulty-files.ts'
+import { FaultyFiles } from '../../support/faulty-files.ts'
 import { PackSubject } from './pack-subject.ts'
 
 let files: FaultyFiles

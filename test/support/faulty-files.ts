@@ -5,27 +5,56 @@ import {
   nodeFiles,
   type OpenMode,
   type StoreFile,
-} from '../../../server/file-layer.ts'
+} from '../../server/file-layer.ts'
 
-type Call = 'open' | 'create' | 'read' | 'write' | 'datasync' | 'truncate' | 'size' | 'unlink' | 'syncFolder'
+/** Kinds of calls that can fail. */
+export const fileCalls = [
+  'open',
+  'create',
+  'read',
+  'write',
+  'datasync',
+  'truncate',
+  'size',
+  'stat',
+  'makeFolder',
+  'names',
+  'rename',
+  'unlink',
+  'syncFolder',
+] as const
+export type FileCall = (typeof fileCalls)[number]
 
-/** The real files, with a record of every call and faults on demand. */
+interface Fault {
+  readonly call: FileCall
+  readonly code: string | undefined
+  /** Calls of this kind that go well before. */
+  after: number
+  times: number
+}
+
+/** A file layer with a record of every call and faults on demand. */
 export class FaultyFiles implements FileLayer {
   /** `call name` in the order in which the calls succeeded. */
   readonly calls: string[] = []
   openFiles = 0
-  readonly #faults: { call: Call; code: string | undefined; times: number }[] = []
+  readonly #faults: Fault[] = []
+  readonly #files: FileLayer
   #gate: Promise<void> | undefined
   #writeGate: Promise<void> | undefined
 
-  /** The next `times` calls of this kind fail with `code`; a write gets half of its bytes down first. */
-  fail(call: Call, code: string, times = 1): void {
-    this.#faults.push({ call, code, times })
+  constructor(files: FileLayer = nodeFiles) {
+    this.#files = files
+  }
+
+  /** `times` calls of this kind fail with `code`, when `after` more went well; a write gets half of its bytes down first. */
+  fail(call: FileCall, code: string, times = 1, after = 0): void {
+    this.#faults.push({ call, code, times, after })
   }
 
   /** The next call of this kind fails as code with a defect does. */
-  failByDefect(call: Call): void {
-    this.#faults.push({ call, code: undefined, times: 1 })
+  failByDefect(call: FileCall): void {
+    this.#faults.push({ call, code: undefined, times: 1, after: 0 })
   }
 
   /** Every datasync waits until the returned function is called. */
@@ -48,14 +77,14 @@ export class FaultyFiles implements FileLayer {
     }
   }
 
-  count(call: Call): number {
+  count(call: FileCall): number {
     return this.calls.filter((made) => made.startsWith(`${call} `)).length
   }
 
   async open(path: string, mode: OpenMode): Promise<StoreFile> {
     const name = basename(path)
     this.#check(mode === 'create' || mode === 'replace' ? 'create' : 'open', name)
-    const file = await nodeFiles.open(path, mode)
+    const file = await this.#files.open(path, mode)
     this.openFiles++
     return {
       read: async (target, position) => {
@@ -84,7 +113,10 @@ export class FaultyFiles implements FileLayer {
         this.#check('truncate', name)
         await file.truncate(length)
       },
-      size: () => file.size(),
+      size: async () => {
+        this.#check('size', name)
+        return await file.size()
+      },
       close: async () => {
         this.openFiles--
         await file.close()
@@ -92,35 +124,40 @@ export class FaultyFiles implements FileLayer {
     }
   }
 
-  stat(path: string): Promise<FileStat | undefined> {
-    return nodeFiles.stat(path)
+  async stat(path: string): Promise<FileStat | undefined> {
+    this.#check('stat', basename(path))
+    return await this.#files.stat(path)
   }
 
-  rename(from: string, to: string): Promise<void> {
-    return nodeFiles.rename(from, to)
+  async rename(from: string, to: string): Promise<void> {
+    this.#check('rename', basename(to))
+    await this.#files.rename(from, to)
   }
 
-  makeFolder(path: string): Promise<boolean> {
-    return nodeFiles.makeFolder(path)
+  async makeFolder(path: string): Promise<boolean> {
+    this.#check('makeFolder', basename(path))
+    return await this.#files.makeFolder(path)
   }
 
-  names(folder: string): Promise<string[]> {
-    return nodeFiles.names(folder)
+  async names(folder: string): Promise<string[]> {
+    this.#check('names', basename(folder))
+    return await this.#files.names(folder)
   }
 
   async unlink(path: string): Promise<void> {
     this.#check('unlink', basename(path))
-    await nodeFiles.unlink(path)
+    await this.#files.unlink(path)
   }
 
   async syncFolder(path: string): Promise<void> {
     this.#check('syncFolder', basename(path))
-    await nodeFiles.syncFolder(path)
+    await this.#files.syncFolder(path)
   }
 
-  #check(call: Call, name: string): void {
+  #check(call: FileCall, name: string): void {
     const fault = this.#faults.find((other) => other.call === call && other.times > 0)
-    if (fault === undefined) {
+    if (fault === undefined || fault.after > 0) {
+      if (fault !== undefined) fault.after--
       this.calls.push(`${call} ${name}`)
       return
     }
