@@ -6,6 +6,8 @@ import { isProblem } from '../protocol/problem.ts'
 import type { Surroundings } from './commands/data-command.ts'
 import { reindexCommand } from './commands/reindex.ts'
 import { serveCommand } from './commands/serve.ts'
+import { tokenCommand } from './commands/token.ts'
+import { userCommand } from './commands/user.ts'
 
 const exitCodes = { failed: 1, usage: 2 } as const
 
@@ -31,6 +33,8 @@ function program(): Command {
     .exitOverride()
     .addCommand(serveCommand(surroundings))
     .addCommand(reindexCommand(surroundings))
+    .addCommand(userCommand(surroundings))
+    .addCommand(tokenCommand(surroundings))
 }
 
 function calledAs(): string {

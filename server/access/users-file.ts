@@ -17,7 +17,7 @@ import { isProblem, Problem } from '../../protocol/problem.ts'
 import { parseJson } from '../../protocol/schema.ts'
 import { type DataLock, lockFolder } from '../data-lock.ts'
 import { nodeFiles } from '../file-layer.ts'
-import { rights } from './identity.ts'
+import { type Right, rights } from './identity.ts'
 import { isPasswordHash } from './passwords.ts'
 import { isUserName } from './user-name.ts'
 
@@ -27,11 +27,11 @@ const patienceMs = 15_000
 
 const closed = { additionalProperties: false }
 const Time = Type.String({ pattern: '^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(\\.\\d+)?Z$' })
-const Grants = Type.Record(
-  Type.String({ pattern: '^(\\*|[a-z0-9][a-z0-9._-]{0,62})$' }),
-  Type.Union(rights.map((right) => Type.Literal(right))),
-  closed,
-)
+const Grants = Type.Unsafe<Record<string, Right>>({
+  type: 'object',
+  patternProperties: { '^(\\*|[a-z0-9][a-z0-9._-]{0,62})$': { enum: rights } },
+  additionalProperties: false,
+})
 
 const UserEntry = Type.Object(
   {

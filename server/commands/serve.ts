@@ -27,6 +27,7 @@ interface ServeOptions {
   readonly tlsClientRequired?: true
   readonly trustProxy: readonly string[]
   readonly proxyUserHeader?: string
+  readonly htpasswd?: string
   readonly plainHttp?: true
   readonly auth: boolean
   readonly keepTrash: number
@@ -79,6 +80,10 @@ export function serveCommand(surroundings: Surroundings): Command {
         .default([], 'nobody'),
     )
     .option('--proxy-user-header <name>', 'header in which such a proxy names the user it has authenticated')
+    .option(
+      '--htpasswd <file>',
+      'users and passwords, as htpasswd -B keeps them, beside those of chunkdav user',
+    )
     .option('--plain-http', 'let passwords travel in the clear')
     .option('--no-auth', 'where there are no users: let everybody in who can reach the address')
     .addOption(
@@ -110,7 +115,7 @@ export function serveCommand(surroundings: Surroundings): Command {
 }
 
 async function serve(options: ServeOptions, surroundings: Surroundings): Promise<void> {
-  const { data, auth, plainHttp = false, keepTrash, freeze, scrub, scrubRate, logLevel } = options
+  const { data, htpasswd, auth, plainHttp = false, keepTrash, freeze, scrub, scrubRate, logLevel } = options
   const tls = certificateFiles(options)
   const trust = proxyTrust(options)
   const stderr = destination({ dest: 2, sync: true })
@@ -122,6 +127,7 @@ async function serve(options: ServeOptions, surroundings: Surroundings): Promise
     places: placesOf(options, surroundings),
     ...(tls === undefined ? {} : { tls }),
     trust,
+    ...(htpasswd === undefined ? {} : { htpasswd: resolve(htpasswd) }),
     exposure: { isOpen: !auth, allowsPlainHttp: plainHttp },
     log,
     trashMs: keepTrash,
