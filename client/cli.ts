@@ -1,7 +1,9 @@
 /** The command line of the client: what the process gives the commands, and what it ends with. */
+import { once } from 'node:events'
 import { createRequire } from 'node:module'
 import { homedir, hostname, platform } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline/promises'
 import { type Argument, Command, CommanderError, Help, type Option } from 'commander'
 import { Problem } from '../protocol/problem.ts'
 import { registerBackup } from './commands/backup.ts'
@@ -10,6 +12,10 @@ import type { CommandContext, ExitCode } from './commands/context.ts'
 import { registerDiff } from './commands/diff.ts'
 import { registerFreeze } from './commands/freeze.ts'
 import { registerLs } from './commands/ls.ts'
+import { registerPins } from './commands/pins.ts'
+import { registerPolicy } from './commands/policy.ts'
+import { registerPrune } from './commands/prune.ts'
+import { registerQuota } from './commands/quota.ts'
 import { errorEvent, exitCodeOf, lineOf, oneLine } from './commands/report.ts'
 import { registerRestore } from './commands/restore.ts'
 import { registerTrash } from './commands/trash.ts'
@@ -20,6 +26,8 @@ export interface CliProcess {
   readonly stdout: NodeJS.WritableStream
   readonly stderr: NodeJS.WritableStream
   readonly stderrIsTerminal: boolean
+  /** Asks a person; undefined where there is nobody. */
+  readonly confirm?: CommandContext['confirm']
   readonly env: Readonly<Record<string, string | undefined>>
   readonly workingFolder: string
   readonly signal: AbortSignal
@@ -56,10 +64,23 @@ export async function main(argv: string[]): Promise<void> {
     stdout: process.stdout,
     stderr: process.stderr,
     stderrIsTerminal: process.stderr.isTTY === true,
+    confirm: process.stdin.isTTY === true && process.stderr.isTTY === true ? confirmOnTerminal : undefined,
     env: process.env,
     workingFolder,
     signal: controller.signal,
   })
+}
+
+/** Anything but y or yes is a no, and so is the end of the input. */
+async function confirmOnTerminal(question: string): Promise<boolean> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr })
+  try {
+    const ended = once(terminal, 'close').then(() => '')
+    const answer = await Promise.race([terminal.question(`${oneLine(question)} [y/N] `), ended])
+    return /^y(es)?$/i.test(answer.trim())
+  } finally {
+    terminal.close()
+  }
 }
 
 /** Undefined when it has been removed. */
@@ -141,6 +162,7 @@ function contextOf(from: CliProcess, exitWith: (code: ExitCode) => void): Comman
     // npm runs a script in the package's folder, wherever the user is.
     workingFolder: (isScript ? env.INIT_CWD : undefined) || from.workingFolder,
     program: isScript ? 'npm run -s chunkdav --' : 'chunkdav',
+    confirm: from.confirm,
     hostName: hostname(),
     homeFolder,
     password: env.CHUNKDAV_PASSWORD || undefined,
@@ -171,10 +193,13 @@ function stateFolderOf(env: CliProcess['env'], homeFolder: string): string {
   return join(homeFolder, '.local', 'state', 'chunkdav')
 }
 
-const commandNames = ['backup', 'restore', 'checkpoints', 'ls', 'diff', 'freeze', 'trash']
+const commandNames = [
+  ...['backup', 'restore', 'checkpoints', 'ls', 'diff', 'freeze', 'trash'],
+  ...['policy', 'prune', 'pin', 'unpin', 'forget', 'quota'],
+]
 const helpName = 'help'
 const commandsInText = new RegExp(
-  `\\bchunkdav (?=(?:serve|reindex|${commandNames.join('|')}|--help)\\b)`,
+  `\\bchunkdav (?=(?:serve|reindex|user|token|${commandNames.join('|')}|--help)\\b)`,
   'g',
 )
 
@@ -211,6 +236,10 @@ function buildProgram(context: CommandContext): Command {
   registerDiff(program, context)
   registerFreeze(program, context)
   registerTrash(program, context)
+  registerPolicy(program, context)
+  registerPrune(program, context)
+  registerPins(program, context)
+  registerQuota(program, context)
   for (const command of [program, ...program.commands]) addHelp(command)
   return program
 }
@@ -257,6 +286,11 @@ function listServerCommands(program: Command): void {
     .command('reindex')
     .usage('[options]')
     .description("Rebuild a receiver's content index from its packs")
+  program.command('user').usage('[command]').description('Say who may log in, and what they may do')
+  program
+    .command('token')
+    .usage('[command]')
+    .description('Make and revoke tokens, for machines to log in with')
 }
 
 /** The package's version; its file is one folder up in a checkout, two in the built package. */

@@ -413,6 +413,47 @@ export class ReceiverClient {
     }
   }
 
+  /** Pins a committed checkpoint, durably: nobody deletes it then. */
+  pinCheckpoint(name: CheckpointName, options: CallOptions = {}): Promise<schema.CheckpointState> {
+    return this.#json(schema.CheckpointState, { method: 'PUT', path: paths.pin(this.vault, name) }, options)
+  }
+
+  /** Takes the pin off again, durably, when there is one. */
+  async unpinCheckpoint(name: CheckpointName, options: CallOptions = {}): Promise<void> {
+    await this.#send({ method: 'DELETE', path: paths.pin(this.vault, name) }, options)
+  }
+
+  // -- retention ------------------------------------------------------------------------------------
+
+  /** The vault's policies and quota. The ETag is for `putSettings`. */
+  async settings(options: CallOptions = {}): Promise<{ settings: schema.VaultSettings; etag: string }> {
+    const { headers, body } = await this.#send({ method: 'GET', path: paths.settings(this.vault) }, options)
+    const settings = schema.parseJson(schema.VaultSettings, body.toString('utf8'), 'protocol-violation')
+    return { settings, etag: String(headers.etag ?? '*') }
+  }
+
+  /** Replaces them, durably. Problem `precondition-failed` when they are not those of the ETag any more. */
+  putSettings(
+    settings: schema.VaultSettings,
+    etag: string,
+    options: CallOptions = {},
+  ): Promise<schema.VaultSettings> {
+    const { headers, body } = jsonBody(settings)
+    const request = { method: 'PUT', path: paths.settings(this.vault), body }
+    return this.#json(
+      schema.VaultSettings,
+      { ...request, headers: { ...headers, 'if-match': etag } },
+      options,
+    )
+  }
+
+  /** Removes what the policies do not keep, or tells what that would be. */
+  prune(request: schema.PruneRequest, options: CallOptions = {}): Promise<schema.PruneAnswer> {
+    const path = paths.prune(this.vault)
+    const outgoing = { method: 'POST', path, ...jsonBody(request), answerMs: commitAnswerMs }
+    return this.#json(schema.PruneAnswer, outgoing, options)
+  }
+
   // -- how requests are made ------------------------------------------------------------------------
 
   #putObject(path: string, type: string, bytes: Uint8Array, options: SendOptions) {

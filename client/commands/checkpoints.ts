@@ -48,13 +48,14 @@ async function list(
 }
 
 function line(checkpoint: CheckpointState): string {
-  const { source, number, state, openedAt, committedAt, totals, itemBytes, root } = checkpoint
+  const { source, number, state, openedAt, committedAt, totals, itemBytes, root, pinned } = checkpoint
   const time = (committedAt ?? openedAt).replace('T', ' ').replace(/(\.\d+)?Z$/, ' UTC')
   const bytes = totals?.bytes ?? (root === undefined ? itemBytes : undefined)
   const parts = [
     `${source}  ${number}`,
     time,
     state === 'open' ? 'not finished' : '',
+    pinned === true ? 'pinned' : '',
     totals === undefined ? '' : plural(totals.files, 'file'),
     bytes === undefined ? '' : prettyBytes(bytes),
     checkpoint.about?.path ?? checkpoint.about?.paths ?? '',

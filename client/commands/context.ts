@@ -28,6 +28,8 @@ export interface CommandContext {
   say(line: string): void
   /** Writes one line for people to standard error, with `chunkdav: ` before it; as `say` does. */
   warn(line: string): void
+  /** Asks a person a question of yes or no; undefined where there is nobody to ask. */
+  readonly confirm?: ((question: string) => Promise<boolean>) | undefined
   /** Sets what the process ends with, when the command returns instead of throwing. */
   exitWith(code: ExitCode): void
 }
