@@ -64,6 +64,24 @@ export function parseDuration(text: string): number {
   throw usage('it must be a number with s, m, h, d or w behind it, such as 12h or 30d, and at most 100 years')
 }
 
+/** How often everything stored is read: a duration of at least an hour in ms, or undefined for `off`. Problem `usage`. */
+export function parseScrubPeriod(text: string): number | undefined {
+  if (text === 'off') return undefined
+  const ms = parseDuration(text)
+  if (ms >= unitMs.h) return ms
+  throw usage('it must be an hour or more, such as 30d, or off')
+}
+
+const unitBytes = { '': 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 } as const
+
+/** Bytes in a second: `32MiB`, `500KiB`. Problem `usage`. */
+export function parseByteRate(text: string): number {
+  const [, digits, unit] = /^([0-9]{1,9})(|KiB|MiB|GiB)$/.exec(text) ?? []
+  const bytes = Number(digits) * unitBytes[unit as keyof typeof unitBytes]
+  if (bytes >= 1024) return bytes
+  throw usage('it must be a number with KiB, MiB or GiB behind it, such as 32MiB')
+}
+
 function usage(detail: string, cause?: unknown): Problem {
   return new Problem('usage', detail, { cause })
 }

@@ -1,6 +1,6 @@
 /**
- * What the receiver does by itself while it runs: freezes live trees when they are due, and removes for good what
- * has been in a trash too long.
+ * What the receiver does by itself while it runs: freezes live trees when they are due, removes for good what
+ * has been in a trash too long, and reads a share of what is stored.
  *
  * Each job tells the log how it ended and never rejects: the next one runs all the same. A freeze that is still
  * running when it is due again is left to run. Jobs see `stop` and end soon; a commit under way is finished.
@@ -12,16 +12,21 @@ import { failureFields, failureText, knownProblem } from '../failure-fields.ts'
 import type { Vaults } from '../vaults.ts'
 import { aboutFreeze, freezeIfChanged, freezeSource } from './freeze.ts'
 import { cronJob, type ScheduledFreeze } from './schedule-options.ts'
+import { shareEveryMs } from './scrub.ts'
 
 export type { ScheduledFreeze }
 
 const expireEveryMs = 3_600_000
+/** A receiver that has just begun has other things to do. */
+const firstScrubMs = 300_000
 /** What is to be frozen is not there, or not yet: nothing has failed. */
 const absent: ReadonlySet<ProblemCode | undefined> = new Set(['not-found', 'vault-not-found'])
 
 export interface ScheduleOptions {
   readonly freezes: readonly ScheduledFreeze[]
   readonly trashMs: number
+  /** Everything stored is read once within this time. Never, when it is left out. */
+  readonly scrubMs?: number | undefined
   readonly log: Logger
 }
 
@@ -32,6 +37,8 @@ export class Schedule {
   readonly #running = new Set<Promise<void>>()
   readonly #stopping = new AbortController()
   #expiry: NodeJS.Timeout | undefined
+  #scrubTimer: NodeJS.Timeout | undefined
+  #scrubbing: Promise<void> | undefined
   #expiring: Promise<void> | undefined
 
   /** Nothing runs yet. Problem `usage` for a pattern that is none. */
@@ -51,6 +58,44 @@ export class Schedule {
     }
     this.#expiry = setInterval(() => this.expireTrash(), expireEveryMs).unref()
     void this.expireTrash()
+    if (this.#options.scrubMs !== undefined) this.#scrubIn(firstScrubMs)
+  }
+
+  #scrubIn(ms: number): void {
+    if (this.#stopping.signal.aborted) return
+    this.#scrubTimer = setTimeout(() => {
+      this.#scrubIn(shareEveryMs)
+      void this.scrub()
+    }, ms).unref()
+  }
+
+  /**
+   * Reads the share of each vault that is due, in one vault after the other. Whoever asks while it is at that waits
+   * for the same. Never rejects.
+   */
+  scrub(): Promise<void> {
+    this.#scrubbing ??= this.#scrub().finally(() => {
+      this.#scrubbing = undefined
+    })
+    return this.#scrubbing
+  }
+
+  async #scrub(): Promise<void> {
+    const { scrubMs } = this.#options
+    if (scrubMs === undefined) return
+    const failure = 'what is stored could not be checked'
+    await this.#tracked(failure, {}, async (signal) => {
+      for (const vault of await this.#vaults.list()) {
+        if (signal.aborted) return
+        await this.#tracked(failure, { vault }, async (_, log) => {
+          const { last } = await this.#vaults.visit(vault, async ({ scrub }) => {
+            await scrub.share(scrubMs)
+            return scrub.state
+          })
+          if (last?.outcome === 'failed') log.error({ detail: last.detail }, failure)
+        })
+      }
+    })
   }
 
   /** Freezes now, unless nothing has changed since the last checkpoint of the source. Never rejects. */
@@ -117,6 +162,7 @@ export class Schedule {
   /** Nothing begins any more, and what runs is told to end. */
   stop(): void {
     clearInterval(this.#expiry)
+    clearTimeout(this.#scrubTimer)
     for (const { cron } of this.#jobs) cron.stop()
     this.#stopping.abort()
   }

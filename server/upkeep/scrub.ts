@@ -38,6 +38,7 @@ import { Pace } from './pace.ts'
 import { maxBlockBytes, Quarantine } from './quarantine.ts'
 
 export const defaultScrubBytesPerSecond = 32 * 1024 * 1024
+export const defaultScrubMs = 30 * 24 * 3_600_000
 /** How often a share is due. */
 export const shareEveryMs = 3_600_000
 
