@@ -159,8 +159,9 @@ export class ContentIndex {
     return [...this.#frozen.keys(), ...this.#fresh.keys()]
   }
 
-  /** Keeps a row in memory; it takes the place of an older row of the same id. */
+  /** Keeps a row in memory; it takes the place of an older row of the same id. A collection under way keeps it too. */
   add(row: NewRow): void {
+    this.keeper?.add(row.id)
     const before = this.#fresh.get(row.id)
     this.#fresh.set(row.id, before === undefined ? row : { ...row, added: before.added })
   }

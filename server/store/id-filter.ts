@@ -53,7 +53,7 @@ export class IdFilter {
   #hashes(bytes: Buffer): [number, number] {
     const a = mixed(bytes.readUInt32LE(idBytes - 32) ^ this.#seed.readUInt32LE(0), bytes.readUInt32LE(9))
     const b = mixed(bytes.readUInt32LE(17) ^ this.#seed.readUInt32LE(4), bytes.readUInt32LE(25))
-    return [a, b | 1]
+    return [a, (b | 1) >>> 0]
   }
 }
 

@@ -1,4 +1,5 @@
 import {
+  assembleBlock,
   type Block,
   type BlockRow,
   decodeBlock,
@@ -9,7 +10,8 @@ import {
 import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
-import type { ChunkStore, ChunkStoreUsage, PutOutcome, VerifiedBlock } from './chunk-store.ts'
+import type { ChunkStoreUsage, PutOutcome, VerifiedBlock } from './chunk-store.ts'
+import type { CollectableStore, Collection, Garbage, Lease } from './collectable.ts'
 
 interface Place {
   readonly block: Block
@@ -19,12 +21,19 @@ interface Place {
 /**
  * Chunks in this process's memory, for tests and for whoever embeds a receiver. Nothing survives it.
  * It says what the contract says in the plainest way; where another store differs, one of the two is wrong.
+ * To a collection each block is a pack.
  */
-export class MemoryChunkStore implements ChunkStore {
+export class MemoryChunkStore implements CollectableStore {
   readonly capabilities = { durable: false } as const
   readonly #places = new Map<Id, Place>()
   #storedBytes = 0
   #losses = 0
+  readonly #leases = new Set<Set<Id>>()
+  /** Numbers of blocks, as packs. */
+  readonly #blocks = new Map<number, Block>()
+  #lastBlock = 0
+  /** What the collection under way keeps. */
+  #kept: Set<Id> | undefined
   #closed = false
 
   static async open(): Promise<MemoryChunkStore> {
@@ -41,7 +50,7 @@ export class MemoryChunkStore implements ChunkStore {
 
   async stat(ids: readonly Id[]): Promise<(number | undefined)[]> {
     this.#expectOpen()
-    return ids.map((id) => this.#places.get(id)?.row.length)
+    return ids.map((id) => this.#find(id)?.row.length)
   }
 
   async put(block: VerifiedBlock): Promise<PutOutcome[]> {
@@ -49,17 +58,21 @@ export class MemoryChunkStore implements ChunkStore {
     const bytes = Buffer.from(block.bytes)
     const kept: Block = { header: parseHeader(bytes) ?? block.header, bytes }
     const outcomes = kept.header.rows.map((row): PutOutcome => {
-      if (this.#places.has(row.id)) return 'known'
+      if (this.#find(row.id) !== undefined) return 'known'
+      this.#kept?.add(row.id)
       this.#places.set(row.id, { block: kept, row })
       return 'stored'
     })
-    if (outcomes.includes('stored')) this.#storedBytes += bytes.length
+    if (outcomes.includes('stored')) {
+      this.#storedBytes += bytes.length
+      this.#blocks.set(++this.#lastBlock, kept)
+    }
     return outcomes
   }
 
   async get(id: Id): Promise<Buffer | undefined> {
     this.#expectOpen()
-    const place = this.#places.get(id)
+    const place = this.#find(id)
     if (place === undefined) return undefined
     if (payloadIsIntact(place.block)) {
       const bytes = sliceRow(await decodeBlock(place.block), place.row)
@@ -73,7 +86,7 @@ export class MemoryChunkStore implements ChunkStore {
     const given = new Set<Block>()
     for (const id of ids) {
       this.#expectOpen()
-      const block = this.#places.get(id)?.block
+      const block = this.#find(id)?.block
       if (block === undefined || given.has(block)) continue
       given.add(block)
       if (payloadIsIntact(block)) yield block
@@ -93,9 +106,76 @@ export class MemoryChunkStore implements ChunkStore {
     }
   }
 
+  collect(): Collection {
+    this.#expectOpen()
+    if (this.#kept !== undefined) throw new TypeError('a collection is under way already')
+    const kept = new Set<Id>([...this.#leases].flatMap((lease) => [...lease]))
+    this.#kept = kept
+    this.#losses++
+    return {
+      keep: (ids) => {
+        for (const id of ids) kept.add(id)
+      },
+      keeps: (id) => kept.has(id),
+      survey: async () => [...this.#blocks].map(([pack, block]) => this.#garbageOf(pack, block, kept)),
+      compact: async (pack) => await this.#compact(pack, kept),
+      end: () => {
+        if (this.#kept === kept) this.#kept = undefined
+      },
+    }
+  }
+
+  #garbageOf(pack: number, block: Block, kept: ReadonlySet<Id>): Garbage {
+    const storedBytes = block.bytes.length
+    const { rows, plainBytes } = block.header
+    const live = rows.filter(({ id }) => this.#places.get(id)?.block === block && kept.has(id))
+    const liveBytes = live.reduce((sum, { length }) => sum + length, 0)
+    const share = live.length === 0 ? 0 : plainBytes === 0 ? 1 : liveBytes / plainBytes
+    return { pack, storedBytes, garbageBytes: Math.round(storedBytes * (1 - share)) }
+  }
+
+  async #compact(pack: number, kept: ReadonlySet<Id>): Promise<{ freedBytes: number; movedBytes: number }> {
+    this.#expectOpen()
+    const block = this.#blocks.get(pack)
+    if (block === undefined) throw new TypeError(`there is no pack ${pack}`)
+    const plain = await decodeBlock(block)
+    const live = block.header.rows.filter(({ id }) => this.#places.get(id)?.block === block && kept.has(id))
+    for (const { id } of block.header.rows) {
+      if (this.#places.get(id)?.block === block && !kept.has(id)) this.#places.delete(id)
+    }
+    let movedBytes = 0
+    if (live.length > 0) {
+      const copy = assembleBlock(live, 'identity', Buffer.concat(live.map((row) => sliceRow(plain, row))))
+      for (const row of copy.header.rows) this.#places.set(row.id, { block: copy, row })
+      this.#blocks.set(++this.#lastBlock, copy)
+      movedBytes = copy.bytes.length
+    }
+    this.#blocks.delete(pack)
+    this.#storedBytes += movedBytes - block.bytes.length
+    return { freedBytes: block.bytes.length, movedBytes }
+  }
+
+  lease(): Lease {
+    const ids = new Set<Id>()
+    this.#leases.add(ids)
+    return {
+      add: (id) => {
+        ids.add(id)
+        this.#kept?.add(id)
+      },
+      release: () => void this.#leases.delete(ids),
+    }
+  }
+
   async close(): Promise<void> {
     this.#closed = true
     this.#places.clear()
+  }
+
+  #find(id: Id): Place | undefined {
+    const place = this.#places.get(id)
+    if (place !== undefined) this.#kept?.add(id)
+    return place
   }
 
   #forget(block: Block): void {

@@ -189,7 +189,7 @@ function garbageOf(
   kept: { rows: number; plainBytes: number } | undefined,
 ): Garbage {
   const share = kept === undefined ? 0 : plainBytes === 0 ? 1 : Math.min(1, kept.plainBytes / plainBytes)
-  const keptBytes = kept === undefined ? 0 : packHeaderBytes + Math.round(recordBytes * share)
+  const keptBytes = packHeaderBytes + Math.round(recordBytes * share)
   return { pack, storedBytes: size, garbageBytes: Math.max(0, size - keptBytes) }
 }
 

@@ -6,6 +6,11 @@ export {
   type SuiteRunner,
 } from './chunk-store-suite.ts'
 export {
+  type CollectableSubject,
+  type CollectableSuiteOptions,
+  collectableSuite,
+} from './collectable-suite.ts'
+export {
   type FileTargetSubject,
   type FileTargetSuiteOptions,
   fileTargetSuite,

@@ -224,7 +224,7 @@ describe('the window', () => {
     const bytes = random.subarray(0, smallFileBytes)
     const tight = new MemoryBudget(uploadMemoryBytes(bytes.length))
     await receiveFile(store, inPieces(bytes), cutting, { memory: tight, announcedBytes: bytes.length })
-    expect(tight.usage).toEqual({ heldBytes: 0, peakBytes: 3 * smallFileBytes, waiting: 0 })
+    expect(tight.usage).toMatchObject({ heldBytes: 0, peakBytes: 3 * smallFileBytes, waiting: 0 })
     expect(workers).toHaveLength(0)
     await expect(receiveSmallFile(store, Buffer.alloc(smallFileBytes + 1))).rejects.toThrow(TypeError)
   })
