@@ -15,9 +15,12 @@ import { createApp } from './app.ts'
 import { Audit } from './audit.ts'
 import { type DataLock, lockDataDir } from './data-lock.ts'
 import { failureFields, failureText } from './failure-fields.ts'
+import { type Budgets, budgetsOf } from './http/budgets.ts'
+import { type ClientLimits, defaultClientLimits } from './http/client-limits.ts'
 import { Connections } from './http/connections.ts'
 import { defaultPatience, type Patience } from './http/context.ts'
-import { MemoryBudget } from './http/memory-budget.ts'
+import type { FairBudget } from './http/fair-budget.ts'
+import { requestTurns } from './http/in-turn.ts'
 import { ProxyTrust } from './http/proxy-trust.ts'
 import { targetForLog } from './http/request-target.ts'
 import { Certificate, type CertificateFiles } from './listen/certificate.ts'
@@ -33,11 +36,8 @@ import { HealthCheck } from './watch/health.ts'
 import { Metrics } from './watch/metrics.ts'
 
 const MiB = 1024 * 1024
-/** For JSON and XML bodies in memory at once. */
-const questionBytes = 16 * MiB
-/** What is listed waits for its client in pieces of 64 KiB; a directory of a snapshot is read whole. */
-const listingBytes = 32 * MiB
 export const defaultTrashMs = 30 * 24 * 3600 * 1000
+export const defaultExpireOpenMs = 7 * 24 * 3600 * 1000
 /** How long handlers may go on without a connection before the stores are closed under them; and then again. */
 const settleMs = 2000
 
@@ -55,14 +55,17 @@ export interface ReceiverOptions {
   readonly exposure?: Pick<Exposure, 'isOpen' | 'allowsPlainHttp'>
   readonly log?: Logger
   readonly limits?: Limits
-  /** Request bodies in memory at once; the same again for answers. */
+  /** Request bodies in memory at once; budgets.ts has what else is measured by it. */
   readonly memoryBytes?: number
   /** How long open requests may take to finish when the receiver stops. */
   readonly drainMs?: number
   /** How long clients are waited for that neither send nor take anything. */
   readonly patience?: Partial<Patience>
+  readonly clientLimits?: Partial<ClientLimits>
   /** How long live trees keep what was deleted or overwritten, in ms. Default 30 days. */
   readonly trashMs?: number
+  /** How long an open checkpoint stays that nobody goes on with, in ms of the receiver's running. Default 7 days. */
+  readonly expireOpenMs?: number
   /** Everything stored is read and checked once within this time, in ms. Default: only when somebody asks for it. */
   readonly scrubMs?: number | undefined
   /** Bytes that is read of it in a second, at most. */
@@ -77,7 +80,7 @@ export interface ReceiverOptions {
   readonly openStore?: OpenStore
 }
 
-export interface Receiver {
+export interface Receiver extends Budgets {
   /** Of the first listener: see listen/listeners.ts. */
   readonly host: string
   readonly port: number
@@ -88,9 +91,9 @@ export interface Receiver {
   readonly server: Server
   /** The first name that the certificate is for. */
   readonly certifiedName: string | undefined
-  readonly uploads: MemoryBudget
-  readonly downloads: MemoryBudget
-  readonly listings: MemoryBudget
+  /** Who is connected, and which requests are at work or wait: numbers to look at. */
+  readonly connections: Pick<Connections, 'usage'>
+  readonly turns: Pick<FairBudget, 'usage'>
   readonly vaults: Vaults
   readonly schedule: Schedule
   readonly accounts: Accounts
@@ -139,9 +142,10 @@ async function listenOn(
   const trust = options.trust ?? new ProxyTrust()
   const exposure = exposureOf(options, accounts, trust)
   const memoryBytes = options.memoryBytes ?? 128 * MiB
-  const uploads = new MemoryBudget(memoryBytes)
-  const downloads = new MemoryBudget(memoryBytes)
-  const listings = new MemoryBudget(Math.min(memoryBytes, listingBytes))
+  const budgets = budgetsOf(memoryBytes)
+  const clientLimits = { ...defaultClientLimits, ...options.clientLimits }
+  const patience = { ...defaultPatience, ...options.patience }
+  const turns = requestTurns(clientLimits)
   const trashMs = options.trashMs ?? defaultTrashMs
   const version = await packageVersion()
   const metrics = new Metrics({ version })
@@ -169,7 +173,15 @@ async function listenOn(
     scrubBytesPerSecond: options.scrubBytesPerSecond,
   })
   const { freezes = [], scrubMs } = options
-  const schedule = new Schedule(vaults, { freezes, trashMs, scrubMs, log })
+  const schedule = new Schedule(vaults, {
+    freezes,
+    trashMs,
+    scrubMs,
+    expireOpenMs: options.expireOpenMs ?? defaultExpireOpenMs,
+    audit,
+    onRemoved: (vault) => vaults.noteRemoved(vault),
+    log,
+  })
   const cutting = new CuttingThreads()
   const health = new HealthCheck({ dataDir: options.dataDir, version, vaults, metrics })
   let isStopping = false
@@ -178,10 +190,7 @@ async function listenOn(
       vaults,
       limits: options.limits ?? defaultLimits,
       version,
-      uploads,
-      questions: new MemoryBudget(Math.min(memoryBytes, questionBytes)),
-      downloads,
-      listings,
+      ...budgets,
       cutting,
       accounts,
       audit,
@@ -190,16 +199,19 @@ async function listenOn(
     },
     log,
     trust,
-    patience: { ...defaultPatience, ...options.patience },
+    patience,
+    turns,
     isStopping: () => isStopping,
   })
   const requests = new OpenRequests(app.callback(), log)
   const connections = new Connections(log, {
+    limits: clientLimits,
+    stallMs: patience.stallMs,
     // Behind a proxy, or a Unix socket, there are many.
     isShared: (address) => address === undefined || trust.trusts(address),
   })
   const listeners = await Listeners.open(placesOf(options), {
-    http: httpOptions,
+    http: httpOptions(clientLimits),
     certificate,
     exposure,
     onServer: (server) => {
@@ -239,9 +251,9 @@ async function listenOn(
     certifiedName: certificate?.name,
     dataDir: options.dataDir,
     server,
-    uploads,
-    downloads,
-    listings,
+    ...budgets,
+    connections,
+    turns,
     vaults,
     schedule,
     accounts,
@@ -298,15 +310,18 @@ class OpenRequests {
   }
 }
 
-const httpOptions: ServerOptions = {
-  // A body may take as long as it takes, as long as it moves: request-body.ts watches that.
-  requestTimeout: 0,
-  headersTimeout: 30_000,
-  // Refused by own-origin.ts, with a problem document.
-  requireHostHeader: false,
-  keepAliveTimeout: 65_000,
-  // A path of 4,096 bytes, percent-encoded, and the other headers.
-  maxHeaderSize: 64 * 1024,
+function httpOptions({ headersTimeoutMs, keepAliveMs }: ClientLimits): ServerOptions {
+  return {
+    // A body may take as long as it takes, as long as it moves: client-pace.ts says how fast.
+    requestTimeout: 0,
+    headersTimeout: headersTimeoutMs,
+    connectionsCheckingInterval: Math.min(5000, headersTimeoutMs / 4),
+    // Refused by own-origin.ts, with a problem document.
+    requireHostHeader: false,
+    keepAliveTimeout: keepAliveMs,
+    // A path of 4,096 bytes, percent-encoded, and the other headers.
+    maxHeaderSize: 64 * 1024,
+  }
 }
 
 function serve(server: Server, handle: Handle): void {

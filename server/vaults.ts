@@ -13,6 +13,8 @@ import { Settings } from './upkeep/settings.ts'
 /** One tenant's store: its own chunks, its own checkpoints, nothing shared with other vaults. */
 export interface Vault {
   readonly name: string
+  /** Its folder. */
+  readonly path: string
   readonly store: ChunkStore
   readonly catalog: Catalog
   readonly settings: Settings
@@ -200,7 +202,11 @@ export class Vaults {
         onDamage: this.options.onDamage,
         files: this.files,
       })
-      const opened = new OpenVault({ name, store, catalog, settings, scrub }, await openTree(), openTree)
+      const opened = new OpenVault(
+        { name, path, store, catalog, settings, scrub },
+        await openTree(),
+        openTree,
+      )
       return opened
     } catch (error) {
       await store.close()
@@ -240,6 +246,7 @@ const treeFaults: ReadonlySet<ProblemCode> = new Set(['store-corrupt', 'insuffic
 
 class OpenVault implements Vault {
   readonly name: string
+  readonly path: string
   readonly store: ChunkStore
   readonly catalog: Catalog
   readonly settings: Settings
@@ -249,11 +256,12 @@ class OpenVault implements Vault {
   private opening: Promise<void> | undefined
 
   constructor(
-    { name, store, catalog, settings, scrub }: Omit<Vault, 'tree'>,
+    { name, path, store, catalog, settings, scrub }: Omit<Vault, 'tree'>,
     tree: LiveTree | Problem,
     openTree: () => Promise<LiveTree | Problem>,
   ) {
     this.name = name
+    this.path = path
     this.store = store
     this.catalog = catalog
     this.settings = settings

@@ -194,6 +194,13 @@ export class CheckpointFolder {
     if (state.kind === 'dir') await this.removeFile(this.itemsPath(state.number))
   }
 
+  /** The length of an open checkpoint's items and touched files. */
+  async openBytes(number: number): Promise<number> {
+    const paths = [this.itemsPath(number), this.touchedPath(number)]
+    const found = await Promise.all(paths.map((path) => this.files.stat(path)))
+    return found.reduce((sum, stat) => sum + (stat?.bytes ?? 0), 0)
+  }
+
   /** Removes a checkpoint in whatever state; durable on return. False when there was none. */
   async remove(number: number): Promise<boolean> {
     // The open one's state first: were the committed one's removed first, a crash could leave it open again.

@@ -49,6 +49,18 @@ interface OpenCheckpoint {
   readonly touchLock: Mutex
   items: number
   itemBytes: number
+  /** When a client last did something in its name, by performance.now(); undefined in a process in which none has. */
+  signedAt: number | undefined
+  /** Requests under way in its name. */
+  users: number
+}
+
+/** What tells whether somebody goes on with an open checkpoint. */
+export interface OpenSigns extends CheckpointName {
+  readonly signedAt: number | undefined
+  readonly isBusy: boolean
+  /** Length of its files: what came in its name over all processes. */
+  readonly bytes: number
 }
 
 interface Source {
@@ -180,6 +192,7 @@ export class Checkpoints {
       }
       await source.folder.begin(state)
       const opened = newOpen(state, source.folder, 0, 0)
+      sign(opened)
       source.open.set(state.number, opened)
       return openState(opened)
     })
@@ -230,7 +243,10 @@ export class Checkpoints {
   /** The open checkpoint; Problems `checkpoint-not-found`, `checkpoint-committed`. */
   private async opened(name: CheckpointName): Promise<OpenCheckpoint> {
     const opened = this.sources.get(name.source)?.open.get(name.number)
-    if (opened !== undefined) return opened
+    if (opened !== undefined) {
+      sign(opened)
+      return opened
+    }
     await this.committed(name)
     throw new Problem('checkpoint-committed', `checkpoint ${name.source}/${name.number} is committed`)
   }
@@ -247,6 +263,16 @@ export class Checkpoints {
   /** That the checkpoint is open; Problems `checkpoint-not-found`, `checkpoint-committed`. */
   async expectOpen(name: CheckpointName): Promise<void> {
     await this.opened(name)
+  }
+
+  /** The same; and until the function that it returns is called, somebody is at work in the checkpoint's name. */
+  async enter(name: CheckpointName): Promise<() => void> {
+    const opened = await this.opened(name)
+    opened.users++
+    return () => {
+      opened.users--
+      sign(opened)
+    }
   }
 
   /** Notes that these ids were asked about or sent in the checkpoint's name. The same problems. */
@@ -314,6 +340,7 @@ export class Checkpoints {
   async commit(name: CheckpointName, request: CommitRequest): Promise<CheckpointState> {
     const opened = this.sources.get(name.source)?.open.get(name.number)
     if (opened === undefined) return sameCommit(await this.committed(name), request)
+    sign(opened)
     return await opened.lock.runExclusive(async () => {
       const source = this.sources.get(name.source) as Source
       if (!source.open.has(name.number)) return sameCommit(await this.committed(name), request)
@@ -396,6 +423,36 @@ export class Checkpoints {
     })
   }
 
+  /** The open checkpoints of all sources, and the signs of life that they show. */
+  async openSigns(): Promise<OpenSigns[]> {
+    const found: OpenSigns[] = []
+    for (const [source, { folder, open }] of this.sources) {
+      for (const [number, opened] of open) {
+        const { signedAt, users, lock, touchLock } = opened
+        const isBusy = users > 0 || lock.isLocked() || touchLock.isLocked()
+        found.push({ source, number, signedAt, isBusy, bytes: await folder.openBytes(number) })
+      }
+    }
+    return found
+  }
+
+  /** Deletes an open checkpoint, durably, unless it has shown a sign of life since `seen`, or is in use. False when it is left, or gone. */
+  async deleteAbandoned(
+    { source: sourceName, number }: CheckpointName,
+    { signedAt }: Pick<OpenSigns, 'signedAt'>,
+  ): Promise<boolean> {
+    const source = this.sources.get(sourceName)
+    const opened = source?.open.get(number)
+    if (source === undefined || opened === undefined || opened.lock.isLocked()) return false
+    return await opened.lock.runExclusive(() =>
+      opened.touchLock.runExclusive(async () => {
+        if (opened.users > 0 || opened.signedAt !== signedAt || !source.open.has(number)) return false
+        source.open.delete(number)
+        return await source.folder.remove(number)
+      }),
+    )
+  }
+
   /** Pins a committed checkpoint, durably: nobody deletes it then. Problems `checkpoint-not-found`, `conflict` for an open one. */
   async pin(name: CheckpointName): Promise<CheckpointState> {
     return await this.committedExclusively(name, async ({ folder }, state) => {
@@ -430,7 +487,13 @@ function newOpen(
   items: number,
   itemBytes: number,
 ): OpenCheckpoint {
-  return { state, folder, items, itemBytes, lock: new Mutex(), touchLock: new Mutex() }
+  const locks = { lock: new Mutex(), touchLock: new Mutex() }
+  return { state, folder, items, itemBytes, ...locks, signedAt: undefined, users: 0 }
+}
+
+/** A sign of life. */
+function sign(opened: OpenCheckpoint): void {
+  opened.signedAt = performance.now()
 }
 
 function openState({ state, items, itemBytes }: OpenCheckpoint): CheckpointState {

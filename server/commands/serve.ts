@@ -6,10 +6,11 @@ import { Problem } from '../../protocol/problem.ts'
 import { ProxyTrust } from '../http/proxy-trust.ts'
 import type { CertificateFiles } from '../listen/certificate.ts'
 import { defaultPort, type Place, type PlaceText, parsePlace, parseSocketMode } from '../listen/place.ts'
-import { defaultTrashMs, openReceiver, type Receiver } from '../receiver.ts'
+import { defaultExpireOpenMs, defaultTrashMs, openReceiver, type Receiver } from '../receiver.ts'
 import {
   parseByteRate,
   parseDuration,
+  parseExpireOpen,
   parseScheduledFreeze,
   parseScrubPeriod,
   type ScheduledFreeze,
@@ -34,6 +35,7 @@ interface ServeOptions {
   readonly freeze: readonly ScheduledFreeze[]
   readonly scrub: number | undefined
   readonly scrubRate: number
+  readonly expireOpen: number
   readonly logLevel: string
 }
 
@@ -49,6 +51,7 @@ Examples:
 day of month, month, day of week; local time) and something has changed. In the path write %20 for a space.
 --keep-trash takes a number with s, m, h, d or w behind it; what has been in the trash for longer is removed within
 the hour. 0 keeps nothing for longer than that.
+--expire-open counts the time that the receiver runs without a sign of life of an unfinished backup.
 
 It ends well on SIGTERM and SIGINT: open requests finish, and everything is on the disk. On SIGHUP it reads the
 certificate and the users again; connections stay. docs/operations.md has more of TLS, proxies and systemd.`
@@ -107,6 +110,14 @@ export function serveCommand(surroundings: Surroundings): Command {
         .default(defaultScrubBytesPerSecond, '32MiB'),
     )
     .addOption(
+      new Option(
+        '--expire-open <duration>',
+        'delete backups that nobody goes on with after this time, or off',
+      )
+        .argParser((text) => parsed(text, parseExpireOpen))
+        .default(defaultExpireOpenMs, '7d'),
+    )
+    .addOption(
       new Option('--log-level <level>', 'what to log; debug has a line for each request')
         .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
         .default('info'),
@@ -134,6 +145,7 @@ async function serve(options: ServeOptions, surroundings: Surroundings): Promise
     freezes: freeze,
     scrubMs: scrub,
     scrubBytesPerSecond: scrubRate,
+    expireOpenMs: options.expireOpen,
     onListening: (receiver) => greet(receiver, surroundings),
   })
   await untilStopped(receiver, log)

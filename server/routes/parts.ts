@@ -3,29 +3,21 @@ import { type Id, parseId } from '../../protocol/id.ts'
 import type { Limits } from '../../protocol/limits.ts'
 import { checkpointHeader, parseCheckpointName } from '../../protocol/url.ts'
 import type { Accounts } from '../access/accounts.ts'
+import { allows, anybody } from '../access/identity.ts'
 import type { Audit } from '../audit.ts'
-import { type Context, param } from '../http/context.ts'
-import type { MemoryBudget } from '../http/memory-budget.ts'
-import { anybody, allows } from '../access/identity.ts'
 import type { Claimant } from '../catalog/source-owner.ts'
+import type { Budgets } from '../http/budgets.ts'
+import { type Context, param } from '../http/context.ts'
 import type { CuttingThreads } from '../store/cutting-thread.ts'
 import type { Vault, Vaults } from '../vaults.ts'
 import type { HealthCheck } from '../watch/health.ts'
 import type { Metrics } from '../watch/metrics.ts'
 
 /** The collaborators of every route. */
-export interface Parts {
+export interface Parts extends Budgets {
   readonly vaults: Vaults
   readonly limits: Limits
   readonly version: string
-  /** For bodies of chunks, batches and objects. */
-  readonly uploads: MemoryBudget
-  /** For other bodies, all short. Apart, so that uploads do not stop what ends them, such as a commit. */
-  readonly questions: MemoryBudget
-  /** For what is read from the store and waits to be sent. Apart, so that slow readers do not stop uploads. */
-  readonly downloads: MemoryBudget
-  /** For listings that wait to be sent: little each. Apart, so that slow readers of content do not hide what there is. */
-  readonly listings: MemoryBudget
   /** Cuts and hashes what is uploaded as a file. */
   readonly cutting: CuttingThreads
   readonly accounts: Accounts
@@ -62,6 +54,9 @@ export async function touchFor(ctx: Context, vault: Vault): Promise<(ids: readon
   if (header === '') return async () => {}
   const name = parseCheckpointName(header)
   vault.catalog.checkpoints.expectUsable(name.source, claimantOf(ctx))
-  await vault.catalog.checkpoints.expectOpen(name)
+  // As long as the request is under way, the checkpoint is not abandoned, however slowly the body comes.
+  const leave = await vault.catalog.checkpoints.enter(name)
+  if (ctx.res.closed) leave()
+  else ctx.res.once('close', leave)
   return (ids) => vault.catalog.checkpoints.touch(name, ids)
 }

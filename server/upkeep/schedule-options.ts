@@ -72,6 +72,14 @@ export function parseScrubPeriod(text: string): number | undefined {
   throw usage('it must be an hour or more, such as 30d, or off')
 }
 
+/** After what time an open checkpoint is deleted that nobody goes on with: at least an hour, in ms; infinite for `off`. Problem `usage`. */
+export function parseExpireOpen(text: string): number {
+  if (text === 'off') return Number.POSITIVE_INFINITY
+  const ms = parseDuration(text)
+  if (ms >= unitMs.h) return ms
+  throw usage('it must be an hour or more, such as 7d, or off')
+}
+
 const unitBytes = { '': 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 } as const
 
 /** Bytes in a second: `32MiB`, `500KiB`. Problem `usage`. */
@@ -80,6 +88,14 @@ export function parseByteRate(text: string): number {
   const bytes = Number(digits) * unitBytes[unit as keyof typeof unitBytes]
   if (bytes >= 1024) return bytes
   throw usage('it must be a number with KiB, MiB or GiB behind it, such as 32MiB')
+}
+
+/** What is kept free on the disk, in bytes: `256MiB`, `1GiB`, or `0`. Problem `usage`. */
+export function parseReserve(text: string): number {
+  const [, digits, unit] = /^([0-9]{1,9})(|KiB|MiB|GiB)$/.exec(text) ?? []
+  const bytes = Number(digits) * unitBytes[unit as keyof typeof unitBytes]
+  if (Number.isSafeInteger(bytes)) return bytes
+  throw usage('it must be a number with KiB, MiB or GiB behind it, such as 256MiB, or 0')
 }
 
 function usage(detail: string, cause?: unknown): Problem {

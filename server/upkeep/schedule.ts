@@ -1,6 +1,6 @@
 /**
  * What the receiver does by itself while it runs: freezes live trees when they are due, removes for good what
- * has been in a trash too long, and reads a share of what is stored.
+ * has been in a trash too long, open checkpoints that nobody goes on with, what the retention policies do not keep, and reads a share of what is stored.
  *
  * Each job tells the log how it ended and never rejects: the next one runs all the same. A freeze that is still
  * running when it is due again is left to run. Jobs see `stop` and end soon; a commit under way is finished.
@@ -8,9 +8,12 @@
 import type { Cron } from 'croner'
 import type { Logger } from 'pino'
 import type { ProblemCode } from '../../protocol/problem.ts'
+import type { Audit } from '../audit.ts'
 import { failureFields, failureText, knownProblem } from '../failure-fields.ts'
-import type { Vaults } from '../vaults.ts'
+import type { Vault, Vaults } from '../vaults.ts'
 import { aboutFreeze, freezeIfChanged, freezeSource } from './freeze.ts'
+import { OpenExpiry } from './open-expiry.ts'
+import { prune, prunedNumbers } from './prune.ts'
 import { cronJob, type ScheduledFreeze } from './schedule-options.ts'
 import { shareEveryMs } from './scrub.ts'
 
@@ -27,6 +30,11 @@ export interface ScheduleOptions {
   readonly trashMs: number
   /** Everything stored is read once within this time. Never, when it is left out. */
   readonly scrubMs?: number | undefined
+  /** Open checkpoints without a sign of life for so long are deleted. Never, when it is left out. */
+  readonly expireOpenMs?: number | undefined
+  readonly audit?: Pick<Audit, 'note'>
+  /** Told when something was removed from a vault for good, so that some of what it stores may be garbage now. */
+  readonly onRemoved?: (vault: string) => void
   readonly log: Logger
 }
 
@@ -40,11 +48,15 @@ export class Schedule {
   #scrubTimer: NodeJS.Timeout | undefined
   #scrubbing: Promise<void> | undefined
   #expiring: Promise<void> | undefined
+  readonly #openExpiry: OpenExpiry | undefined
+  #pruning: Promise<void> | undefined
 
   /** Nothing runs yet. Problem `usage` for a pattern that is none. */
   constructor(vaults: Pick<Vaults, 'list' | 'get' | 'visit'>, options: ScheduleOptions) {
     this.#vaults = vaults
     this.#options = options
+    const { expireOpenMs } = options
+    this.#openExpiry = expireOpenMs === undefined ? undefined : new OpenExpiry(expireOpenMs)
     this.#jobs = options.freezes.map((freeze) => ({ cron: cronJob(freeze.cron), freeze }))
   }
 
@@ -56,8 +68,12 @@ export class Schedule {
       cron.resume()
       log.info({ ...described(freeze), next: cron.nextRun() }, 'freezes are scheduled')
     }
-    this.#expiry = setInterval(() => this.expireTrash(), expireEveryMs).unref()
-    void this.expireTrash()
+    const keepHouse = async (): Promise<void> => {
+      await this.expireTrash()
+      await this.prune()
+    }
+    this.#expiry = setInterval(keepHouse, expireEveryMs).unref()
+    void keepHouse()
     if (this.#options.scrubMs !== undefined) this.#scrubIn(firstScrubMs)
   }
 
@@ -134,10 +150,65 @@ export class Schedule {
             await tree.settled(signal)
             return removed
           })
-          if (items > 0) log.info({ items }, 'removed from the trash for good')
+          if (items === 0) return
+          log.info({ items }, 'removed from the trash for good')
+          this.#options.audit?.note({ event: 'trash-removed', vault, items })
+          this.#options.onRemoved?.(vault)
         })
       }
     })
+  }
+
+  /**
+   * Deletes open checkpoints that nobody goes on with, and what the retention policies do not keep, in one vault after
+   * the other. Whoever asks while it is at that waits for the same. Never rejects.
+   */
+  prune(): Promise<void> {
+    this.#pruning ??= this.#prune().finally(() => {
+      this.#pruning = undefined
+    })
+    return this.#pruning
+  }
+
+  async #prune(): Promise<void> {
+    const failure = 'a vault could not be pruned'
+    await this.#tracked(failure, {}, async (signal) => {
+      for (const name of await this.#vaults.list()) {
+        if (signal.aborted) return
+        await this.#tracked(failure, { vault: name }, (_, log) =>
+          this.#vaults.visit(name, async (vault) => {
+            await this.#tracked('open checkpoints could not be looked through', { vault: name }, () =>
+              this.#expireOpen(vault, log),
+            )
+            await this.#pruneVault(vault, log)
+          }),
+        )
+      }
+    })
+  }
+
+  async #expireOpen(vault: Vault, log: Logger): Promise<void> {
+    const expired = (await this.#openExpiry?.run(vault, this.#stopping.signal)) ?? []
+    for (const { source, number } of expired) {
+      log.info({ source, checkpoint: number }, 'an open checkpoint that nobody went on with was deleted')
+      this.#options.audit?.note({ event: 'checkpoint-expired', vault: vault.name, source, number })
+    }
+    if (expired.length > 0) this.#options.onRemoved?.(vault.name)
+  }
+
+  async #pruneVault(vault: Vault, log: Logger): Promise<void> {
+    if (!vault.settings.hasPolicy) return
+    const answer = await prune(vault, { signal: this.#stopping.signal })
+    const { kept, removed } = answer
+    if (removed === 0) return
+    log.info({ kept, removed }, 'pruned')
+    this.#options.audit?.note({
+      event: 'pruned',
+      vault: vault.name,
+      removed,
+      checkpoints: prunedNumbers(answer),
+    })
+    this.#options.onRemoved?.(vault.name)
   }
 
   async #tracked(

@@ -155,7 +155,7 @@ describe('a scheduled freeze', () => {
     const { log, lines } = keptLog()
     await using home = await TreeVault.open()
     await home.make('tree/a')
-    const { name, store, catalog, tree } = home.vault
+    const { catalog, tree } = home.vault
     const stoppedMeanwhile = Object.create(tree, {
       find: { value: tree.find.bind(tree) },
       freeze: {
@@ -166,7 +166,7 @@ describe('a scheduled freeze', () => {
           }),
       },
     })
-    const vaults = { ...fakeVaults, get: async () => ({ name, store, catalog, tree: stoppedMeanwhile }) }
+    const vaults = { ...fakeVaults, get: async () => ({ ...home.vault, tree: stoppedMeanwhile }) }
     const schedule = new Schedule(vaults, { freezes: [], trashMs: 0, log })
     await schedule.freeze(parseScheduledFreeze('home 0 3 * * *'))
     await schedule.close()
@@ -233,7 +233,7 @@ describe('time', () => {
     vi.useRealTimers()
   })
 
-  test('comes as the pattern says, and the trash is looked through every hour, until it is stopped', async () => {
+  test('comes as the pattern says, and every hour the trash is looked through and vaults are pruned, until it is stopped', async () => {
     vi.useFakeTimers({ now: new Date(2030, 0, 1, 12, 30) })
     const { log, lines } = keptLog()
     let looked = 0
@@ -249,10 +249,10 @@ describe('time', () => {
     schedule.start()
     await vi.advanceTimersByTimeAsync(24 * 3_600_000)
     const failures = () => lines.filter(({ level }) => level === 40).map(({ cron }) => cron)
-    expect([looked, failures()]).toEqual([25, ['0 */12 * * *', '0 3 * * *', '0 */12 * * *']])
+    expect([looked, failures()]).toEqual([50, ['0 */12 * * *', '0 3 * * *', '0 */12 * * *']])
     await schedule.close()
     await vi.advanceTimersByTimeAsync(48 * 3_600_000)
-    expect([looked, failures().length]).toEqual([25, 3])
+    expect([looked, failures().length]).toEqual([50, 3])
     await schedule.freeze(freezes[0] as never)
     expect(failures().length).toBe(3)
   })
