@@ -253,6 +253,21 @@ export function splitBatch(body: Buffer, options: { maxChunks?: number } = {}): 
   return blocks
 }
 
+/**
+ * The plain bytes of the largest block in a batch that must be decoded. Believes what stands there: `splitBatch` refuses
+ * the batch when it is not so.
+ */
+export function largestDecodedBytes(body: Buffer): number {
+  let largest = 0
+  for (let offset = 0; offset + blockHeaderBytes <= body.length; ) {
+    const isEncoded = body[offset + 4] !== blockEncodings.indexOf('identity')
+    if (isEncoded) largest = Math.max(largest, Math.min(body.readUInt32LE(offset + 12), limits.maxBlockBytes))
+    offset +=
+      blockHeaderBytes + body.readUInt32LE(offset + 8) * blockRowBytes + body.readUInt32LE(offset + 16)
+  }
+  return largest
+}
+
 function batchProblem(offset: number, what: string): Problem {
   return new Problem('invalid-batch', `at byte ${offset} of the batch ${what}`, { extensions: { offset } })
 }

@@ -2,6 +2,7 @@ import Router from '@koa/router'
 import Koa from 'koa'
 import type { Logger } from 'pino'
 import { Problem } from '../protocol/problem.ts'
+import { answersInSlices } from './http/answer-slices.ts'
 import { authenticate } from './http/authenticate.ts'
 import { cameFrom } from './http/came-from.ts'
 import type { Patience, RequestState } from './http/context.ts'
@@ -70,6 +71,7 @@ export function createApp({ parts, log, trust, patience, turns, isStopping }: Ap
   app.use(ownOrigin())
   app.use(stopping(isStopping))
   app.use(expectation())
+  app.use(answersInSlices())
   app.use(authenticate(parts.accounts))
   app.use(inTurn(turns))
   app.use(routes(parts).routes())

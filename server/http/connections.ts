@@ -1,9 +1,21 @@
-/** The connections of a server: which of them have a request under way, and what is said to those that break HTTP. */
+/**
+ * The connections of the servers: how many there may be, which of them have a request under way, who does not take
+ * their answer, and what is said to those that break HTTP.
+ *
+ * When there are as many as may be, the connection that has been idle for longest is closed for a new one: of the client
+ * that has most, and one on which nothing was ever asked before one that waits for its next request. So half-open
+ * connections cost those who make them, and nobody else. Where none is idle the new one is refused.
+ */
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Logger } from 'pino'
 import { encodeProblem, Problem, problemMediaType } from '../../protocol/problem.ts'
+import { type ClientLimits, defaultClientLimits } from './client-limits.ts'
+import { networkOf } from './client-name.ts'
+import { defaultPatience } from './context.ts'
+import { plainAddress } from './peers.ts'
 
 /**
  * Requests of one connection that are under way. Node takes as many as a client sends: some megabytes of them
@@ -11,74 +23,282 @@ import { encodeProblem, Problem, problemMediaType } from '../../protocol/problem
  * before the first is answered, and those must be prepared to send again: RFC 9112, section 9.3.2.
  */
 const maxPipelined = 256
+/** How often it is looked who does not take their answer, at most. */
+const maxLookMs = 5000
+/** A connection that is refused may take so long to read why. */
+const refusalMs = 1000
+/** So many at once are told why they are refused. */
+const maxRefusals = 64
+
+export interface ConnectionsOptions {
+  readonly limits?: Pick<ClientLimits, 'maxConnections' | 'maxClientConnections'>
+  /** Of an answer, nothing being taken for so long is too slow. */
+  readonly stallMs?: number
+  /** Whether many clients come from there. Undefined is a Unix socket. */
+  readonly isShared?: (address: string | undefined) => boolean
+}
+
+interface Connection {
+  /** Where requests come in: with TLS another one than at first. */
+  socket: Socket
+  readonly client: string
+  readonly isShared: boolean
+  readonly answers: Set<ServerResponse>
+  hasAsked: boolean
+  idleSince: number
+  /** Bytes that were taken, and when that was last seen to grow, or nothing to be there to take. */
+  taken: number
+  takenAt: number
+}
 
 export class Connections {
-  private readonly log: Logger
-  private readonly underWay = new Map<Duplex, Set<ServerResponse>>()
-  private stopping = false
+  readonly #log: Logger
+  readonly #limits: NonNullable<ConnectionsOptions['limits']>
+  readonly #stallMs: number
+  readonly #isShared: (address: string | undefined) => boolean
+  readonly #connections = new Map<Duplex, Connection>()
+  readonly #ofClients = new Map<string, Set<Connection>>()
+  /** Those that have not agreed on their keys yet, by their ends. */
+  readonly #greeting = new Map<string, Connection>()
+  #look: NodeJS.Timeout | undefined
+  #refusals = 0
+  #stopping = false
+  #counts = { taken: 0, refused: 0, displaced: 0, stalled: 0 }
 
-  /** To be made before the server listens. */
-  constructor(server: Server, log: Logger) {
-    this.log = log
-    server.on('connection', (socket) => {
-      this.underWay.set(socket, new Set())
-      socket.once('close', () => this.underWay.delete(socket))
+  constructor(log: Logger, options: ConnectionsOptions = {}) {
+    this.#log = log
+    this.#limits = options.limits ?? defaultClientLimits
+    this.#stallMs = options.stallMs ?? defaultPatience.stallMs
+    this.#isShared = options.isShared ?? ((address) => address === undefined)
+  }
+
+  /**
+   * How many there are, of how many clients; and since the beginning: taken, refused because there were too many, closed
+   * for another because they were idle, cut off because their client did not take the answer.
+   */
+  get usage() {
+    return { open: this.#open.size, clients: this.#ofClients.size, ...this.#counts }
+  }
+
+  get #open(): Set<Connection> {
+    return new Set(this.#connections.values())
+  }
+
+  /** To be called with each server before it listens. */
+  watch(server: Server): void {
+    const isTls = 'setSecureContext' in server
+    server.on('connection', (socket: Socket) => this.#came(socket, isTls))
+    server.on('secureConnection', (socket: Socket) => this.#agreed(socket))
+    server.on('clientError', (error: NodeJS.ErrnoException, socket) => this.#refuseNonsense(error, socket))
+  }
+
+  #came(socket: Socket, isTls: boolean): void {
+    if (socket.destroyed) return
+    const address = socket.remoteAddress
+    const connection: Connection = {
+      socket,
+      client: networkOf(address),
+      isShared: this.#isShared(address === undefined ? undefined : plainAddress(address)),
+      answers: new Set(),
+      hasAsked: false,
+      idleSince: performance.now(),
+      taken: 0,
+      takenAt: performance.now(),
+    }
+    if (this.#stopping || !this.#makeRoom(connection)) {
+      this.#refuse(socket, isTls)
+      return
+    }
+    this.#counts.taken++
+    const own = this.#ofClients.get(connection.client) ?? new Set()
+    this.#ofClients.set(connection.client, own.add(connection))
+    this.#connections.set(socket, connection)
+    const ends = endsOf(socket)
+    if (isTls) this.#greeting.set(ends, connection)
+    socket.once('close', () => {
+      this.#connections.delete(socket)
+      if (this.#greeting.get(ends) === connection) this.#greeting.delete(ends)
+      own.delete(connection)
+      if (own.size === 0 && this.#ofClients.get(connection.client) === own)
+        this.#ofClients.delete(connection.client)
     })
-    server.on('clientError', (error: NodeJS.ErrnoException, socket) => this.refuse(error, socket))
+    this.#look ??= setInterval(() => this.#cutStalled(), Math.min(maxLookMs, this.#stallMs / 4)).unref()
+  }
+
+  /** The keys are agreed on: from here on the connection is the socket inside. */
+  #agreed(socket: Socket): void {
+    const ends = endsOf(socket)
+    const connection = this.#greeting.get(ends)
+    this.#greeting.delete(ends)
+    if (connection === undefined) {
+      socket.destroy()
+      return
+    }
+    connection.socket = socket
+    this.#connections.set(socket, connection)
+    socket.once('close', () => this.#connections.delete(socket))
+    if (this.#stopping) this.#closeIfIdle(connection)
+  }
+
+  /** Whether there is room for one more, after an idle one has been closed if need be. */
+  #makeRoom(connection: Connection): boolean {
+    const own = this.#ofClients.get(connection.client) ?? new Set()
+    if (!connection.isShared && own.size >= this.#limits.maxClientConnections) return this.#displace([own])
+    let open = 0
+    for (const { size } of this.#ofClients.values()) open += size
+    if (open < this.#limits.maxConnections) return true
+    const greedier = [...this.#ofClients.values()].filter((other) => other === own || other.size > own.size)
+    return this.#displace(greedier.sort((a, b) => b.size - a.size))
+  }
+
+  /** Closes an idle connection of the first client that has one. */
+  #displace(clients: readonly Set<Connection>[]): boolean {
+    for (const connections of clients) {
+      let idlest: Connection | undefined
+      for (const connection of connections) {
+        const { socket } = connection
+        if (connection.answers.size > 0 || socket.destroyed) continue
+        if (idlest === undefined || isIdler(connection, idlest)) idlest = connection
+      }
+      if (idlest === undefined) continue
+      this.#counts.displaced++
+      this.#log.debug({ from: idlest.client }, 'an idle connection was closed for another')
+      idlest.socket.destroy()
+      connections.delete(idlest)
+      return true
+    }
+    return false
+  }
+
+  /** There are too many. */
+  #refuse(socket: Socket, isTls: boolean): void {
+    this.#counts.refused++
+    this.#log.info({ from: socket.remoteAddress }, 'a connection was refused: there are too many')
+    // Before the keys are agreed on nothing can be said.
+    if (isTls || this.#stopping || this.#refusals >= maxRefusals) {
+      socket.destroy()
+      return
+    }
+    this.#refusals++
+    const timer = setTimeout(() => socket.destroy(), refusalMs)
+    socket.once('close', () => {
+      clearTimeout(timer)
+      this.#refusals--
+    })
+    socket.on('error', () => socket.destroy())
+    const problem = new Problem('unavailable', 'there are too many connections; try again in a second')
+    socket.end(plainAnswer(problem, randomUUID(), ['Retry-After: 1']))
   }
 
   /** To be called with every request. Whether it is to be answered: nobody waits for so many. */
   began({ socket }: IncomingMessage, response: ServerResponse): boolean {
-    const answers = this.underWay.get(socket)
-    if (answers === undefined || socket.destroyed) return false
+    const connection = this.#connections.get(socket)
+    if (connection === undefined || socket.destroyed) return false
+    const { answers } = connection
     if (answers.size >= maxPipelined) {
-      this.log.info('a client has sent too many requests without waiting for answers')
+      this.#log.info('a client has sent too many requests without waiting for answers')
       socket.destroy()
       return false
     }
+    connection.hasAsked = true
     answers.add(response)
     response.once('close', () => {
       answers.delete(response)
-      if (this.stopping) this.closeIfIdle(socket, answers)
+      connection.idleSince = performance.now()
+      if (this.#stopping) this.#closeIfIdle(connection)
     })
     return true
   }
 
   /** Ends every connection as soon as no request is under way on it: also those that never sent one. */
   closeWhenIdle(): void {
-    this.stopping = true
-    for (const [socket, answers] of this.underWay) this.closeIfIdle(socket, answers)
+    this.#stopping = true
+    for (const connection of this.#open) this.#closeIfIdle(connection)
   }
 
-  private closeIfIdle(socket: Duplex, answers: Set<ServerResponse>): void {
+  #closeIfIdle({ socket, answers }: Connection): void {
     // One that has been ended lingers, so that its client gets the answer: linger.ts.
     if (answers.size === 0 && !socket.writableEnded) socket.destroy()
   }
 
+  /** Cuts off clients that do not take a slice (answer-slices.ts) of what is in memory for them in time. */
+  #cutStalled(): void {
+    const now = performance.now()
+    const open = this.#open
+    for (const connection of open) {
+      const { socket } = connection
+      const left = socket.writableLength
+      const taken = socket.bytesWritten - left
+      if (left === 0 || taken !== connection.taken) {
+        connection.taken = taken
+        connection.takenAt = now
+      } else if (now - connection.takenAt > this.#stallMs) {
+        this.#counts.stalled++
+        this.#log.info({ from: connection.client }, 'a client did not take its answer')
+        socket.destroy()
+      }
+    }
+    if (open.size > 0) return
+    clearInterval(this.#look)
+    this.#look = undefined
+  }
+
   /** What is no HTTP reaches no handler. A problem document, unless part of another answer has left. */
-  private refuse(error: NodeJS.ErrnoException, socket: Duplex): void {
-    const answers = [...(this.underWay.get(socket) ?? [])]
-    const late = error.code === 'ECONNRESET' || error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-    if (late || !socket.writable || answers.length > 1 || answers.some((answer) => answer.headersSent)) {
+  #refuseNonsense(error: NodeJS.ErrnoException, socket: Duplex): void {
+    const connection = this.#connections.get(socket)
+    if (connection === undefined) {
+      this.#log.info({ code: error.code, reason: error.message }, 'a client could not agree with us on TLS')
+      socket.destroy()
+      return
+    }
+    const answers = [...connection.answers]
+    const isSilent = connection.socket.bytesRead === 0
+    const isLate = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+    const isGone = error.code === 'ECONNRESET' || (isLate && (isSilent || answers.length > 0))
+    if (isGone || !socket.writable || answers.length > 1 || answers.some((answer) => answer.headersSent)) {
       socket.destroy()
       return
     }
     const requestId = randomUUID()
-    this.log.info({ err: error, requestId }, 'what a client sent is not HTTP')
-    const detail =
-      error.code === 'HPE_HEADER_OVERFLOW' ? 'the headers are too long' : 'the request is not HTTP/1.1'
-    const body = JSON.stringify(encodeProblem(new Problem('invalid-request', detail)))
-    socket.end(
-      [
-        'HTTP/1.1 400 Bad Request',
-        `Content-Type: ${problemMediaType}`,
-        `Content-Length: ${Buffer.byteLength(body)}`,
-        `X-Request-Id: ${requestId}`,
-        'Connection: close',
-        '',
-        body,
-      ].join('\r\n'),
-      () => socket.destroy(),
-    )
+    if (!isLate) this.#log.info({ err: error, requestId }, 'what a client sent is not HTTP')
+    socket.end(plainAnswer(nonsense(error.code), requestId), () => socket.destroy())
   }
+}
+
+/** Whether `a` is to be closed before `b`; both are idle. */
+function isIdler(a: Connection, b: Connection): boolean {
+  return a.hasAsked === b.hasAsked ? a.idleSince < b.idleSince : !a.hasAsked
+}
+
+function nonsense(code: string | undefined): Problem {
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return new Problem('too-slow', 'the headers came too slowly')
+  const detail = code === 'HPE_HEADER_OVERFLOW' ? 'the headers are too long' : 'the request is not HTTP/1.1'
+  return new Problem('invalid-request', detail)
+}
+
+const reasons: Readonly<Record<number, string>> = {
+  400: 'Bad Request',
+  408: 'Request Timeout',
+  503: 'Service Unavailable',
+}
+
+/** An answer to what is no request, after which the connection ends. */
+function plainAnswer(problem: Problem, requestId: string, headers: readonly string[] = []): string {
+  const body = JSON.stringify(encodeProblem(problem))
+  const status = problem.status as number
+  return [
+    `HTTP/1.1 ${status} ${reasons[status]}`,
+    `Content-Type: ${problemMediaType}`,
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    `X-Request-Id: ${requestId}`,
+    ...headers,
+    'Connection: close',
+    '',
+    body,
+  ].join('\r\n')
+}
+
+/** The ends of a connection by TCP. A TLS socket does not tell which socket it was made of, but has the same. */
+function endsOf(socket: Socket): string {
+  return `${socket.remoteAddress} ${socket.remotePort} ${socket.localPort}`
 }

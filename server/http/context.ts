@@ -3,15 +3,15 @@ import type { RouterContext } from '@koa/router'
 import type { Logger } from 'pino'
 import type { Identity } from '../access/identity.ts'
 
-/** How long clients are waited for. */
+/** How long clients are waited for; client-pace.ts says how fast they must be. */
 export interface Patience {
   /** One that sends nothing of a body that it announced. */
   readonly idleMs: number
-  /** One that does not take a slice of an answer (held-answer.ts). */
+  /** One that does not take a slice of an answer. The kernel tells only of some hundred KiB, so it is longer. */
   readonly stallMs: number
 }
 
-export const defaultPatience: Patience = { idleMs: 30_000, stallMs: 60_000 }
+export const defaultPatience: Patience = { idleMs: 30_000, stallMs: 120_000 }
 
 /** What the middleware leaves for the handlers. */
 export interface RequestState {

@@ -5,15 +5,17 @@
  * - Nothing is read before its bytes are reserved, and only one piece at a time.
  * - A reservation ends when the client asks for what follows, and in any case when the answer has left or
  *   its connection is gone, whatever is under way then.
- * - A client that takes less than a slice in `stallMs` is cut off: others wait for that memory.
+ * - A client that takes less than a slice in `stallMs` is cut off, and one that is slow when others have been waiting
+ *   for that memory: client-pace.ts.
  */
 import { Readable } from 'node:stream'
 import { Problem } from '../../protocol/problem.ts'
+import { sliceBytes } from './answer-slices.ts'
 import { overSignal, whenOver } from './client-gone.ts'
+import { clientOf } from './client-name.ts'
+import { ClientPace } from './client-pace.ts'
 import type { Context } from './context.ts'
 import type { MemoryBudget, Reservation } from './memory-budget.ts'
-
-const sliceBytes = 256 * 1024
 
 export interface Holding {
   readonly budget: MemoryBudget
@@ -32,7 +34,7 @@ export async function streamPieces(
   pieces: AsyncIterable<Buffer>,
   holding: Holding,
 ): Promise<Readable> {
-  const source = new HeldPieces(pieces, holding, overSignal(ctx))
+  const source = new HeldPieces(pieces, holding, clientOf(ctx), overSignal(ctx))
   whenOver(ctx, () => void source.close())
   return sliced(ctx, source, await source.next(), holding)
 }
@@ -42,7 +44,7 @@ export async function sendHeld(ctx: Context, holding: Holding, read: () => Promi
   async function* one(): AsyncGenerator<Buffer> {
     yield await read()
   }
-  const source = new HeldPieces(one(), holding, overSignal(ctx))
+  const source = new HeldPieces(one(), holding, clientOf(ctx), overSignal(ctx))
   whenOver(ctx, () => void source.close())
   const bytes = (await source.next()) ?? Buffer.alloc(0)
   ctx.body = sliced(ctx, source, bytes, { ...holding, totalBytes: bytes.length })
@@ -54,13 +56,15 @@ export async function sendHeld(ctx: Context, holding: Holding, read: () => Promi
 class HeldPieces {
   private readonly iterator: AsyncIterator<Buffer>
   private readonly holding: Holding
+  private readonly client: string
   private readonly gone: AbortSignal
   private reservation: Reservation | undefined
   private reading: Promise<unknown> = Promise.resolve()
 
-  constructor(pieces: AsyncIterable<Buffer>, holding: Holding, gone: AbortSignal) {
+  constructor(pieces: AsyncIterable<Buffer>, holding: Holding, client: string, gone: AbortSignal) {
     this.iterator = pieces[Symbol.asyncIterator]()
     this.holding = holding
+    this.client = client
     this.gone = gone
   }
 
@@ -72,7 +76,8 @@ class HeldPieces {
 
   private async read(): Promise<Buffer | undefined> {
     this.release()
-    this.reservation = await this.holding.budget.reserve(this.holding.pieceBytes, this.gone)
+    const { budget, pieceBytes } = this.holding
+    this.reservation = await budget.of(this.client).reserve(pieceBytes, this.gone)
     if (this.gone.aborted) throw new Problem('unavailable', 'the client left before it was answered')
     const { done, value } = await this.iterator.next()
     if (done === true) {
@@ -101,19 +106,25 @@ function sliced(
   ctx: Context,
   source: HeldPieces,
   first: Buffer | undefined,
-  { totalBytes = Number.POSITIVE_INFINITY }: Holding,
+  { budget, totalBytes = Number.POSITIVE_INFINITY }: Holding,
 ): Readable {
   let piece = first
   let position = 0
   let left = totalBytes
-  let stall: NodeJS.Timeout | undefined
+  let sliceLength = 0
+  const { idleMs, stallMs: silentMs } = ctx.state.patience
+  const pace = new ClientPace({
+    silentMs,
+    graceMs: Math.min(idleMs, silentMs),
+    isPressed: () => budget.isPressed,
+  })
   const cut = (): void => {
-    // An answer that waits behind another one on its connection: that one has a timer of its own.
-    if (ctx.res.socket === null) stall?.refresh()
+    // An answer that waits behind another one on its connection: that one has a pace of its own.
+    if (ctx.res.socket === null) pace.wait(cut)
     else ctx.req.socket.destroy()
   }
   const advance = async (): Promise<void> => {
-    clearTimeout(stall)
+    pace.came(sliceLength)
     while (piece !== undefined && position >= piece.length && left > 0) {
       piece = await source.next()
       position = 0
@@ -121,9 +132,10 @@ function sliced(
     if (stream.destroyed) return
     if (piece === undefined || left <= 0) return void stream.push(null)
     const slice = piece.subarray(position, position + sliceBytes)
+    sliceLength = slice.length
     position += slice.length
     left -= slice.length
-    stall = setTimeout(cut, ctx.state.patience.stallMs)
+    pace.wait(cut)
     stream.push(slice)
     if (left <= 0) stream.push(null)
   }
@@ -133,7 +145,7 @@ function sliced(
     read: () => void advance().catch((error: Error) => stream.destroy(error)),
   })
   whenOver(ctx, () => {
-    clearTimeout(stall)
+    pace.came()
     stream.destroy()
   })
   return stream

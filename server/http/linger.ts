@@ -24,7 +24,9 @@ export function lingerAfterEarlyAnswers(): Middleware<RequestState> {
     if (req.complete || !hasBody(req)) return
     const length = Number(req.headers['content-length'] ?? Number.POSITIVE_INFINITY)
     const clientWaits = ctx.state.expectsContinue || req.headers.expect !== undefined
-    if (length <= maxDrainBytes && !clientWaits && !req.destroyed) return
+    // Who was too slow for us is not waited for.
+    const isSlow = ctx.status === 408
+    if (length <= maxDrainBytes && !clientWaits && !isSlow && !req.destroyed) return
     if (res.headersSent) return
     ctx.set('Connection', 'close')
     const { socket } = req

@@ -1,17 +1,18 @@
 /**
  * The one place where request bodies are read. In order: the encoding and the length are judged, memory
- * is reserved, only then a waiting client is told to continue, and the bytes are read.
+ * is reserved, only then a waiting client is told to continue, and the bytes are read. What decoding takes is reserved
+ * when the body is there: a client that sends slowly does not hold it. Who has reserved that waits for nobody.
  */
+import { Readable } from 'node:stream'
 import getRawBody from 'raw-body'
 import { Problem } from '../../protocol/problem.ts'
 import { decompress } from '../../protocol/zstd.ts'
+import { BodyPieces, incomplete } from './body-pieces.ts'
 import { overSignal } from './client-gone.ts'
+import { clientOf } from './client-name.ts'
 import type { Context } from './context.ts'
 import { hasBody } from './context.ts'
 import type { MemoryBudget } from './memory-budget.ts'
-
-/** 16 KiB in a second: a modem could do that. */
-export const minBytesPerMs = (16 * 1024) / 1000
 
 /** A text of so few bytes is not counted: what asks for a commit must not wait behind uploads or questions. */
 export const uncountedTextBytes = 16 * 1024
@@ -21,8 +22,10 @@ export type BodyEncoding = 'identity' | 'zstd'
 export interface BodyRules {
   /** Bytes as they travel. */
   readonly maxBytes: number
-  /** What decoding takes in memory besides; reserved together with the body. */
+  /** What is made of the body as it stands in memory, reserved together with it: for what is little. */
   readonly decodedBytes?: number
+  /** What decoding this body takes in memory besides, and the budget that it is taken from. */
+  readonly decoding?: { readonly budget: MemoryBudget; readonly bytes: (body: RequestBody) => number }
   /** So few bytes need no reservation. */
   readonly uncountedBytes?: number
   /** Whether `Content-Encoding: zstd` is understood. */
@@ -63,8 +66,8 @@ function tooLarge(maxBytes: number, cause?: unknown): Problem {
 }
 
 /**
- * Reads the body and hands it to `use`, under a reservation that ends when `use` does. Problems
- * `unsupported-encoding`, `body-too-large`, `incomplete-body`, `unavailable`.
+ * Reads the body and hands it to `use`, under reservations that end when `use` does. Problems
+ * `unsupported-encoding`, `body-too-large`, `incomplete-body`, `too-slow`, `unavailable`.
  */
 export async function withBody<T>(
   ctx: Context,
@@ -74,39 +77,69 @@ export async function withBody<T>(
 ): Promise<T> {
   const encoding = bodyEncoding(ctx, rules.zstd === true)
   const length = declaredLength(ctx, rules.maxBytes)
-  const decodedBytes = rules.decodedBytes ?? 0
-  const wanted = (length ?? rules.maxBytes) + decodedBytes
-  const reservation =
-    wanted > (rules.uncountedBytes ?? 0) ? await budget.reserve(wanted, overSignal(ctx)) : undefined
+  const wanted = (length ?? rules.maxBytes) + (rules.decodedBytes ?? 0)
+  const isCounted = wanted > (rules.uncountedBytes ?? 0)
+  const reservation = isCounted ? await budget.of(clientOf(ctx)).reserve(wanted, overSignal(ctx)) : undefined
   try {
-    const bytes = await readBytes(ctx, rules.maxBytes, length)
-    return await use({ bytes, encoding })
+    const bytes = await readBytes(ctx, rules.maxBytes, length, () => isCounted && budget.isPressed)
+    reservation?.shrinkTo(bytes.length + (rules.decodedBytes ?? 0))
+    return await decoded(ctx, rules.decoding, { bytes, encoding }, use)
   } finally {
     reservation?.release()
   }
 }
 
-async function readBytes(ctx: Context, maxBytes: number, length: number | undefined): Promise<Buffer> {
-  const request = ctx.req
-  if (request.destroyed && !request.complete) throw incomplete()
-  letContinue(ctx)
-  const pace = expectPace(ctx)
-  const count = (chunk: Buffer): void => pace.came(chunk.length)
-  request.on('data', count)
+async function decoded<T>(
+  ctx: Context,
+  decoding: BodyRules['decoding'],
+  body: RequestBody,
+  use: (body: RequestBody) => Promise<T>,
+): Promise<T> {
+  const wanted = decoding?.bytes(body) ?? 0
+  if (decoding === undefined || wanted === 0) return await use(body)
+  const reservation = await decoding.budget.of(clientOf(ctx)).reserve(wanted, overSignal(ctx))
   try {
-    return await getRawBody(request, { limit: maxBytes, length: length ?? null })
+    return await use(body)
+  } finally {
+    reservation.release()
+  }
+}
+
+async function readBytes(
+  ctx: Context,
+  maxBytes: number,
+  length: number | undefined,
+  isPressed: () => boolean,
+): Promise<Buffer> {
+  if (ctx.req.destroyed && !ctx.req.complete) throw incomplete()
+  letContinue(ctx)
+  const stream = streamOf(new BodyPieces(ctx, isPressed))
+  try {
+    return await getRawBody(stream, { limit: maxBytes, length: length ?? null })
   } catch (cause) {
+    if (cause instanceof Problem) throw cause
     const { type } = cause as { type?: string }
     if (type === 'entity.too.large') throw tooLarge(maxBytes, cause)
     throw incomplete(cause)
   } finally {
-    pace.stop()
-    request.off('data', count)
+    stream.destroy()
   }
 }
 
-export function incomplete(cause?: unknown): Problem {
-  return new Problem('incomplete-body', 'the body ended before it was whole', { cause })
+function streamOf(pieces: BodyPieces): Readable {
+  const stream: Readable = new Readable({
+    read: () => {
+      pieces.next().then(
+        (piece) => stream.push(piece ?? null),
+        (error: Error) => stream.destroy(error),
+      )
+    },
+    destroy: (error, done) => {
+      pieces.close()
+      done(error)
+    },
+  })
+  return stream
 }
 
 /** Tells a client that waits for it to send the body. Once. */
@@ -119,47 +152,15 @@ export function letContinue(ctx: Context): void {
 /** Reads the body and keeps nothing of it, so that the connection can be used again. Bounded. */
 export async function drainBody(ctx: Context, maxBytes: number): Promise<void> {
   const length = declaredLength(ctx, maxBytes) ?? maxBytes
-  const request = ctx.req
+  const pieces = new BodyPieces(ctx, () => false)
   let seen = 0
-  const pace = expectPace(ctx)
   try {
-    // Left as it is when this ends early: destroying it would take the connection, and so the answer.
-    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
-      seen += (chunk as Buffer).length
-      pace.came((chunk as Buffer).length)
+    for (let piece = await pieces.next(); piece !== undefined; piece = await pieces.next()) {
+      seen += piece.length
       if (seen > length) throw tooLarge(maxBytes)
     }
-  } catch (cause) {
-    if (cause instanceof Problem) throw cause
-    throw incomplete(cause)
   } finally {
-    pace.stop()
-  }
-}
-
-/**
- * Ends the request when nothing of its body comes for `idleMs`, or when all of it comes more slowly than
- * `minBytesPerMs`: what is reserved for it is memory that others wait for. Counts what comes, too.
- */
-function expectPace(ctx: Context): { came(bytes: number): void; stop(): void } {
-  const { idleMs } = ctx.state.patience
-  const started = performance.now()
-  let last = started
-  let seen = 0
-  const check = (): void => {
-    const deadline = Math.min(last + idleMs, started + idleMs + seen / minBytesPerMs)
-    const waitMs = deadline - performance.now()
-    if (waitMs > 0) timer = setTimeout(check, Math.ceil(waitMs))
-    else ctx.req.destroy(incomplete())
-  }
-  let timer = setTimeout(check, idleMs)
-  return {
-    came: (bytes) => {
-      ctx.state.bytesIn += bytes
-      seen += bytes
-      last = performance.now()
-    },
-    stop: () => clearTimeout(timer),
+    pieces.close()
   }
 }
 

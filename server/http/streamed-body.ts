@@ -3,10 +3,10 @@
  * judged at once; a waiting client is told to continue when the first piece is asked for, so whoever asks
  * has reserved the memory before; the client is held to a pace, but only while somebody waits for it.
  */
-import { Problem } from '../../protocol/problem.ts'
+import { BodyPieces, incomplete } from './body-pieces.ts'
 import type { Context } from './context.ts'
 import { hasBody } from './context.ts'
-import { bodyEncoding, incomplete, letContinue, minBytesPerMs } from './request-body.ts'
+import { bodyEncoding, letContinue } from './request-body.ts'
 
 export interface StreamedBody extends AsyncIterable<Buffer> {
   /** What `Content-Length` says; 0 without a body; undefined when the body comes in chunks of its own. */
@@ -15,69 +15,34 @@ export interface StreamedBody extends AsyncIterable<Buffer> {
 
 /**
  * The body, to be iterated once. The kernel holds back what is not asked for. Leaving early leaves the rest
- * unread (linger.ts closes the connection behind the answer). Problem `unsupported-encoding` from here;
- * `incomplete-body` from the iterator when the body is aborted, ends early or comes too slowly: nobody can
- * be answered then.
+ * unread (linger.ts closes the connection behind the answer). `isPressed`: whether others have been waiting for the
+ * memory that it goes through. Problem `unsupported-encoding` from here; from the iterator `too-slow`, and
+ * `incomplete-body` when the body is aborted or ends early: nobody can be answered then.
  */
-export function streamedBody(ctx: Context): StreamedBody {
+export function streamedBody(ctx: Context, isPressed: () => boolean = () => false): StreamedBody {
   bodyEncoding(ctx, false)
   const text = ctx.get('Content-Length')
   const withoutLength = hasBody(ctx.req) ? undefined : 0
   const announcedBytes = text === '' ? withoutLength : Number(text)
-  return { announcedBytes, [Symbol.asyncIterator]: () => pieces(ctx, announcedBytes) }
+  return { announcedBytes, [Symbol.asyncIterator]: () => pieces(ctx, announcedBytes, isPressed) }
 }
 
-async function* pieces(ctx: Context, announcedBytes: number | undefined): AsyncGenerator<Buffer, void> {
-  const request = ctx.req
-  if (request.destroyed && !request.complete) throw incomplete()
+async function* pieces(
+  ctx: Context,
+  announcedBytes: number | undefined,
+  isPressed: () => boolean,
+): AsyncGenerator<Buffer, void> {
+  if (ctx.req.destroyed && !ctx.req.complete) throw incomplete()
   letContinue(ctx)
-  const pace = new Pace(ctx)
-  // Left as it is when this ends early: destroying it would take the connection, and so the answer.
-  const iterator: AsyncIterator<Buffer> = request.iterator({ destroyOnReturn: false })
+  const body = new BodyPieces(ctx, isPressed)
+  let seen = 0
   try {
-    for (;;) {
-      const { done, value } = await pace.during(() => iterator.next())
-      if (done === true) break
-      pace.came(value.length)
-      yield value
+    for (let piece = await body.next(); piece !== undefined; piece = await body.next()) {
+      seen += piece.length
+      yield piece
     }
-  } catch (cause) {
-    throw cause instanceof Problem ? cause : incomplete(cause)
   } finally {
-    await iterator.return?.()
+    body.close()
   }
-  if (announcedBytes !== undefined && pace.seen !== announcedBytes) throw incomplete()
-}
-
-/**
- * Ends the request when nothing comes for `idleMs`, or when all of it comes more slowly than
- * `minBytesPerMs`, measured by the time that was spent in waiting: what we do between two pieces is not
- * the client's fault.
- */
-class Pace {
-  readonly #ctx: Context
-  #waitedMs = 0
-  seen = 0
-
-  constructor(ctx: Context) {
-    this.#ctx = ctx
-  }
-
-  async during<T>(wait: () => Promise<T>): Promise<T> {
-    const { idleMs } = this.#ctx.state.patience
-    const leftMs = Math.min(idleMs, idleMs + this.seen / minBytesPerMs - this.#waitedMs)
-    const timer = setTimeout(() => this.#ctx.req.destroy(incomplete()), Math.max(0, Math.ceil(leftMs)))
-    const since = performance.now()
-    try {
-      return await wait()
-    } finally {
-      clearTimeout(timer)
-      this.#waitedMs += performance.now() - since
-    }
-  }
-
-  came(bytes: number): void {
-    this.seen += bytes
-    this.#ctx.state.bytesIn += bytes
-  }
+  if (announcedBytes !== undefined && seen !== announcedBytes) throw incomplete()
 }

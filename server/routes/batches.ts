@@ -1,11 +1,18 @@
 import type Router from '@koa/router'
-import { assembleBlock, type Block, batchMediaType, decodeBlock, sliceRow } from '../../protocol/block.ts'
+import {
+  assembleBlock,
+  type Block,
+  batchMediaType,
+  decodeBlock,
+  largestDecodedBytes,
+  sliceRow,
+} from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { FetchRequest, type MissingAnswer, MissingRequest, parseJson } from '../../protocol/schema.ts'
 import type { Context, RequestState } from '../http/context.ts'
 import { streamPieces } from '../http/held-answer.ts'
-import { bodyEncoding, withBody, withText } from '../http/request-body.ts'
+import { bodyEncoding, type RequestBody, withBody, withText } from '../http/request-body.ts'
 import type { ChunkStore } from '../store/chunk-store.ts'
 import { receiveBatch } from '../store/receive.ts'
 import { type Parts, touchFor, vaultOf } from './parts.ts'
@@ -29,8 +36,9 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
   }
   const touch = await touchFor(ctx, vault)
   bodyEncoding(ctx, false)
-  const { maxBatchBytes, maxBatchChunks: maxChunks, maxBlockBytes } = parts.limits
-  const rules = { maxBytes: maxBatchBytes, decodedBytes: decodedAtOnce * maxBlockBytes }
+  const { maxBatchBytes, maxBatchChunks: maxChunks } = parts.limits
+  const decodedBytes = ({ bytes }: RequestBody): number => decodedAtOnce * largestDecodedBytes(bytes)
+  const rules = { maxBytes: maxBatchBytes, decoding: { budget: parts.decoding, bytes: decodedBytes } }
   ctx.body = await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
     const { answer, kept } = await receiveBatch(vault.store, bytes, { maxChunks })
     await touch(kept)

@@ -44,7 +44,8 @@ async function putChunk(parts: Parts, ctx: Context): Promise<void> {
     if (!ctx.state.expectsContinue) await drainBody(ctx, maxBytes)
     return answerPut(ctx, id, 'known')
   }
-  const rules = { maxBytes, zstd: true, decodedBytes: zstd ? parts.limits.maxChunkBytes : 0 }
+  const decodedBytes = zstd ? parts.limits.maxChunkBytes : 0
+  const rules = { maxBytes, zstd: true, decoding: { budget: parts.decoding, bytes: () => decodedBytes } }
   const outcome = await withBody(ctx, parts.uploads, rules, async ({ bytes, encoding }) => {
     return await receiveChunk(store, id, bytes, { maxBytes: parts.limits.maxChunkBytes, encoding })
   })
@@ -70,7 +71,8 @@ async function patchChunk(parts: Parts, ctx: Context): Promise<void> {
   if (!(await isPresent(vault.store, base))) {
     throw new Problem('base-not-found', `${base} is not here`, { extensions: { base } })
   }
-  const rules = { maxBytes: maxEncodedBytes(maxChunkBytes), decodedBytes: 2 * maxChunkBytes }
+  const decoding = { budget: parts.decoding, bytes: () => 2 * maxChunkBytes }
+  const rules = { maxBytes: maxEncodedBytes(maxChunkBytes), decoding }
   const outcome = await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
     return await receiveDelta(vault.store, id, base, bytes, { maxBytes: maxChunkBytes })
   })

@@ -9,11 +9,12 @@ import { readContent } from '../catalog/content.ts'
 import { applyObjectPatch, parsePatch } from '../catalog/object-patch.ts'
 import { decodeObject, type ObjectKind, readObject, readObjectBytes } from '../catalog/objects.ts'
 import { overSignal } from '../http/client-gone.ts'
+import { clientOf } from '../http/client-name.ts'
 import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
 import type { Context, RequestState } from '../http/context.ts'
 import { sendHeld, streamPieces } from '../http/held-answer.ts'
 import { immutableFor } from '../http/immutable.ts'
-import { bodyEncoding, drainBody, plainBytes, withBody } from '../http/request-body.ts'
+import { bodyEncoding, drainBody, plainBytes, type RequestBody, withBody } from '../http/request-body.ts'
 import { maxEncodedBytes, receiveChunk } from '../store/receive.ts'
 import type { Vault } from '../vaults.ts'
 import { idOf, type Parts, touchFor, vaultOf } from './parts.ts'
@@ -51,10 +52,12 @@ export async function putObject(parts: Parts, ctx: Context, kind: ObjectKind): P
     if (!ctx.state.expectsContinue) await drainBody(ctx, maxBytes)
     return
   }
+  const decodedBytes = ({ bytes }: RequestBody): number =>
+    decodedFactor * (zstd ? maxObjectBytes : bytes.length)
   await withBody(
     ctx,
     parts.uploads,
-    { maxBytes, zstd, decodedBytes: decodedFactor * maxObjectBytes },
+    { maxBytes, zstd, decoding: { budget: parts.decoding, bytes: decodedBytes } },
     async (body) => {
       const bytes = await plainBytes(body, maxObjectBytes)
       await storeObject(ctx, vault, kind, id, bytes)
@@ -76,7 +79,7 @@ async function answerKnown(
 ): Promise<boolean> {
   const [length] = await vault.store.stat([id])
   if (length === undefined || length > parts.limits.maxObjectBytes) return false
-  const reservation = await parts.uploads.reserve(decodedFactor * length, overSignal(ctx))
+  const reservation = await parts.decoding.of(clientOf(ctx)).reserve(decodedFactor * length, overSignal(ctx))
   try {
     const known = await storedObject(vault, kind, id)
     if (known === undefined) return false
@@ -137,7 +140,8 @@ export async function patchObject(parts: Parts, ctx: Context, kind: ObjectKind):
   if (length === undefined) throw noBase
   const { maxJsonBytes, maxObjectBytes } = parts.limits
   // The base and what becomes of it.
-  const rules = { maxBytes: maxJsonBytes, decodedBytes: decodedFactor * 2 * maxObjectBytes }
+  const decodedBytes = decodedFactor * (length + maxObjectBytes)
+  const rules = { maxBytes: maxJsonBytes, decoding: { budget: parts.decoding, bytes: () => decodedBytes } }
   await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
     const object = await storedObject(vault, kind, base)
     if (object === undefined) throw noBase
@@ -161,7 +165,8 @@ async function getFile(parts: Parts, ctx: Context): Promise<void> {
   }
   ctx.set('Vary', 'Accept')
   if (accepted === mediaTypes.chunk) {
-    const reservation = await parts.downloads.reserve(await decodingBytes(vault, 'file', id), overSignal(ctx))
+    const bytes = await decodingBytes(vault, 'file', id)
+    const reservation = await parts.decoding.of(clientOf(ctx)).reserve(bytes, overSignal(ctx))
     const { size } = await readObject(vault.catalog.reader, 'file', id).finally(() => reservation.release())
     await sendContent(parts, ctx, vault, { id, size, chunked: true })
   } else {

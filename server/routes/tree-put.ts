@@ -1,8 +1,10 @@
 import { Problem } from '../../protocol/problem.ts'
 import type { TreeRecord } from '../catalog/live-tree.ts'
 import { overSignal } from '../http/client-gone.ts'
+import { clientOf } from '../http/client-name.ts'
 import type { Context } from '../http/context.ts'
 import { type Checksums, ocChecksums, ocMtimeNs } from '../http/dav-headers.ts'
+import type { MemoryBudget } from '../http/memory-budget.ts'
 import { uncountedTextBytes, withBody } from '../http/request-body.ts'
 import { streamedBody } from '../http/streamed-body.ts'
 import { type IncomingFile, receiveFile, receiveSmallFile, smallFileBytes } from '../store/incoming-file.ts'
@@ -52,22 +54,28 @@ async function judge(request: TreeRequest, tree: TreeReads): Promise<TreeRecord 
   return record
 }
 
+/** Files up to here are there within a bounded time, and share the memory of the other bodies. */
+const shortFileBytes = 4 * 1024 * 1024
+
 /** A short body is taken whole; others go into the store as they come. */
 async function receive(parts: Parts, ctx: Context, { store }: Vault): Promise<IncomingFile> {
-  const body = streamedBody(ctx)
+  let budget: MemoryBudget = parts.streams
+  const body = streamedBody(ctx, () => budget.isPressed)
   const { announcedBytes = Number.POSITIVE_INFINITY } = body
+  if (announcedBytes <= shortFileBytes) budget = parts.uploads
   if (announcedBytes <= smallFileBytes) {
     // What is stored is compressed: its bytes are there twice.
+    const isNote = announcedBytes <= uncountedTextBytes
     const rules = {
       maxBytes: smallFileBytes,
-      decodedBytes: announcedBytes,
+      decoding: { budget: parts.decoding, bytes: isNote ? () => 0 : () => announcedBytes },
       // So that a note can be saved while large files come slowly, and hold all the memory that there is for them.
       uncountedBytes: uncountedTextBytes,
     }
     return await withBody(ctx, parts.uploads, rules, ({ bytes }) => receiveSmallFile(store, bytes))
   }
   return await receiveFile(store, body, parts.cutting, {
-    memory: parts.uploads,
+    memory: budget.of(clientOf(ctx)),
     announcedBytes: body.announcedBytes,
     signal: overSignal(ctx),
   })

@@ -159,7 +159,7 @@ describe('a client that sends its body too slowly', () => {
     const raw = await RawConnection.open(hasty.url)
     raw.send(`${line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${length}\r\n\r\n`)
     const trickle = setInterval(() => raw.send(Buffer.alloc(bytes, 'x')), 20)
-    await raw.end()
+    expect(await raw.end()).toMatch(/^HTTP\/1\.1 408 [\s\S]*Connection: close[\s\S]*too-slow/i)
     clearInterval(trickle)
     await until(() => hasty.receiver.uploads.usage.heldBytes === 0)
   })
@@ -197,24 +197,25 @@ describe('an object that is here takes memory of the budget while it is decoded,
     `${line} HTTP/1.1\r\nHost: localhost\r\n${headers}Content-Length: 30000\r\n\r\n`
 
   test('PUT', async () => {
-    const { uploads } = server.receiver
-    const all = await uploads.reserve(uploads.totalBytes)
+    const { decoding } = server.receiver
+    const all = await decoding.reserve(decoding.totalBytes)
     const raw = await RawConnection.open(server.url)
     raw.send(head(`PUT /home/dirs/${tree.root.id}`))
-    await until(() => uploads.usage.waiting === 1)
+    await until(() => decoding.usage.waiting === 1)
     all.release()
-    await until(() => uploads.usage.heldBytes === 0 && uploads.usage.waiting === 0)
+    await until(() => decoding.usage.heldBytes === 0 && decoding.usage.waiting === 0)
     raw.send(Buffer.alloc(30_000))
     expect(await raw.until('"known"')).toMatch(/^HTTP\/1\.1 200 /)
     raw.socket.destroy()
   })
 
   test('PATCH', async () => {
-    const { uploads } = server.receiver
+    const { uploads, decoding } = server.receiver
     const raw = await RawConnection.open(server.url)
     const headers = `Content-Type: application/json-patch+json\r\nChunkdav-Base: ${tree.root.id}\r\n`
     raw.send(head(`PATCH /home/dirs/${chunk('new').id}`, headers))
-    await until(() => uploads.usage.heldBytes > 20 * MiB)
+    await until(() => uploads.usage.heldBytes === 30_000)
+    expect(decoding.usage.heldBytes).toBe(0)
     raw.socket.destroy()
     await until(() => uploads.usage.heldBytes === 0)
   })

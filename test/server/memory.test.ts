@@ -30,13 +30,13 @@ describe('the budget', () => {
     first.release()
     await Promise.all(waiting)
     expect(order).toEqual([1, 2, 3])
-    expect(budget.usage).toEqual({ heldBytes: 0, peakBytes: 256 * KiB, waiting: 0 })
+    expect(budget.usage).toMatchObject({ heldBytes: 0, peakBytes: 256 * KiB, waiting: 0 })
   })
 
   test('what is given back early is there for others', async () => {
     const budget = new MemoryBudget(256 * KiB)
     const first = await budget.reserve(256 * KiB)
-    const second = budget.reserve(128 * KiB)
+    const second = budget.of('another').reserve(128 * KiB)
     first.shrinkTo(128 * KiB)
     first.shrinkTo(256 * KiB)
     ;(await second).release()
@@ -46,7 +46,7 @@ describe('the budget', () => {
   })
 
   test('more than all of it counts as all; too many waiting is refused', async () => {
-    const budget = new MemoryBudget(64 * KiB, 1)
+    const budget = new MemoryBudget(64 * KiB, { maxWaiting: 1 })
     const all = await budget.reserve(10 * MiB)
     const next = budget.reserve(1)
     await expect(budget.reserve(1)).rejects.toMatchObject({ code: 'unavailable' })

@@ -1,0 +1,66 @@
+import type { IncomingMessage } from 'node:http'
+import { Problem } from '../../protocol/problem.ts'
+import { ClientPace } from './client-pace.ts'
+import type { Context } from './context.ts'
+
+/**
+ * A request's body as it comes, one piece for each call of `next`; the kernel holds back what is not asked for. The
+ * client is held to a pace, but only while somebody waits for it (client-pace.ts). Leaving early leaves the rest
+ * unread, and linger.ts closes the connection behind the answer. Not to be used twice on a request.
+ */
+export class BodyPieces {
+  readonly #ctx: Context
+  readonly #request: IncomingMessage
+  readonly #pace: ClientPace
+  /** Wakes who waits. */
+  #wake: () => void = () => {}
+  readonly #awaken = (): void => this.#wake()
+
+  /** `isPressed`: whether others have been waiting for the memory that the body is taken into. */
+  constructor(ctx: Context, isPressed: () => boolean) {
+    this.#ctx = ctx
+    this.#request = ctx.req
+    const { idleMs } = ctx.state.patience
+    this.#pace = new ClientPace({ silentMs: idleMs, graceMs: idleMs, isPressed })
+    for (const event of ['readable', 'end', 'error', 'close']) this.#request.on(event, this.#awaken)
+  }
+
+  /**
+   * The next piece; undefined at the end. Problems `incomplete-body` when the client leaves before, `too-slow` when it
+   * does not keep the pace. One call at a time.
+   */
+  async next(): Promise<Buffer | undefined> {
+    for (;;) {
+      const request = this.#request
+      const piece = request.read() as Buffer | null
+      if (piece !== null) {
+        this.#pace.came(piece.length)
+        this.#ctx.state.bytesIn += piece.length
+        return piece
+      }
+      if (request.readableEnded) {
+        this.#pace.came()
+        return undefined
+      }
+      if (request.destroyed) throw incomplete(request.errored)
+      await new Promise<void>((resolve, reject) => {
+        this.#wake = resolve
+        this.#pace.wait(() => reject(tooSlow()))
+      })
+    }
+  }
+
+  /** Lets go of the request. Idempotent; a `next` under way need not end. */
+  close(): void {
+    this.#pace.came()
+    for (const event of ['readable', 'end', 'error', 'close']) this.#request.off(event, this.#awaken)
+  }
+}
+
+export function incomplete(cause?: unknown): Problem {
+  return new Problem('incomplete-body', 'the body ended before it was whole', { cause })
+}
+
+function tooSlow(): Problem {
+  return new Problem('too-slow', 'the body came too slowly; send it again, or less at a time')
+}

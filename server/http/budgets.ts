@@ -1,0 +1,36 @@
+import { MemoryBudget } from './memory-budget.ts'
+
+const MiB = 1024 * 1024
+/** For JSON and XML bodies in memory at once. */
+const questionBytes = 16 * MiB
+/** What is listed waits for its client in pieces of 64 KiB; a directory of a snapshot is read whole. */
+const listingBytes = 32 * MiB
+
+/** The memory that clients share, by what it is for: what one kind waits for must not stop another. */
+export interface Budgets {
+  /** For bodies of chunks, batches, objects and short files: each is there within a bounded time. */
+  readonly uploads: MemoryBudget
+  /** For what is decoded of them. Apart, so that it is not held while a body is still coming. */
+  readonly decoding: MemoryBudget
+  /** For long files, which take as long as they take. Apart, so that nobody waits for the end of them but their like. */
+  readonly streams: MemoryBudget
+  /** For other bodies, all short. Apart, so that uploads do not stop what ends them, such as a commit. */
+  readonly questions: MemoryBudget
+  /** For what is read from the store and waits to be sent. Apart, so that slow readers do not stop uploads. */
+  readonly downloads: MemoryBudget
+  /** For listings that wait to be sent: little each. Apart, so that slow readers of content do not hide what there is. */
+  readonly listings: MemoryBudget
+}
+
+export function budgetsOf(memoryBytes: number): Budgets {
+  return {
+    uploads: new MemoryBudget(memoryBytes),
+    // A batch decodes two blocks at a time: of 16 MiB at most, of 1 MiB most often.
+    decoding: new MemoryBudget(memoryBytes / 4),
+    // By default two long uploads of 80 MiB each, so that one client never has both unless it is alone.
+    streams: new MemoryBudget(memoryBytes * 1.25),
+    questions: new MemoryBudget(Math.min(memoryBytes, questionBytes)),
+    downloads: new MemoryBudget(memoryBytes),
+    listings: new MemoryBudget(Math.min(memoryBytes, listingBytes)),
+  }
+}
