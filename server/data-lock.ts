@@ -1,9 +1,12 @@
 import { access, constants, mkdir, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { Level } from 'level'
 import { Problem } from '../protocol/problem.ts'
 import { nodeFiles } from './file-layer.ts'
 import { isDiskFull } from './full-disk.ts'
+
+/** Locks that this process has, or is about to get. */
+const heldHere = new Set<string>()
 
 export interface DataLock {
   /** Idempotent. */
@@ -27,13 +30,18 @@ export async function lockDataDir(dataDir: string): Promise<DataLock> {
 
 /**
  * Claims the lock at `path`, in a folder that is there; undefined while another has it, of this process or of another.
- * It is an empty LevelDB: LevelDB takes a lock of the operating system, and Node has none of its own.
+ * It is an empty LevelDB: LevelDB takes a lock of the operating system, and Node has none of its own. A second try of the
+ * same process must not get that far: it would open and close LevelDB's file, and by that POSIX frees the first one's lock.
  */
 export async function lockFolder(path: string): Promise<DataLock | undefined> {
+  const name = resolve(path)
+  if (heldHere.has(name)) return undefined
+  heldHere.add(name)
   const database = new Level(path)
   try {
     await database.open()
   } catch (cause) {
+    heldHere.delete(name)
     const { code } = (cause as { cause?: { code?: string } }).cause ?? {}
     if (isDiskFull(cause)) {
       throw new Problem('insufficient-storage', `there is no space left on the disk of ${dirname(path)}`, {
@@ -43,7 +51,13 @@ export async function lockFolder(path: string): Promise<DataLock | undefined> {
     if (code !== 'LEVEL_LOCKED') throw cause
     return undefined
   }
-  return { release: () => database.close() }
+  let released: Promise<void> | undefined
+  return {
+    release: () => {
+      released ??= database.close().finally(() => heldHere.delete(name))
+      return released
+    },
+  }
 }
 
 /**

@@ -55,8 +55,9 @@ export class DirectoryOfUsers {
     }
   }
 
+  /** There may be some in a file that cannot be read, too. */
   get hasUsers(): boolean {
-    return this.#users.size > 0 || this.#options.htpasswd !== undefined
+    return this.#users.size > 0 || this.#options.htpasswd !== undefined || this.#fault !== undefined
   }
 
   get tokenIds(): ReadonlySet<string> {
@@ -104,7 +105,9 @@ export class DirectoryOfUsers {
       if (text !== this.#fault || always) {
         this.#options.log?.error({ ...failureFields(error), path: file.path }, text)
       }
+      const isNews = text !== this.#fault
       this.#fault = text
+      if (isNews) this.#options.onChange()
     }
   }
 

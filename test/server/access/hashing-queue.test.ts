@@ -1,0 +1,62 @@
+import { expect, test } from 'vitest'
+import { HashingQueue } from '../../../server/access/hashing-queue.ts'
+
+interface Job {
+  readonly done: Promise<unknown>
+  finish(): void
+}
+
+function bench(atOnce: number, maxWaiting: number) {
+  const queue = new HashingQueue({ atOnce, maxWaiting })
+  const started: string[] = []
+  let running = 0
+  let most = 0
+  const add = (from: string, name: string): Job => {
+    let finish = (): void => {}
+    const gate = new Promise<void>((resolve) => {
+      finish = resolve
+    })
+    const done = queue.run(from, async () => {
+      started.push(name)
+      most = Math.max(most, ++running)
+      await gate
+      running--
+    })
+    return { done, finish }
+  }
+  return { queue, add, started, most: () => most }
+}
+
+test('so many at once, the others in turns by where they come from', async () => {
+  const { add, started, most } = bench(2, 100)
+  const jobs = [
+    ...['a1', 'a2', 'a3', 'a4', 'a5'].map((name) => add('a', name)),
+    add('b', 'b1'),
+    add('b', 'b2'),
+    add('c', 'c1'),
+  ]
+  for (const job of jobs) job.finish()
+  await Promise.all(jobs.map(({ done }) => done))
+  expect(started).toEqual(['a1', 'a2', 'a3', 'b1', 'c1', 'a4', 'b2', 'a5'])
+  expect(most()).toBe(2)
+})
+
+test('too many waiting are turned away, and there is room again when they are through', async () => {
+  const { add } = bench(1, 2)
+  const jobs = [add('a', '1'), add('a', '2'), add('b', '3')]
+  await expect(add('c', '4').done).rejects.toMatchObject({ code: 'unavailable' })
+  for (const job of jobs) job.finish()
+  await Promise.all(jobs.map(({ done }) => done))
+  const late = add('c', '5')
+  late.finish()
+  await late.done
+})
+
+test('one that fails gives its place back', async () => {
+  const { queue } = bench(1, 1)
+  const failed = queue.run('a', async () => {
+    throw new RangeError('x')
+  })
+  await expect(failed).rejects.toThrow(RangeError)
+  expect(await queue.run('a', async () => 5)).toBe(5)
+})
