@@ -203,6 +203,7 @@ export function collectableSuite({ describe, it }: SuiteRunner, { create }: Coll
         for (let i = 0; !done; i++) {
           const { id, bytes } = kept[i % kept.length] as Sample
           assert.deepEqual(await store.get(id), bytes)
+          await turn()
         }
       })()
       const fetching = (async () => {
@@ -231,6 +232,7 @@ export function collectableSuite({ describe, it }: SuiteRunner, { create }: Coll
           await store.put(await sampleBlock(samples))
           written.push(...samples)
           if (written.length % 10 === 0) await store.flush()
+          await turn()
         }
       })()
       await sweep(collection, { step: async () => void (await turn()) }).finally(() => {
