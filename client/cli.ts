@@ -165,7 +165,7 @@ function contextOf(from: CliProcess, exitWith: (code: ExitCode) => void): Comman
     confirm: from.confirm,
     hostName: hostname(),
     homeFolder,
-    password: env.CHUNKDAV_PASSWORD || undefined,
+    login: { password: env.CHUNKDAV_PASSWORD || undefined, token: env.CHUNKDAV_TOKEN || undefined },
     signal,
     emit: (event) => void stdout.write(`${JSON.stringify(event)}\n`),
     say: (line) => void stdout.write(`${oneLine(line)}\n`),
@@ -212,7 +212,8 @@ Examples:
 
 Each command has its own --help. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, but some files could not
 be read. CHUNKDAV_STATE_DIR says where the client keeps its databases (default: the system's state folder),
-CHUNKDAV_PASSWORD is the password when the URL names a user and none: http://alice@HOST:PORT/VAULT.`
+CHUNKDAV_PASSWORD is the password when the URL names a user and none: http://alice@HOST:PORT/VAULT. CHUNKDAV_TOKEN is
+a receiver's token, for URLs that name no user. NODE_EXTRA_CA_CERTS names a file with certificates to trust besides.`
 
 function buildProgram(context: CommandContext): Command {
   const program = new Command('chunkdav')

@@ -27,6 +27,8 @@ export interface TransportOptions {
   readonly headers?: Readonly<Record<string, string>>
   /** What an answer of 400 or more means. Default: what a chunkdav receiver means by it. */
   readonly refusal?: (answer: RefusedAnswer) => Problem
+  /** Connect to this Unix socket instead of the origin's host. */
+  readonly socketPath?: string
   /** What answers there, for what is told when nothing does. Default: a receiver. */
   readonly kind?: ServerKind
 }
@@ -50,7 +52,7 @@ const defaults = {
   headers: {},
   refusal: receiverProblem,
   kind: 'receiver',
-} satisfies Required<TransportOptions>
+} satisfies Required<Omit<TransportOptions, 'socketPath'>>
 const maxPauseMs = 10_000
 /** Answers that are read whole are bounded: the largest is a chunk, or a page of items. */
 const maxAnswerBytes = 32 * 1024 * 1024
@@ -87,7 +89,7 @@ export interface IncomingAnswer<Body> {
 export class Transport {
   readonly origin: string
   readonly counters: TransportCounters = { bytesSent: 0, bytesReceived: 0, requests: 0 }
-  readonly #options: Required<TransportOptions>
+  readonly #options: Required<Omit<TransportOptions, 'socketPath'>>
   readonly #pool: Pool
   #answered = false
   #closed = false
@@ -96,7 +98,11 @@ export class Transport {
     this.origin = origin
     this.#options = { ...defaults, ...definedOf(options) }
     const { connections, idleMs } = this.#options
-    this.#pool = new Pool(origin, { connections, pipelining: 1, headersTimeout: idleMs, bodyTimeout: idleMs })
+    const { socketPath } = options
+    const timeouts = { headersTimeout: idleMs, bodyTimeout: idleMs }
+    const place = socketPath === undefined ? {} : { connect: { socketPath } }
+    const url = socketPath === undefined ? origin : 'http://localhost'
+    this.#pool = new Pool(url, { connections, pipelining: 1, ...timeouts, ...place })
   }
 
   /** The answer with its body, read whole. A status of 400 or more rejects with its Problem. */
@@ -137,9 +143,9 @@ export class Transport {
           return this.#mayHelp(error, performance.now() - firstFailure)
         },
         onFailedAttempt: async ({ error, retriesLeft }) => {
-          const seconds = isProblem(error, 'unavailable') ? error.extensions.retryAfter : undefined
-          if (typeof seconds !== 'number' || retriesLeft === 0) return
-          await sleep(Math.min(seconds * 1000, maxPauseMs), undefined, signal === undefined ? {} : { signal })
+          const pauseMs = pauseBehind(error)
+          if (pauseMs === undefined || retriesLeft === 0) return
+          await sleep(pauseMs, undefined, signal === undefined ? {} : { signal })
         },
       })
     } catch (error) {
@@ -150,6 +156,10 @@ export class Transport {
   #mayHelp(error: Error, elapsedMs: number): boolean {
     if (this.#closed) return false
     if (isProblem(error, 'unavailable')) return elapsedMs < this.#options.maxRetryMs
+    if (isProblem(error, 'too-many-requests')) {
+      // Sooner it is refused again. Whoever would have to wait for long is told so.
+      return elapsedMs + (pauseBehind(error) ?? 0) < this.#options.maxRetryMs
+    }
     if (!isProblem(error, 'transport-failed')) return false
     return elapsedMs < (this.#answered ? this.#options.maxRetryMs : this.#options.firstContactMs)
   }
@@ -213,7 +223,7 @@ export class Transport {
   }
 }
 
-function definedOf(options: TransportOptions): Partial<Required<TransportOptions>> {
+function definedOf(options: TransportOptions): Partial<Required<Omit<TransportOptions, 'socketPath'>>> {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 }
 
@@ -230,6 +240,15 @@ async function readWhole(body: AsyncIterable<Buffer>): Promise<Buffer> {
   return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces)
 }
 
+/** What the server asks to be left alone for. One that is busy may be asked a little sooner. */
+function pauseBehind(error: Error): number | undefined {
+  if (!isProblem(error)) return undefined
+  const { retryAfter } = error.extensions
+  if (typeof retryAfter !== 'number') return undefined
+  if (error.code === 'too-many-requests') return retryAfter * 1000
+  return error.code === 'unavailable' ? Math.min(retryAfter * 1000, maxPauseMs) : undefined
+}
+
 /** What other servers say to requests that they have never heard of. */
 const foreignStatuses = [400, 404, 405, 501]
 
@@ -237,7 +256,7 @@ const foreignStatuses = [400, 404, 405, 501]
  * The problem that a receiver's answer tells of. Where it tells none, the origin is named; not for HEAD,
  * whose answers have no body to tell anything.
  */
-function receiverProblem({ method, origin, status, body }: RefusedAnswer): Problem {
+export function receiverProblem({ method, origin, status, body }: RefusedAnswer): Problem {
   let document: unknown
   try {
     document = JSON.parse(body.toString('utf8'))

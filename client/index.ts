@@ -13,6 +13,7 @@ export {
   ReceiverClient,
   type SendOptions,
 } from './receiver-client.ts'
+export type { Login } from './login.ts'
 export { ObjectReader } from './restore/object-reader.ts'
 export { type RestoreOptions, type RestoreSummary, restore } from './restore/restore.ts'
 export type { RestoreCounts, RestoreProblem } from './restore/restore-log.ts'

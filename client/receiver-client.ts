@@ -25,6 +25,7 @@ import { decompress } from '../protocol/zstd.ts'
 import { readBlocks } from './block-stream.ts'
 import type { TransportCounters, TransportOptions } from './http.ts'
 import { type IncomingAnswer, type OutgoingRequest, Transport } from './http.ts'
+import { refusalOf } from './receiver-refusal.ts'
 import { foreignServerText } from './transport-problem.ts'
 import type { VaultLocation } from './vault-url.ts'
 
@@ -65,7 +66,9 @@ export class ReceiverClient {
   constructor(location: VaultLocation, options: TransportOptions = {}) {
     this.location = location
     const headers = { ...location.headers, ...options.headers }
-    this.#transport = new Transport(location.origin, { ...options, headers })
+    const refusal = refusalOf(location)
+    const place = location.socketPath === undefined ? {} : { socketPath: location.socketPath }
+    this.#transport = new Transport(location.origin, { refusal, ...place, ...options, headers })
   }
 
   get vault(): string {

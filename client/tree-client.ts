@@ -8,6 +8,7 @@ import { isProblem, Problem } from '../protocol/problem.ts'
 import * as schema from '../protocol/schema.ts'
 import { paths } from '../protocol/url.ts'
 import { type IncomingAnswer, type OutgoingRequest, Transport, type TransportOptions } from './http.ts'
+import { refusalOf } from './receiver-refusal.ts'
 import { foreignServerText } from './transport-problem.ts'
 import type { VaultLocation } from './vault-url.ts'
 
@@ -29,7 +30,9 @@ export class TreeClient {
   constructor(location: VaultLocation, options: TransportOptions = {}) {
     this.location = location
     const headers = { ...location.headers, ...options.headers }
-    this.#transport = new Transport(location.origin, { ...options, headers })
+    const refusal = refusalOf(location)
+    const place = location.socketPath === undefined ? {} : { socketPath: location.socketPath }
+    this.#transport = new Transport(location.origin, { refusal, ...place, ...options, headers })
   }
 
   /** Ends connections and whatever is under way. Idempotent. */
@@ -66,8 +69,9 @@ export class TreeClient {
    * `not-found` when the item has no such thing (any more), `locked`.
    */
   async restore(item: number, name: Buffer, to: TreeNames, { signal }: TreeCallOptions = {}): Promise<void> {
-    const { vault, origin } = this.location
-    const headers = { destination: origin + paths.tree(vault, to), overwrite: 'F' }
+    const { vault } = this.location
+    // A path alone: what stands between may call the receiver otherwise than we do.
+    const headers = { destination: paths.tree(vault, to), overwrite: 'F' }
     await this.#send({ method: 'MOVE', path: paths.trashItem(vault, item, [name]), headers, signal })
   }
 

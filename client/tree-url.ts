@@ -1,6 +1,7 @@
 /** Where a collection of a live tree is: `http://host:port/vault/tree/path`, in parts. */
 import { nameFault } from '../protocol/objects.ts'
 import { Problem } from '../protocol/problem.ts'
+import type { Login } from './login.ts'
 import { parseVaultUrl, type VaultLocation, withoutCredentials } from './vault-url.ts'
 
 export interface TreeLocation {
@@ -11,12 +12,12 @@ export interface TreeLocation {
 
 const example = 'it looks like http://127.0.0.1:8420/home/tree/documents'
 
-/** The parts of the URL of a live tree or of a folder in it; `password` and problems as with `parseVaultUrl`. */
-export function parseTreeUrl(text: string, password?: string): TreeLocation {
+/** The parts of the URL of a live tree or of a folder in it; `login` and problems as with `parseVaultUrl`. */
+export function parseTreeUrl(text: string, login?: Login): TreeLocation {
   const shown = withoutCredentials(text)
   const [, start, rest = ''] = /^([^/]*:\/\/[^/?#]*\/+[^/?#]+)(.*)$/s.exec(text) ?? []
   if (start === undefined) throw usage(`"${shown}" is no URL of a live tree; ${example}`)
-  const vault = parseVaultUrl(start, password)
+  const vault = parseVaultUrl(start, login)
   if (/[?#]/.test(rest)) throw usage(`"${shown}" must not have a query or a fragment`)
   const [tree, ...names] = rest.split('/').filter((segment) => segment !== '')
   if (tree !== 'tree') {

@@ -1,12 +1,15 @@
 /** Where a vault is: `http://host:port/vault`, in parts. */
 import { Problem } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
+import { headersOf, type Login } from './login.ts'
 
 export interface VaultLocation {
-  /** Scheme, host and port, as `URL.origin` writes it. */
+  /** Scheme, host and port, as `URL.origin` writes it; of a Unix socket `http+unix://` and its path, percent-encoded. */
   readonly origin: string
+  /** Of a Unix socket. */
+  readonly socketPath?: string
   readonly vault: string
-  /** Headers that every request to it carries: `authorization` when the URL names a user. */
+  /** Headers that every request to it carries: `authorization` when the URL names a user, or there is a token. */
   readonly headers: Readonly<Record<string, string>>
   /** The URL without user and password, for messages and listings. */
   readonly shown: string
@@ -15,19 +18,21 @@ export interface VaultLocation {
 }
 
 /**
- * The parts of a vault URL; Problem `usage` when it is malformed. Credentials never get into messages. `password` is
- * that of a user whom the URL names without one.
+ * The parts of a vault URL; Problem `usage` when it is malformed. Credentials never get into messages. `login` has what
+ * the URL does not say.
  */
-export function parseVaultUrl(text: string, password?: string): VaultLocation {
+export function parseVaultUrl(text: string, login?: Login): VaultLocation {
   const url = URL.canParse(text) ? new URL(text) : undefined
-  if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+  const socketPath = url?.protocol === socketScheme ? socketPathOf(url) : undefined
+  if (url === undefined || !schemes.includes(url.protocol)) {
     if (/^webdav\+/i.test(text)) {
       const what = `"${withoutCredentials(text)}" is no URL of a WebDAV server`
       throw new Problem('usage', `${what}; it begins with webdav+http:// or webdav+https://`)
     }
     throw usage(`"${withoutCredentials(text)}" is no vault URL`)
   }
-  const shown = `${url.origin}${url.pathname.replace(/\/$/, '')}`
+  const origin = socketPath === undefined ? url.origin : `${url.protocol}//${url.host}`
+  const shown = `${origin}${url.pathname.replace(/\/$/, '')}`
   if (url.search !== '' || url.hash !== '') throw usage(`"${shown}" must not have a query or a fragment`)
   const segments = url.pathname.split('/').filter((segment) => segment !== '')
   if (segments.length !== 1) {
@@ -37,7 +42,23 @@ export function parseVaultUrl(text: string, password?: string): VaultLocation {
   }
   const vault = vaultOf(segments[0] as string)
   const withUser = withUserOf(url, shown)
-  return { origin: url.origin, vault, headers: headersOf(url, password), shown, withUser }
+  const headers = headersOf(url, login)
+  return { origin, ...(socketPath !== undefined && { socketPath }), vault, headers, shown, withUser }
+}
+
+const socketScheme = 'http+unix:'
+const schemes = ['http:', 'https:', socketScheme]
+
+/** The path of a Unix socket stands percent-encoded where other URLs have the host. */
+function socketPathOf({ host }: URL): string {
+  try {
+    const path = decodeURIComponent(host)
+    if (path.startsWith('/')) return path
+  } catch (error) {
+    if (!(error instanceof URIError)) throw error
+  }
+  const text = 'the path of a Unix socket must be absolute and percent-encoded: http+unix://%2Frun%2Fchunkdav.sock/laptop'
+  throw new Problem('usage', text)
 }
 
 function vaultOf(segment: string): string {
@@ -51,21 +72,6 @@ function vaultOf(segment: string): string {
 /** `shown` with the user of `url`. */
 export function withUserOf({ username }: URL, shown: string): string {
   return username === '' ? shown : shown.replace('://', () => `://${username}@`)
-}
-
-/** `authorization` by the user and password that a URL names; `password` is that of a user without one. */
-export function headersOf(url: URL, password = ''): Record<string, string> {
-  if (url.username === '' && url.password === '') return {}
-  const pair = `${decode(url.username)}:${url.password === '' ? password : decode(url.password)}`
-  return { authorization: `Basic ${Buffer.from(pair, 'utf8').toString('base64')}` }
-}
-
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch (cause) {
-    throw new Problem('usage', 'the user or password in the URL is not percent-encoded rightly', { cause })
-  }
 }
 
 /** Text that may be a URL, fit for a message. */

@@ -192,20 +192,20 @@ interface Place {
 function openPlace(
   url: string,
   { as, uploads: lanes, compression }: BackupOptions,
-  { password }: CommandContext,
+  { login }: CommandContext,
 ): Place {
   if (isWebDavUrl(url)) {
     if (as === 'chunks') {
       throw new Problem('usage', 'a WebDAV server keeps files, not chunks; leave --as chunks away')
     }
-    const location = parseWebDavUrl(url, password)
+    const location = parseWebDavUrl(url, login.password)
     const { origin, folder: vault, shown, withUser } = location
     // Large files are streamed beside what the lanes do.
     const client = (): WebDavClient => new WebDavClient(location, { connections: lanes + 4 })
     const target = (source: string) => new WebDavTarget(client(), source, { lanes })
     return { origin, vault, form: 'files', shown, withUser, target }
   }
-  const location = parseVaultUrl(url, password)
+  const location = parseVaultUrl(url, login)
   const uploads = { lanes, compressionLevel: compression }
   const target = (source: string): Target => {
     const client = new ReceiverClient(location, { connections: lanes + 2 })

@@ -1,4 +1,5 @@
 /** What a command gets from the process that it runs in. Commands read neither argv nor the environment. */
+import type { Login } from '../login.ts'
 import type { CommandEvent } from './report.ts'
 
 /** 0 done, 1 failed, 2 wrong usage, 3 done but some files could not be read. */
@@ -16,8 +17,8 @@ export interface CommandContext {
   /** How this program is called here, for hints: `chunkdav`, or the npm script of a checkout. */
   readonly program: string
   readonly hostName: string
-  /** That of a user whom a URL names without one. */
-  readonly password: string | undefined
+  /** What a URL does not say about who asks. */
+  readonly login: Login
   /** The user's home folder. */
   readonly homeFolder: string
   /** Aborts at the first SIGINT or SIGTERM, with Problem `cancelled`. */

@@ -36,7 +36,7 @@ export function registerFreeze(program: Command, context: CommandContext): void 
 }
 
 async function freeze(url: string, options: FreezeOptions, context: CommandContext): Promise<void> {
-  const place = parseTreeUrl(receiverUrl(url), context.password)
+  const place = parseTreeUrl(receiverUrl(url), context.login)
   const source = options.source === undefined ? undefined : parseSourceName(options.source)
   const state = await withTree(place.vault, async (client) => {
     try {

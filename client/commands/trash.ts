@@ -94,7 +94,7 @@ function collectItem(text: string, before: readonly number[] = []): readonly num
 }
 
 async function list(url: string, { json }: { json: boolean }, context: CommandContext): Promise<void> {
-  await withTree(parseVaultUrl(receiverUrl(url), context.password), async (client) => {
+  await withTree(parseVaultUrl(receiverUrl(url), context.login), async (client) => {
     const items = await client.trash({ signal: context.signal })
     for (const item of items) {
       if (json) context.emit({ type: 'entry', ...asJson(item) })
@@ -135,7 +135,7 @@ async function restore(
   if (to !== undefined && numbers.length > 1 && !to.endsWith('/')) {
     throw new Problem('usage', `several items need a folder to be put into; write --to ${to}/`)
   }
-  await withTree(parseVaultUrl(receiverUrl(url), context.password), async (client) => {
+  await withTree(parseVaultUrl(receiverUrl(url), context.login), async (client) => {
     const { signal } = context
     // The oldest comes first, so that the order of the work is the other way round.
     const listed = (await client.trash({ signal })).reverse()
@@ -236,7 +236,7 @@ async function remove(
   { json }: { json: boolean },
   context: CommandContext,
 ): Promise<void> {
-  await withTree(parseVaultUrl(receiverUrl(url), context.password), async (client) => {
+  await withTree(parseVaultUrl(receiverUrl(url), context.login), async (client) => {
     const removed = await forEach(numbers, { json }, context, async (number) => {
       if (!(await client.purge(number, { signal: context.signal }))) throw notInTrash(number, client)
       if (json) context.emit({ type: 'entry', item: number })

@@ -1,5 +1,6 @@
 /** What the commands on live trees have in common. */
 import { isProblem, Problem } from '../../protocol/problem.ts'
+import { noVaultText } from '../receiver-refusal.ts'
 import { isWebDavUrl } from '../targets/webdav-url.ts'
 import { TreeClient } from '../tree-client.ts'
 import { type VaultLocation, withoutCredentials } from '../vault-url.ts'
@@ -22,7 +23,7 @@ export async function withTree<T>(
     return await action(client)
   } catch (cause) {
     if (!isProblem(cause, 'vault-not-found')) throw cause
-    throw new Problem('vault-not-found', `there is no vault at ${location.shown}; check the URL`, { cause })
+    throw new Problem('vault-not-found', noVaultText(location), { cause })
   } finally {
     await client.close()
   }

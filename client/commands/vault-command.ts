@@ -4,6 +4,7 @@ import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CheckpointState } from '../../protocol/schema.ts'
 import { parseCheckpointNumber } from '../../protocol/url.ts'
 import { ReceiverClient } from '../receiver-client.ts'
+import { noVaultText } from '../receiver-refusal.ts'
 import { WebDavBackups } from '../targets/webdav-backups.ts'
 import { WebDavClient } from '../targets/webdav-client.ts'
 import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
@@ -30,31 +31,32 @@ export const jsonOption = ['--json', 'one JSON object a line; the last one is th
 /** After a hint that leaves the password away: where it is to be put. */
 export function passwordHint(
   { shown, withUser }: { readonly shown: string; readonly withUser: string },
-  { password, say }: CommandContext,
+  { login: { password, token }, say }: CommandContext,
 ): void {
-  if (shown !== withUser && password === undefined) say('  with the password in CHUNKDAV_PASSWORD')
+  if (shown !== withUser && password === undefined && token === undefined)
+    say('  with the password in CHUNKDAV_PASSWORD')
 }
 
 /** Runs `action` with a client of the vault, or of the place on a WebDAV server, at `url`, and closes it. */
 export async function withVault<T>(
   url: string,
-  { password }: CommandContext,
+  { login }: CommandContext,
   action: (client: ReceiverClient | WebDavBackups) => Promise<T>,
 ): Promise<T> {
   if (isWebDavUrl(url)) {
-    const backups = new WebDavBackups(new WebDavClient(parseWebDavUrl(url, password)))
+    const backups = new WebDavBackups(new WebDavClient(parseWebDavUrl(url, login.password)))
     try {
       return await action(backups)
     } finally {
       await backups.close()
     }
   }
-  const client = new ReceiverClient(parseVaultUrl(url, password))
+  const client = new ReceiverClient(parseVaultUrl(url, login))
   try {
     return await action(client)
   } catch (cause) {
     if (!isProblem(cause, 'vault-not-found')) throw cause
-    const text = `there is no vault at ${client.location.shown}; check the URL (a vault is made by its first backup)`
+    const text = `${noVaultText(client.location)} (a vault is made by its first backup)`
     throw new Problem('vault-not-found', text, { cause })
   } finally {
     await client.close()

@@ -12,11 +12,15 @@ import type { Target } from './target.ts'
 
 /** Directory objects asked for at once. */
 const groupObjects = 64
-/** What is wrong with the tree itself. Anything else (a broken connection, a cancelled run) ends the run. */
+/**
+ * What is wrong with the tree itself; and that it is not for us to read, where we may only append. Anything else (a
+ * broken connection, a cancelled run) ends the run.
+ */
 const unreadableTree: ReadonlySet<ProblemCode> = new Set<ProblemCode>([
   'chunk-not-found',
   'chunk-corrupt',
   'digest-mismatch',
+  'forbidden',
   'invalid-object',
   'not-found',
 ])

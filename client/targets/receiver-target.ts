@@ -14,6 +14,7 @@ import type {
   TargetCounters,
 } from '../engine/target.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
+import { noVaultText } from '../receiver-refusal.ts'
 import { Uploader, type UploaderOptions } from './uploader.ts'
 
 export abstract class ReceiverTarget implements Target {
@@ -63,8 +64,18 @@ export abstract class ReceiverTarget implements Target {
       await this.client.capabilities()
     } catch (error) {
       if (!isProblem(error, 'vault-not-found')) throw error
-      await this.client.createVault()
+      await this.#createVault()
       await this.client.capabilities()
+    }
+  }
+
+  async #createVault(): Promise<void> {
+    try {
+      await this.client.createVault()
+    } catch (cause) {
+      if (!isProblem(cause, 'forbidden')) throw cause
+      const text = `${noVaultText(this.client.location)}; you may not make one`
+      throw new Problem('forbidden', text, { extensions: cause.extensions, cause })
     }
   }
 

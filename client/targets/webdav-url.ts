@@ -1,6 +1,7 @@
 /** Where backups are on a WebDAV server: `webdav+http://host:port/path`, in parts. */
 import { Problem } from '../../protocol/problem.ts'
-import { headersOf, withoutCredentials, withUserOf } from '../vault-url.ts'
+import { headersOf } from '../login.ts'
+import { withoutCredentials, withUserOf } from '../vault-url.ts'
 
 export interface WebDavLocation {
   /** Scheme, host and port, as `URL.origin` writes it. */
@@ -34,7 +35,7 @@ export function parseWebDavUrl(text: string, password?: string): WebDavLocation 
   const shown = `${prefix}${url.origin}${folder.slice(0, -1)}`
   if (url.search !== '' || url.hash !== '') throw usage(`"${shown}" must not have a query or a fragment`)
   const withUser = withUserOf(url, shown)
-  return { origin: url.origin, folder, headers: headersOf(url, password), shown, withUser }
+  return { origin: url.origin, folder, headers: headersOf(url, { password }), shown, withUser }
 }
 
 function usage(what: string): Problem {

@@ -138,6 +138,7 @@ export function expectMay(
     throw new Problem(
       'forbidden',
       `this needs one of these rights on ${vault}: ${enough}; ${who.name} has ${has}`,
+      { extensions: { need: each } },
     )
   }
 }

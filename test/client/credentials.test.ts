@@ -26,8 +26,8 @@ describe('a URL', () => {
       shown: withUser.replace(/[^/]*@/, ''),
       withUser,
     }
-    expect(parseVaultUrl(url, password)).toMatchObject(expected)
-    expect(parseTreeUrl(`${url}/tree/a`, password).vault).toMatchObject(expected)
+    expect(parseVaultUrl(url, { password })).toMatchObject(expected)
+    expect(parseTreeUrl(`${url}/tree/a`, { password }).vault).toMatchObject(expected)
     const { headers } = expected
     const webdav = { headers, shown: `webdav+${expected.shown}`, withUser: `webdav+${withUser}` }
     expect(parseWebDavUrl(`webdav+${url}`, password)).toMatchObject(webdav)

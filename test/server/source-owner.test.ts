@@ -271,15 +271,15 @@ describe('what is stored', () => {
 
   test('cannot be read, nor guessed at through patches', async () => {
     const { file, root } = await backUp('alice', 'laptop', 'hers')
-    const reading: [string, string, Body?, Record<string, string>?][] = [
-      ['GET', `chunks/${file.id}`],
-      ['HEAD', `chunks/${file.id}`],
-      ['GET', `dirs/${root.id}/a`],
+    const reading: [string, string, Body | undefined, Record<string, string>?][] = [
+      ['GET', `chunks/${file.id}`, undefined],
+      ['HEAD', `chunks/${file.id}`, undefined],
+      ['GET', `dirs/${root.id}/a`, undefined],
       ['PROPFIND', `dirs/${root.id}`, undefined, { depth: '1' }],
       ['POST', 'chunks/fetch', { ids: [file.id] }],
-      ['GET', 'snapshots/laptop/latest/a'],
-      ['GET', 'tree/'],
-      ['GET', 'trash/'],
+      ['GET', 'snapshots/laptop/latest/a', undefined],
+      ['GET', 'tree/', undefined],
+      ['GET', 'trash/', undefined],
       ['PATCH', `chunks/${file.id}`, 'x', { 'chunkdav-base': file.id }],
       ['PATCH', `dirs/${root.id}`, '[]', { 'chunkdav-base': root.id }],
     ]

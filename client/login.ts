@@ -1,0 +1,51 @@
+/** How the client says who it is: from the URL and the environment to the one place that the URL names, and nowhere else. */
+import { Problem } from '../protocol/problem.ts'
+
+/** What the environment has for logging in; the URL says whether it is wanted. */
+export interface Login {
+  /** Of a user whom the URL names without one. */
+  readonly password?: string | undefined
+  /** Of a receiver, where the URL names no user. */
+  readonly token?: string | undefined
+}
+
+/** RFC 6750, section 2.1. */
+const tokenForm = /^[A-Za-z0-9._~+/-]+=*$/
+
+/**
+ * `authorization` for what a URL names: Basic when it names a user, whose password stands in it or in `login` (there a
+ * token may be one); else Bearer, when there is a token. Problem `usage`.
+ */
+export function headersOf(url: URL, { password, token }: Login = {}): Record<string, string> {
+  if (url.username !== '' || url.password !== '') {
+    const secret = url.password === '' ? (password ?? token ?? '') : decode(url.password)
+    const pair = `${decode(url.username)}:${secret}`
+    return { authorization: `Basic ${Buffer.from(pair, 'utf8').toString('base64')}` }
+  }
+  if (token === undefined) return {}
+  // It may have been read from a file, with the end of its line.
+  if (!tokenForm.test(token.trim())) {
+    throw new Problem('usage', 'what stands in CHUNKDAV_TOKEN is no token; they look like cdt_…')
+  }
+  return { authorization: `Bearer ${token.trim()}` }
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch (cause) {
+    throw new Problem('usage', 'the user or password in the URL is not percent-encoded rightly', { cause })
+  }
+}
+
+/** What to do about a 401 of a receiver at `shown`, a URL without user and password. */
+export function loginAdvice(shown: string, { authorization }: Readonly<Record<string, string>>): string {
+  if (authorization === undefined) {
+    const example = shown.replace('://', () => '://USER@')
+    return `${shown} asks who you are; put a token into CHUNKDAV_TOKEN, or name the user in the URL, ${example}, and put the password into CHUNKDAV_PASSWORD`
+  }
+  if (authorization.startsWith('Bearer ')) {
+    return `${shown} does not take the token in CHUNKDAV_TOKEN; it may have expired, or been revoked: ask for a new one`
+  }
+  return `${shown} does not take this user and password; check the URL and CHUNKDAV_PASSWORD`
+}
