@@ -155,7 +155,9 @@ export class Transport {
 
   #mayHelp(error: Error, elapsedMs: number): boolean {
     if (this.#closed) return false
-    if (isProblem(error, 'unavailable')) return elapsedMs < this.#options.maxRetryMs
+    if (isProblem(error, 'unavailable') || isProblem(error, 'too-slow')) {
+      return elapsedMs < this.#options.maxRetryMs
+    }
     if (isProblem(error, 'too-many-requests')) {
       // Sooner it is refused again. Whoever would have to wait for long is told so.
       return elapsedMs + (pauseBehind(error) ?? 0) < this.#options.maxRetryMs

@@ -11,14 +11,16 @@ import {
   parseByteRate,
   parseDuration,
   parseExpireOpen,
+  parseReserve,
   parseScheduledFreeze,
   parseScrubPeriod,
   type ScheduledFreeze,
 } from '../upkeep/schedule-options.ts'
 import { defaultScrubBytesPerSecond, defaultScrubMs } from '../upkeep/scrub.ts'
 import { dataCommand, parsed, type Surroundings } from './data-command.ts'
+import { type LimitOptions, limitsOf, withLimitOptions } from './limit-options.ts'
 
-interface ServeOptions {
+interface ServeOptions extends LimitOptions {
   readonly data: string
   readonly listen: readonly PlaceText[]
   readonly socketMode: number
@@ -36,6 +38,7 @@ interface ServeOptions {
   readonly scrub: number | undefined
   readonly scrubRate: number
   readonly expireOpen: number
+  readonly reserve?: number
   readonly logLevel: string
 }
 
@@ -52,13 +55,14 @@ day of month, month, day of week; local time) and something has changed. In the 
 --keep-trash takes a number with s, m, h, d or w behind it; what has been in the trash for longer is removed within
 the hour. 0 keeps nothing for longer than that.
 --expire-open counts the time that the receiver runs without a sign of life of an unfinished backup.
+--reserve is for commits, deletions and garbage collection: when no more is free, new content is refused.
 
 It ends well on SIGTERM and SIGINT: open requests finish, and everything is on the disk. On SIGHUP it reads the
 certificate and the users again; connections stay. docs/operations.md has more of TLS, proxies and systemd.`
 
 /** `chunkdav serve`: done when it was told to stop. */
 export function serveCommand(surroundings: Surroundings): Command {
-  return dataCommand('serve', 'Run a receiver', surroundings)
+  const command = dataCommand('serve', 'Run a receiver', surroundings)
     .addHelpText('after', examples)
     .addOption(
       new Option('--listen <place>', 'HOST:PORT, unix:/PATH or systemd (repeatable)')
@@ -118,11 +122,17 @@ export function serveCommand(surroundings: Surroundings): Command {
         .default(defaultExpireOpenMs, '7d'),
     )
     .addOption(
+      new Option(
+        '--reserve <size>',
+        'what to keep free on the disk (default: 256MiB, or 5 % of a smaller disk)',
+      ).argParser((text) => parsed(text, parseReserve)),
+    )
+    .addOption(
       new Option('--log-level <level>', 'what to log; debug has a line for each request')
         .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
         .default('info'),
     )
-    .action((options: ServeOptions) => serve(options, surroundings))
+  return withLimitOptions(command).action((options: ServeOptions) => serve(options, surroundings))
 }
 
 async function serve(options: ServeOptions, surroundings: Surroundings): Promise<void> {
@@ -146,6 +156,9 @@ async function serve(options: ServeOptions, surroundings: Surroundings): Promise
     scrubMs: scrub,
     scrubBytesPerSecond: scrubRate,
     expireOpenMs: options.expireOpen,
+    ...(options.reserve === undefined ? {} : { reserveBytes: options.reserve }),
+    ballast: true,
+    ...limitsOf(options),
     onListening: (receiver) => greet(receiver, surroundings),
   })
   await untilStopped(receiver, log)
