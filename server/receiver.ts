@@ -13,7 +13,9 @@ import { limits as defaultLimits, type Limits } from '../protocol/limits.ts'
 import { Accounts } from './access/accounts.ts'
 import { createApp } from './app.ts'
 import { Audit } from './audit.ts'
+import { Ballast, releaseBallast, withBallast } from './ballast.ts'
 import { type DataLock, lockDataDir } from './data-lock.ts'
+import { DiskRoom } from './disk-room.ts'
 import { failureFields, failureText } from './failure-fields.ts'
 import { type Budgets, budgetsOf } from './http/budgets.ts'
 import { type ClientLimits, defaultClientLimits } from './http/client-limits.ts'
@@ -64,6 +66,10 @@ export interface ReceiverOptions {
   readonly clientLimits?: Partial<ClientLimits>
   /** How long live trees keep what was deleted or overwritten, in ms. Default 30 days. */
   readonly trashMs?: number
+  /** What is kept free on the disk: new content is refused before. Default: 256 MiB or 5 % of the disk, whichever is less; 0 for none. */
+  readonly reserveBytes?: number
+  /** Holds a few MiB back, so that a receiver can be started on a full disk. Default: false. */
+  readonly ballast?: boolean
   /** How long an open checkpoint stays that nobody goes on with, in ms of the receiver's running. Default 7 days. */
   readonly expireOpenMs?: number
   /** Everything stored is read and checked once within this time, in ms. Default: only when somebody asks for it. */
@@ -113,12 +119,13 @@ export interface Receiver extends Budgets {
 export async function openReceiver(options: ReceiverOptions): Promise<Receiver> {
   const { tls, log = pino({ level: 'silent' }) } = options
   const certificate = tls === undefined ? undefined : await Certificate.load(tls, log)
-  const lock = await lockDataDir(options.dataDir)
+  const makeRoom = (): Promise<boolean> => releaseBallast(options.dataDir)
+  const lock = await withBallast(makeRoom, () => lockDataDir(options.dataDir))
   let audit: Audit | undefined
   let accounts: Accounts | undefined
   try {
     const { dataDir, log, htpasswd } = options
-    audit = await Audit.open(dataDir, log)
+    audit = await withBallast(makeRoom, () => Audit.open(dataDir, log))
     const told = { audit, ...(log === undefined ? {} : { log }) }
     accounts = await Accounts.open({ dataDir, ...(htpasswd === undefined ? {} : { htpasswd }), ...told })
     return await listenOn(lock, accounts, audit, certificate, options)
@@ -161,7 +168,15 @@ async function listenOn(
           )
         },
       }))
+  const room = await DiskRoom.open(options.dataDir, options.reserveBytes)
+  const ballast = new Ballast(options.dataDir, {
+    pieceBytes: options.ballast === true ? undefined : 0,
+    reserveBytes: room.reserveBytes,
+    onFault: (error) => log.error(failureFields(error), failureText('the ballast could not be made', error)),
+  })
   const vaults = await Vaults.open(options.dataDir, {
+    room,
+    makeRoom: () => ballast.release(),
     openStore: async (path) => metrics.counted(basename(path), await openStore(path)),
     onDamage: (problem) =>
       log.error(failureFields(problem), failureText('something damaged is left out', problem)),
@@ -183,7 +198,13 @@ async function listenOn(
     log,
   })
   const cutting = new CuttingThreads()
-  const health = new HealthCheck({ dataDir: options.dataDir, version, vaults, metrics })
+  const health = new HealthCheck({
+    dataDir: options.dataDir,
+    version,
+    vaults,
+    metrics,
+    reserveBytes: room.reserveBytes,
+  })
   let isStopping = false
   const app = createApp({
     parts: {
@@ -239,6 +260,7 @@ async function listenOn(
       await schedule.close()
       await requests.settled(settleMs)
     } finally {
+      await ballast.close()
       await accounts.close()
       await audit.close().finally(() => lock.release())
     }
@@ -269,6 +291,7 @@ async function listenOn(
   }
   options.onListening?.(receiver)
   schedule.start()
+  void ballast.refill()
   return receiver
 }
 

@@ -1,11 +1,14 @@
+import { statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isProblem, Problem, type ProblemCode } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
 import { vaultNotFound } from './access/needs.ts'
+import { withBallast } from './ballast.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
 import { makeFolderDurably } from './catalog/durable-file.ts'
 import { LiveTree } from './catalog/live-tree.ts'
 import { type FileLayer, nodeFiles } from './file-layer.ts'
+import { boundedStore, type Room } from './store/bounded-store.ts'
 import type { ChunkStore } from './store/chunk-store.ts'
 import { Scrub } from './upkeep/scrub.ts'
 import { Settings } from './upkeep/settings.ts'
@@ -46,6 +49,10 @@ export interface VaultsOptions {
   readonly files?: FileLayer
   /** Bytes that a scrub reads in a second, at most. */
   readonly scrubBytesPerSecond?: number | undefined
+  /** What is left of the disk; with it, stores are kept within it and within their vaults' quotas. */
+  readonly room?: Room & { freeBytes(): Promise<number> }
+  /** Gives up a little space that was held back for a full disk; false when there is none left. */
+  readonly makeRoom?: () => Promise<boolean>
   /** Told when something was removed from a vault, so that some of what it stores may be garbage now. */
   readonly onRemoved?: (vault: string) => void
 }
@@ -185,7 +192,7 @@ export class Vaults {
     // Whoever made it may have died before he synced this.
     await this.files.syncFolder(this.path)
     const settings = await Settings.open(path, this.options.onDamage, this.files)
-    const store = await this.options.openStore(path)
+    const store = await this.openStore(path, settings)
     try {
       const catalog = await openCatalog(path, store, this.options.onDamage, this.files)
       const openTree = (): Promise<LiveTree | Problem> => this.openTree(path, store)
@@ -214,9 +221,26 @@ export class Vaults {
     }
   }
 
+  private async openStore(path: string, settings: Settings): Promise<ChunkStore> {
+    const { openStore, room } = this.options
+    const store = await withBallast(this.makeRoom, () => openStore(path))
+    return room === undefined ? store : boundedStore(store, { quotaBytes: () => settings.quotaBytes, room })
+  }
+
+  /** On a full disk: gives up a little space that was held back for this; false when there is none left. */
+  readonly makeRoom = async (): Promise<boolean> => (await this.options.makeRoom?.()) ?? false
+
+  /** Bytes that are free for new content, by the disk alone. */
+  async freeBytes(): Promise<number> {
+    const { room } = this.options
+    if (room !== undefined) return await room.freeBytes()
+    const { bavail, bsize } = await statfs(this.path)
+    return bavail * bsize
+  }
+
   private async openTree(path: string, store: ChunkStore): Promise<LiveTree | Problem> {
     try {
-      return await LiveTree.open(join(path, 'tree'), store, this.options)
+      return await withBallast(this.makeRoom, () => LiveTree.open(join(path, 'tree'), store, this.options))
     } catch (error) {
       const isLeftOut = isProblem(error) && treeFaults.has(error.code)
       if (!isLeftOut) throw error

@@ -1,4 +1,3 @@
-import { statfs } from 'node:fs/promises'
 import type { Context } from '../http/context.ts'
 import type { Vault } from '../vaults.ts'
 import type { Parts } from './parts.ts'
@@ -6,7 +5,7 @@ import type { Parts } from './parts.ts'
 const GiB = 1024 ** 3
 
 /**
- * Bytes that the vault may still grow by, as far as who asks may know: what is left of its quota, and of the disk. The
+ * Bytes that the vault may still grow by, as far as who asks may know: what is left of its quota, and of the disk beside its reserve. The
  * disk is shared: to the byte it would tell what others store, so only operators see more than whole GiB of it.
  */
 export async function freeBytesOf(
@@ -14,8 +13,7 @@ export async function freeBytesOf(
   ctx: Context,
   { store, settings }: Pick<Vault, 'store' | 'settings'>,
 ): Promise<number> {
-  const { bavail, bsize } = await statfs(vaults.path)
-  const free = bavail * bsize
+  const free = await vaults.freeBytes()
   const shown = ctx.state.who.isOperator ? free : Math.floor(free / GiB) * GiB
   const { quotaBytes } = settings
   if (quotaBytes === undefined) return shown

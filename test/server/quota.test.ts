@@ -1,0 +1,204 @@
+/** A vault's quota and the reserve of the disk, as clients see them; and what is held back for a full disk. */
+import { mkdtemp, readdir, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { Problem } from '../../protocol/problem.ts'
+import { Ballast, withBallast } from '../../server/ballast.ts'
+import { DiskRoom, defaultReserveBytes } from '../../server/disk-room.ts'
+import { startReceiver, type TestReceiver } from '../support/receiver.ts'
+import { ask } from './dav-requests.ts'
+import { begin, chunk, MiB, noise, post, problemOf, put } from './requests.ts'
+
+const setQuota = (server: TestReceiver, quotaBytes: number): Promise<Response> =>
+  fetch(`${server.vaultUrl}/settings`, { method: 'PUT', body: JSON.stringify({ quotaBytes }) })
+const capabilities = async (server: TestReceiver): Promise<Record<string, number>> =>
+  (await (await fetch(`${server.vaultUrl}/`)).json()) as Record<string, number>
+const davQuota = async (server: TestReceiver): Promise<number[]> => {
+  const body = '<propfind xmlns="DAV:"><prop><quota-available-bytes/><quota-used-bytes/></prop></propfind>'
+  const { text } = await ask(server, 'PROPFIND', '', { depth: '0' }, body)
+  return ['available', 'used'].map((what) =>
+    Number(new RegExp(`quota-${what}-bytes>(\\d+)<`).exec(text)?.[1]),
+  )
+}
+
+/** Everything that takes content in. */
+const ways: [
+  string,
+  (server: TestReceiver, seed: number) => Promise<Response | { status: number; text: string }>,
+][] = [
+  ['PUT chunks/{id}', (server, seed) => put(server, 'chunks', chunk(noise(100_000, seed)))],
+  ['PUT into the tree', (server, seed) => ask(server, 'PUT', `f${seed}`, {}, noise(100_000, seed))],
+  [
+    'PUT of a large file into the tree',
+    (server, seed) => ask(server, 'PUT', `g${seed}`, {}, noise(3 * MiB, seed)),
+  ],
+]
+
+describe('quota', () => {
+  test.each(ways)(
+    '%s: 507 before it is exceeded; what is known goes through, and all can be read',
+    async (_, send) => {
+      await using server = await startReceiver()
+      const known = chunk(noise(50_000, 1))
+      await put(server, 'chunks', known)
+      const { storedBytes = 0 } = await capabilities(server)
+      await setQuota(server, storedBytes + 60_000)
+      const answer = await send(server, 7)
+      const text = answer instanceof Response ? await answer.text() : answer.text
+      expect([answer.status, JSON.parse(text)]).toEqual([
+        507,
+        expect.objectContaining({
+          type: 'urn:chunkdav:problem:insufficient-storage',
+          quotaBytes: storedBytes + 60_000,
+          storedBytes: expect.any(Number),
+        }),
+      ])
+      const after = await capabilities(server)
+      expect(after.storedBytes).toBeLessThanOrEqual(storedBytes + 60_000)
+      expect((await put(server, 'chunks', known)).status).toBe(200)
+      expect((await fetch(`${server.vaultUrl}/chunks/${known.id}`)).status).toBe(200)
+      await setQuota(server, 1e9)
+      expect([200, 201, 204]).toContain((await send(server, 7)).status)
+    },
+  )
+
+  test('is shown, and what is left of it', async () => {
+    await using server = await startReceiver()
+    expect((await capabilities(server)).quotaBytes).toBeUndefined()
+    await put(server, 'chunks', chunk(noise(100_000)))
+    await setQuota(server, 150_000)
+    const { quotaBytes, storedBytes = 0 } = await capabilities(server)
+    expect(quotaBytes).toBe(150_000)
+    expect(await davQuota(server)).toEqual([150_000 - storedBytes, storedBytes])
+    await setQuota(server, 10)
+    expect(await davQuota(server)).toEqual([0, storedBytes])
+  })
+
+  test('a full vault still commits and deletes', async () => {
+    await using server = await startReceiver()
+    const item = chunk(noise(1000))
+    await put(server, 'chunks', item)
+    await setQuota(server, 0)
+    const path = await begin(server, 's', 'chunks')
+    await post(server, `${path}/items`, { first: 0, items: [{ id: item.id, size: 1000 }] })
+    expect((await post(server, `${path}/commit`, { items: 1 })).status).toBe(200)
+    expect((await fetch(`${server.vaultUrl}/${path}`, { method: 'DELETE' })).status).toBe(204)
+  })
+
+  test('of one vault is none of another', async () => {
+    await using server = await startReceiver()
+    await setQuota(server, 0)
+    await fetch(`${server.url}/other/`, { method: 'MKCOL' })
+    const item = chunk(noise(1000))
+    const sent = await fetch(`${server.url}/other/chunks/${item.id}`, {
+      method: 'PUT',
+      body: new Uint8Array(item.bytes),
+    })
+    expect(sent.status).toBe(201)
+  })
+})
+
+describe('the reserve of the disk', () => {
+  test.each(ways)(
+    '%s: 507 while less is free; commits, deletions and small changes go on',
+    async (_, send) => {
+      const dataDir = await mkdtemp(join(tmpdir(), 'chunkdav-reserve-'))
+      try {
+        const item = chunk(noise(1000))
+        const first = await startReceiver({ dataDir })
+        await put(first, 'chunks', item)
+        await first.stop()
+        await using server = await startReceiver({ dataDir, reserveBytes: 2 ** 50 })
+        const answer = await send(server, 3)
+        const text = answer instanceof Response ? await answer.text() : answer.text
+        expect([answer.status, JSON.parse(text).reserveBytes]).toEqual([507, 2 ** 50])
+        expect((await put(server, 'chunks', item)).status).toBe(200)
+        const path = await begin(server, 's', 'chunks')
+        await post(server, `${path}/items`, { first: 0, items: [{ id: item.id, size: 1000 }] })
+        expect((await post(server, `${path}/commit`, { items: 1 })).status).toBe(200)
+        expect((await ask(server, 'MKCOL', 'c/')).status).toBe(201)
+        expect((await fetch(`${server.vaultUrl}/${path}`, { method: 'DELETE' })).status).toBe(204)
+        expect(await davQuota(server)).toEqual([0, expect.any(Number)])
+      } finally {
+        await rm(dataDir, { recursive: true, force: true })
+      }
+    },
+  )
+
+  test('is 256 MiB, or 5 % of a smaller disk', () => {
+    expect([64, 1024, 5120, 1e6].map((mib) => defaultReserveBytes(mib * MiB) / MiB)).toEqual(
+      [3.2, 51.2, 256, 256].map((mib) => Math.floor(mib * MiB) / MiB),
+    )
+  })
+
+  test('counts what was written since the disk was asked, and what is being written', async () => {
+    const probe = await DiskRoom.open(tmpdir(), 1)
+    const free = await probe.freeBytes()
+    // Others write to this disk as well.
+    const slack = 2048 * MiB
+    const room = await DiskRoom.open(tmpdir(), free - 2 * slack)
+    expect(await room.take(slack)).toBe(true)
+    expect(await room.take(3 * slack)).toBe(false)
+    expect(await room.take(2 * slack)).toBe(false)
+    room.settle(slack, true)
+    expect(await room.take(2 * slack)).toBe(false)
+    // The disk is asked anew, and has not lost what was not written after all.
+    await new Promise((resolve) => setTimeout(resolve, 1100))
+    expect(await room.take(slack)).toBe(true)
+    room.settle(slack, false)
+    expect(await room.take(slack)).toBe(true)
+  })
+
+  test('of 0 keeps nothing free', async () => {
+    const room = await DiskRoom.open(tmpdir(), 0)
+    expect([await room.take(2 ** 52), room.reserveBytes]).toEqual([true, 0])
+  })
+})
+
+describe('ballast', () => {
+  test('is made, given up piece by piece, and made again', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'chunkdav-ballast-'))
+    const ballast = new Ballast(folder, { pieceBytes: 4096, reserveBytes: 0 })
+    try {
+      expect(await ballast.release()).toBe(false)
+      await Promise.all([ballast.refill(), ballast.refill()])
+      const names = await readdir(join(folder, 'ballast'))
+      expect(names.length).toBe(8)
+      expect((await stat(join(folder, 'ballast/1'))).size).toBe(4096)
+      let fails = 3
+      const work = async (): Promise<string> => {
+        if (fails-- > 0) throw new Problem('insufficient-storage', 'full')
+        return 'done'
+      }
+      expect(await withBallast(() => ballast.release(), work)).toBe('done')
+      expect((await readdir(join(folder, 'ballast'))).length).toBe(5)
+      fails = 100
+      await expect(withBallast(() => ballast.release(), work)).rejects.toThrow('full')
+      expect(fails).toBe(94)
+      await ballast.refill()
+      expect((await readdir(join(folder, 'ballast'))).length).toBe(8)
+    } finally {
+      await ballast.close()
+      await rm(folder, { recursive: true, force: true })
+    }
+  })
+
+  test('is not made where there is no room beside the reserve', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'chunkdav-ballast-'))
+    const ballast = new Ballast(folder, { reserveBytes: 2 ** 50 })
+    try {
+      await ballast.refill()
+      expect(await readdir(join(folder, 'ballast'))).toEqual([])
+    } finally {
+      await ballast.close()
+      await rm(folder, { recursive: true, force: true })
+    }
+  })
+})
+
+test('only an operator changes the quota', async () => {
+  await using server = await startReceiver()
+  expect((await setQuota(server, 5)).status).toBe(200)
+  expect(await problemOf(await put(server, 'chunks', chunk('x')))).toBe('507 insufficient-storage')
+})
