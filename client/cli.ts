@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline/promises'
 import { type Argument, Command, CommanderError, Help, type Option } from 'commander'
 import { Problem } from '../protocol/problem.ts'
 import { registerBackup } from './commands/backup.ts'
+import { registerCheck } from './commands/check.ts'
 import { registerCheckpoints } from './commands/checkpoints.ts'
 import type { CommandContext, ExitCode } from './commands/context.ts'
 import { registerDiff } from './commands/diff.ts'
@@ -195,7 +196,7 @@ function stateFolderOf(env: CliProcess['env'], homeFolder: string): string {
 
 const commandNames = [
   ...['backup', 'restore', 'checkpoints', 'ls', 'diff', 'freeze', 'trash'],
-  ...['policy', 'prune', 'pin', 'unpin', 'forget', 'quota'],
+  ...['check', 'policy', 'prune', 'pin', 'unpin', 'forget', 'quota'],
 ]
 const helpName = 'help'
 const commandsInText = new RegExp(
@@ -239,6 +240,7 @@ function buildProgram(context: CommandContext): Command {
   registerTrash(program, context)
   registerPolicy(program, context)
   registerPrune(program, context)
+  registerCheck(program, context)
   registerPins(program, context)
   registerQuota(program, context)
   for (const command of [program, ...program.commands]) addHelp(command)

@@ -8,6 +8,8 @@ export interface ProgressCounts {
   /** Absent while it is not known how many there will be. */
   readonly filesTotal?: number | undefined
   readonly bytesTotal?: number | undefined
+  /** What is counted where it is no files. */
+  readonly unit?: string
 }
 
 export interface Progress {
@@ -107,7 +109,7 @@ class Rate {
 
 /** One line of progress: bar, files, bytes, rate, time left, as far as they are known. */
 export function progressLine(counts: ProgressCounts, bytesPerSecond: number | undefined): string {
-  const { filesDone, filesTotal, bytesDone, bytesTotal } = counts
+  const { filesDone, filesTotal, bytesDone, bytesTotal, unit = 'file' } = counts
   const parts: string[] = []
   if (bytesTotal !== undefined && bytesTotal > 0) {
     const share = Math.min(1, bytesDone / bytesTotal)
@@ -116,7 +118,7 @@ export function progressLine(counts: ProgressCounts, bytesPerSecond: number | un
     parts.push(`${'█'.repeat(filled)}${'░'.repeat(barWidth - filled)} ${percent}%`)
   }
   const ofFiles = filesTotal === undefined ? '' : ` of ${filesTotal}`
-  parts.push(`${filesDone}${ofFiles} file${(filesTotal ?? filesDone) === 1 ? '' : 's'}`)
+  parts.push(`${filesDone}${ofFiles} ${unit}${(filesTotal ?? filesDone) === 1 ? '' : 's'}`)
   parts.push(prettyBytes(bytesDone) + (bytesTotal === undefined ? '' : ` of ${prettyBytes(bytesTotal)}`))
   if (bytesPerSecond !== undefined) {
     parts.push(`${prettyBytes(bytesPerSecond)}/s`)

@@ -457,6 +457,21 @@ export class ReceiverClient {
     return this.#json(schema.PruneAnswer, outgoing, options)
   }
 
+  /** How far the receiver's check of everything stored is, and what the last one found. */
+  scrubState(options: CallOptions = {}): Promise<schema.ScrubState> {
+    return this.#json(schema.ScrubState, { method: 'GET', path: paths.scrub(this.vault) }, options)
+  }
+
+  /** Makes the receiver check everything stored, or joins such a check. Returns when it has begun. */
+  beginScrub(options: CallOptions = {}): Promise<schema.ScrubState> {
+    return this.#json(schema.ScrubState, { method: 'POST', path: paths.scrub(this.vault) }, options)
+  }
+
+  /** Stops it. */
+  async stopScrub(options: CallOptions = {}): Promise<void> {
+    await this.#send({ method: 'DELETE', path: paths.scrub(this.vault) }, options)
+  }
+
   // -- how requests are made ------------------------------------------------------------------------
 
   #putObject(path: string, type: string, bytes: Uint8Array, options: SendOptions) {

@@ -387,6 +387,8 @@ class Pass {
       try {
         await store.put(await verified(block))
       } catch (error) {
+        // There is no room for it: the next backup is told so, too.
+        if (isProblem(error, 'insufficient-storage')) break
         // This one is no better.
         if (!isProblem(error, 'digest-mismatch') && !isProblem(error, 'invalid-encoding')) throw error
         continue
