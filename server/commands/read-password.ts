@@ -57,9 +57,10 @@ async function firstLine(stream: Readable): Promise<string> {
 
 /** Asks at the terminal, on standard error, and shows nothing of the answer. */
 async function ask(question: string): Promise<string> {
-  process.stderr.write(question)
   const nowhere = new Writable({ write: (_piece, _encoding, done) => done() })
   const terminal = createInterface({ input: process.stdin, output: nowhere, terminal: true, historySize: 0 })
+  // Now that the terminal shows nothing any more.
+  process.stderr.write(question)
   try {
     return await new Promise<string>((resolve, reject) => {
       terminal.once('line', resolve)

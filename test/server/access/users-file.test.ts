@@ -109,21 +109,21 @@ function editor(dataDir: string, name: string, times: number) {
 
 test('processes that change it at the same time lose nothing', async () => {
   await using dir = await makeDataDir()
-  const editors = ['a', 'b', 'c', 'd'].map((name) => editor(dir.path, name, 15))
+  const editors = ['a', 'b', 'c', 'd'].map((name) => editor(dir.path, name, 8))
   await Promise.all([
-    ...Array.from({ length: 15 }, (_, i) => putUser(dir.path, `here-${i}`)),
+    ...Array.from({ length: 8 }, (_, i) => putUser(dir.path, `here-${i}`)),
     ...editors.map(async ({ ended }) => expect(await ended).toBe(0)),
   ])
   const names = (await readUsers(dir.path))?.users.map(({ name }) => name) ?? []
-  expect(new Set(names).size).toBe(75)
-  expect(names.length).toBe(75)
+  expect(new Set(names).size).toBe(40)
+  expect(names.length).toBe(40)
 })
 
 test('one that is killed at any moment leaves one state or the next, and no lock', async () => {
   await using dir = await makeDataDir()
   await putUser(dir.path, 'alice')
   let last = 1
-  for (let round = 0; round < 4; round++) {
+  for (let round = 0; round < 3; round++) {
     const { child, ended } = editor(dir.path, `r${round}`, 100_000)
     const seen = last
     const until = Date.now() + 10_000
