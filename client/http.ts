@@ -143,8 +143,10 @@ export class Transport {
           return this.#mayHelp(error, performance.now() - firstFailure)
         },
         onFailedAttempt: async ({ error, retriesLeft }) => {
+          firstFailure ??= performance.now()
           const pauseMs = pauseBehind(error)
           if (pauseMs === undefined || retriesLeft === 0) return
+          if (!this.#mayHelp(error, performance.now() - firstFailure)) return
           await sleep(pauseMs, undefined, signal === undefined ? {} : { signal })
         },
       })

@@ -8,13 +8,17 @@ import type { VaultLocation } from './vault-url.ts'
 export function refusalOf(location: VaultLocation): (answer: RefusedAnswer) => Problem {
   return (answer) => {
     const problem = receiverProblem(answer)
-    const text = adviceOn(problem, location)
+    const text = adviceOn(problem, answer, location)
     if (text === undefined) return problem
     return new Problem(problem.code, text, { extensions: problem.extensions, cause: problem.cause })
   }
 }
 
-function adviceOn(problem: Problem, { shown, headers }: VaultLocation): string | undefined {
+function adviceOn(
+  problem: Problem,
+  answer: RefusedAnswer,
+  { shown, headers }: VaultLocation,
+): string | undefined {
   const { code, message } = problem
   if (code === 'unauthenticated') return loginAdvice(shown, headers)
   // A right is what is lacking: others can give it.
@@ -24,8 +28,9 @@ function adviceOn(problem: Problem, { shown, headers }: VaultLocation): string |
   if (code === 'insufficient-storage') {
     return `${message}; when there is room, run the command again, it goes on from what was done`
   }
-  if (code === 'too-many-requests' && typeof problem.extensions.retryAfter === 'number') {
-    return `${message}; try again in ${Math.ceil(problem.extensions.retryAfter)} seconds`
+  const seconds = answer.headers['retry-after']
+  if (code === 'too-many-requests' && seconds !== undefined) {
+    return `${message}; try again in ${seconds} seconds`
   }
   return undefined
 }

@@ -10,6 +10,9 @@ const advice: Record<string, (place: string, kind: ServerKind) => string> = {
     kind === 'receiver'
       ? `nothing answers at ${place}; start the receiver with "chunkdav serve", or check the URL`
       : `nothing answers at ${place}; is the server running?`,
+  // Of a Unix socket.
+  ENOENT: (place) => `there is no socket at ${place}; start the receiver, or check the URL`,
+  EACCES: (place) => `this user may not use the socket ${place}`,
   ENOTFOUND: (place) => `the host of ${place} is not known; check the URL`,
   EAI_AGAIN: (place) => `the host of ${place} cannot be looked up now; check the network`,
   UND_ERR_CONNECT_TIMEOUT: (place) => `${place} does not answer; ${check}`,

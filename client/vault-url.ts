@@ -57,7 +57,8 @@ function socketPathOf({ host }: URL): string {
   } catch (error) {
     if (!(error instanceof URIError)) throw error
   }
-  const text = 'the path of a Unix socket must be absolute and percent-encoded: http+unix://%2Frun%2Fchunkdav.sock/laptop'
+  const text =
+    'the path of a Unix socket must be absolute and percent-encoded: http+unix://%2Frun%2Fchunkdav.sock/laptop'
   throw new Problem('usage', text)
 }
 
