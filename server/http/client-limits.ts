@@ -18,7 +18,8 @@ export const defaultClientLimits: ClientLimits = {
   maxConnections: 1024,
   // Our own client has 8: thirty machines behind one address.
   maxClientConnections: 256,
-  maxClientRequests: 64,
+  // Of a request of somebody else, two rounds of these come before it (measured). Our own client has 8, and rarely more than 5.
+  maxClientRequests: 32,
   maxWaitingRequests: 256,
   headersTimeoutMs: 30_000,
   keepAliveMs: 65_000,
