@@ -5,14 +5,17 @@
  * closed, a bounded part of the body is thrown away, and then the connection ends.
  * RFC 9112, section 9.6.
  */
-import type { Socket } from 'node:net'
+import type { IncomingMessage } from 'node:http'
 import type { Middleware } from 'koa'
 import type { RequestState } from './context.ts'
 import { hasBody } from './context.ts'
 
-const lingerMs = 2000
 /** What a client may have had under way when the answer was sent. */
-const maxDiscardBytes = 2 * 1024 * 1024
+const patience = { lingerMs: 2000, maxDiscardBytes: 2 * 1024 * 1024 } as const
+/** Proxies, Apache for one, send the body to its end before they look at the answer, and else say 502 themselves. */
+const patienceWithProxies = { lingerMs: 10_000, maxDiscardBytes: 64 * 1024 * 1024 } as const
+/** How often it is looked how much that was. */
+const lookMs = 20
 /** So little may be read to its end, to keep the connection. */
 const maxDrainBytes = 64 * 1024
 
@@ -32,18 +35,26 @@ export function lingerAfterEarlyAnswers(): Middleware<RequestState> {
     const { socket } = req
     if (socket === null || socket.destroyed) return
     // Node ends a `Connection: close` exchange through this method.
-    socket.destroySoon = () => linger(socket)
+    socket.destroySoon = () => linger(req, ctx.state.isProxied ? patienceWithProxies : patience)
   }
 }
 
-function linger(socket: Socket): void {
+function linger(
+  { socket }: IncomingMessage,
+  { lingerMs, maxDiscardBytes }: { lingerMs: number; maxDiscardBytes: number },
+): void {
   const before = socket.bytesRead
   const timer = setTimeout(() => socket.destroy(), lingerMs)
-  socket.once('close', () => clearTimeout(timer))
+  // Not by a listener for `data`: that takes the socket from the parser, and where the parser had stopped it for a body
+  // that nobody took, nothing starts it again.
+  const watch = setInterval(() => {
+    if (socket.bytesRead - before > maxDiscardBytes) socket.pause()
+  }, lookMs)
+  socket.once('close', () => {
+    clearTimeout(timer)
+    clearInterval(watch)
+  })
   socket.once('end', () => socket.destroy())
   socket.end()
-  socket.on('data', () => {
-    if (socket.bytesRead - before > maxDiscardBytes) socket.pause()
-  })
   socket.resume()
 }

@@ -132,8 +132,8 @@ function privateKey(pem: string, path: string): KeyObject {
   try {
     return createPrivateKey(pem)
   } catch (cause) {
-    const isLocked = (cause as NodeJS.ErrnoException).code === 'ERR_MISSING_PASSPHRASE'
-    if (isLocked) throw bad(`${path} has a passphrase, which nobody is here to type`, cause)
+    // `BEGIN ENCRYPTED PRIVATE KEY`, or `Proc-Type: 4,ENCRYPTED` in older ones.
+    if (pem.includes('ENCRYPTED')) throw bad(`${path} has a passphrase, which nobody is here to type`, cause)
     throw bad(`${path} has no private key in PEM form: ${(cause as Error).message}`, cause)
   }
 }

@@ -61,12 +61,12 @@ type Prepare = (place: Place) => Promise<{ command: string; args: string[]; envi
 
 const startMs = 10_000
 
-function findProgram(name: string): string | undefined {
+export function findProgram(name: string): string | undefined {
   const folders = [...(env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/bin', '/usr/local/sbin']
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path))
 }
 
-function firstFolder(...folders: string[]): string | undefined {
+export function firstFolder(...folders: string[]): string | undefined {
   return folders.find((folder) => existsSync(folder))
 }
 
@@ -270,7 +270,7 @@ async function tryToStart(prepare: Prepare, options: DavServerOptions): Promise<
   }
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as { port: number }
@@ -280,7 +280,7 @@ async function freePort(): Promise<number> {
 }
 
 /** Whether it takes connections before it ends, or the time is over. */
-async function answers(child: ChildProcess, port: number): Promise<boolean> {
+export async function answers(child: ChildProcess, port: number): Promise<boolean> {
   const until = performance.now() + startMs
   while (child.exitCode === null && child.signalCode === null && performance.now() < until) {
     const socket = connect(port, '127.0.0.1')
@@ -295,7 +295,7 @@ async function answers(child: ChildProcess, port: number): Promise<boolean> {
   return false
 }
 
-async function endProcess(child: ChildProcess): Promise<void> {
+export async function endProcess(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   const exited = once(child, 'exit')
   child.kill('SIGTERM')
@@ -304,7 +304,7 @@ async function endProcess(child: ChildProcess): Promise<void> {
   clearTimeout(late)
 }
 
-async function readIfThere(path: string): Promise<string> {
+export async function readIfThere(path: string): Promise<string> {
   return existsSync(path) ? readFile(path, 'utf8') : ''
 }
 
@@ -316,6 +316,6 @@ function parseLog(text: string): LoggedRequest[] {
 }
 
 /** A line of a password file that both Apache and nginx read. */
-function htpasswd({ name, password }: { name: string; password: string }): string {
+export function htpasswd({ name, password }: { name: string; password: string }): string {
   return `${name}:{SHA}${createHash('sha1').update(password).digest('base64')}\n`
 }
