@@ -45,6 +45,8 @@ interface Connection {
   readonly isShared: boolean
   readonly answers: Set<ServerResponse>
   hasAsked: boolean
+  /** What comes after the requests so far is not to be understood. */
+  isOver: boolean
   idleSince: number
   /** Bytes that were taken, and when that was last seen to grow, or nothing to be there to take. */
   taken: number
@@ -101,6 +103,7 @@ export class Connections {
       isShared: this.#isShared(address === undefined ? undefined : plainAddress(address)),
       answers: new Set(),
       hasAsked: false,
+      isOver: false,
       idleSince: performance.now(),
       taken: 0,
       takenAt: performance.now(),
@@ -191,9 +194,15 @@ export class Connections {
   }
 
   /** To be called with every request. Whether it is to be answered: nobody waits for so many. */
-  began({ socket }: IncomingMessage, response: ServerResponse): boolean {
+  began({ socket, headers }: IncomingMessage, response: ServerResponse): boolean {
     const connection = this.#connections.get(socket)
-    if (connection === undefined || socket.destroyed) return false
+    if (connection === undefined || socket.destroyed || connection.isOver) return false
+    if (headers.upgrade !== undefined) {
+      // Nobody here speaks anything else, but Node's parser stops behind such a request all the same: it drops what came
+      // together with its end, and reads on where the next piece begins, be that in the middle of a body.
+      connection.isOver = true
+      response.shouldKeepAlive = false
+    }
     const { answers } = connection
     if (answers.size >= maxPipelined) {
       this.#log.info('a client has sent too many requests without waiting for answers')

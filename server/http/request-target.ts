@@ -9,6 +9,11 @@ import type { RequestState } from './context.ts'
  */
 export function readableTarget(): Middleware<RequestState> {
   return async (ctx, next) => {
+    const target = ctx.req.url ?? ''
+    // What is no URL Koa's parser takes for one, with a warning on standard error.
+    if (!target.startsWith('/') && !URL.canParse(target)) {
+      throw new Problem('invalid-request', 'the request target is neither a path nor a URL')
+    }
     let path: unknown
     try {
       path = ctx.path

@@ -19,6 +19,8 @@ export function trashRoutes(router: Router<RequestState>, parts: Parts): void {
   const { GET, PROPFIND } = readingMethods(parts, (ctx) => treeReading(parts, ctx, 'trash'))
   const before = async (ctx: Context): Promise<void> => {
     const request = await TreeRequest.of(parts, ctx)
+    // What cannot be done here is told as that, whatever the state.
+    if (!ctx.state.allow.split(', ').includes(ctx.method)) return
     await request.expectIf(request.vault.tree)
   }
   const readOnly = 'what is in the trash can be restored by MOVE into the tree, or purged by DELETE'

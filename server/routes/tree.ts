@@ -31,6 +31,8 @@ export function treeRoutes(router: Router<RequestState>, parts: Parts): void {
   // `If` counts on every method; those that write judge it once more on the state that they change.
   const before = async (ctx: Context): Promise<void> => {
     const request = await TreeRequest.of(parts, ctx)
+    // What cannot be done here is told as that, whatever the state.
+    if (!ctx.state.allow.split(', ').includes(ctx.method)) return
     await request.expectIf(request.vault.tree)
   }
   for (const path of ['/:vault/tree', '/:vault/tree/{*path}']) {

@@ -47,6 +47,15 @@ test.each(requests)(
   },
 )
 
+test.each([
+  ['PATCH', 'tree/f', 405],
+  ['NOTIFY', 'trash/', 405],
+  ['PUT', 'trash/1', 403],
+])('%s of %s is not among the methods, whether it holds or not', async (method, path, status) => {
+  const headers = { If: '(<DAV:no-lock>)' }
+  expect((await fetch(`${server.vaultUrl}/${path}`, { method, headers })).status).toBe(status)
+})
+
 test('an untagged list speaks of the Request-URI, a tagged one of its resource', async () => {
   const tagOf = async (path: string): Promise<string> => (await ask(server, 'HEAD', path)).headers.etag ?? ''
   const [f, g] = [await tagOf('f'), await tagOf('g')]

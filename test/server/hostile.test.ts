@@ -1,7 +1,7 @@
 /** Requests that no client of ours sends: none may end the receiver, or hold what others need. */
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Id } from '../../protocol/id.ts'
-import type { ChunkStore } from '../../server/index.ts'
+import type { CollectableStore } from '../../server/index.ts'
 import { MemoryChunkStore } from '../../server/store/memory-chunk-store.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import { begin, chunk, MiB, noise, post, put, RawConnection, smallTree } from './requests.ts'
@@ -19,14 +19,26 @@ async function answerTo(text: string): Promise<string> {
 }
 
 describe('a request target that is no path', () => {
-  test.each([['http://%%@host/'], ['http://%zz@host/home/'], ['http://[::1/'], ['http://a:99999/x'], ['*']])(
-    '%s',
-    async (target) => {
-      const answer = await answerTo(`GET ${target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`)
-      expect(answer).toMatch(/^HTTP\/1\.1 40[04] [\s\S]*urn:chunkdav:problem:/)
-      expect((await fetch(`${server.url}/-/health`)).status).toBe(200)
-    },
-  )
+  const warnings: Error[] = []
+  const note = (warning: Error): void => void warnings.push(warning)
+  beforeAll(() => void process.on('warning', note))
+  afterAll(() => {
+    process.off('warning', note)
+    expect(warnings).toEqual([])
+  })
+
+  test.each([
+    ['http://%%@host/'],
+    ['http://%zz@host/home/'],
+    ['http://[::1/'],
+    ['http://a:99999/x'],
+    ['http://:x/y'],
+    ['*'],
+  ])('%s', async (target) => {
+    const answer = await answerTo(`GET ${target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`)
+    expect(answer).toMatch(/^HTTP\/1\.1 40[04] [\s\S]*urn:chunkdav:problem:/)
+    expect((await fetch(`${server.url}/-/health`)).status).toBe(200)
+  })
 })
 
 test.each([['bad host'], ['['], ['a:b:c'], ['%'], ['']])('Host "%s" is no fault of ours', async (host) => {
@@ -292,7 +304,7 @@ function gated() {
       })
     },
     open: () => open(),
-    around: (store: ChunkStore): ChunkStore =>
+    around: (store: CollectableStore): CollectableStore =>
       new Proxy(store, {
         get(target, name) {
           const value: unknown = Reflect.get(target, name, target)
@@ -308,3 +320,30 @@ function gated() {
       }),
   }
 }
+
+describe('an upgrade to something that nobody speaks here', () => {
+  const head = 'Host: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n'
+
+  test('is passed over, and the connection ends with the answer', async () => {
+    expect(await answerTo(`GET /-/health HTTP/1.1\r\n${head}\r\n`)).toMatch(
+      /^HTTP\/1\.1 200 [\s\S]*Connection: close\r\n/i,
+    )
+  })
+
+  test('what follows it is never taken for another request than it is', async () => {
+    const raw = await RawConnection.open(server.url)
+    const hidden = 'MKCOL /hidden/ HTTP/1.1\r\nHost: localhost\r\n\r\n'
+    const put = `PUT /home/tree/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${hidden.length}\r\n\r\n`
+    raw.send(`GET /-/health HTTP/1.1\r\n${head}\r\n${put}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    raw.send(hidden)
+    await raw.end()
+    expect(await server.receiver.vaults.list()).toEqual(['home'])
+  })
+
+  test('a body with it is read', async () => {
+    const text = `PUT /home/tree/f HTTP/1.1\r\n${head}Content-Length: 5\r\n\r\nhello`
+    expect(await answerTo(text)).toMatch(/^HTTP\/1\.1 201 /)
+    expect(await (await fetch(`${server.vaultUrl}/tree/f`)).text()).toBe('hello')
+  })
+})

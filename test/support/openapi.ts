@@ -249,6 +249,8 @@ export function responseFaults(exchange: Exchange): string[] {
     return undocumentedFaults(exchange, [refusal, 404, 400, 417], `${template} has no ${exchange.method}`)
   }
   const responses = resolve(operation).value.responses as Json
+  // An expectation is judged before the resource is looked for, on every operation alike.
+  if (exchange.status === 417) return faultsOfResponse(exchange, '/components/responses/ExpectationFailed')
   if (responses[exchange.status] === undefined) {
     return [`${template} does not document the status ${exchange.status}`]
   }
