@@ -31,7 +31,7 @@ import { CheckpointFolder } from './checkpoint-folder.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import type { Closure } from './closure.ts'
 import { appendItems, itemPages, readItems, syncItems } from './item-list.ts'
-import { type Claimant, expectOwner, unlimited } from './source-owner.ts'
+import { type Claimant, expectClaimable, expectOwner, unlimited } from './source-owner.ts'
 import { appendTouched } from './touched-log.ts'
 import type { Wanted } from './wanted.ts'
 
@@ -161,11 +161,12 @@ export class Checkpoints {
 
   /**
    * That `by` may open checkpoints of the source, and continue those that are open. Reads no file. Problem
-   * `forbidden`; a source that was never heard of is for everybody.
+   * `forbidden`; a source that was never heard of is for everybody, but for those of freezes.
    */
   expectUsable(sourceName: string, by: Claimant): void {
     const source = this.sources.get(sourceName)
     if (source?.isBegun === true) expectOwner(sourceName, source.owner, by)
+    else expectClaimable(sourceName, by)
   }
 
   /**

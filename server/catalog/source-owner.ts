@@ -33,6 +33,19 @@ export function decodeOwner(path: string, text: string): string {
   }
 }
 
+/** What freezes of the live tree are filed under, unless told otherwise. */
+const freezes = /^tree(-|$)/
+
+/**
+ * Problem `forbidden` for whoever may not begin a source of that name: who owned that of the freezes before there is one
+ * could put what they like in front of the tree's own.
+ */
+export function expectClaimable(source: string, by: Claimant): void {
+  if (by.mayUseAny || !freezes.test(source)) return
+  const text = `sources called tree and tree-… are for freezes of the live tree; use another name, or ask for the right to write`
+  throw new Problem('forbidden', text, { extensions: { source } })
+}
+
 /** Problem `forbidden` for whoever may not use a source that was begun before. It does not tell whose it is. */
 export function expectOwner(source: string, owner: string | undefined, by: Claimant): void {
   if (by.mayUseAny || (owner !== undefined && owner === by.name)) return

@@ -133,6 +133,15 @@ describe('a source', () => {
     }
   })
 
+  test('of a freeze to come is nobody’s to take first', async () => {
+    for (const source of ['tree', 'tree-documents']) {
+      expect(await told('alice', 'POST', `checkpoints/${source}/`, { kind: 'dir' })).toBe(forbidden)
+    }
+    await begin('alice', 'trees')
+    expect(await told('writer', 'POST', 'tree/', { freeze: {} })).toBe('201')
+    expect(await told('alice', 'POST', 'checkpoints/tree/', { kind: 'dir' })).toBe(forbidden)
+  })
+
   test('whose first checkpoint never got a number is still free', async () => {
     await server.stop()
     const folder = join(dataDir, 'vaults/home/checkpoints/crashed')
