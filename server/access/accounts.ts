@@ -156,13 +156,14 @@ export class Accounts {
     }
     const key = this.#secretKey('token', name ?? '', token)
     if (this.#wrong.has(key)) return undefined
-    this.#limits.begin(from, '').wrong()
-    this.#wrong.set(key, true)
+    const attempt = this.#limits.begin(from, '')
     this.#audit.failed({
       from,
       ...(name === undefined ? {} : { name }),
       ...(id === undefined ? {} : { token: id }),
     })
+    this.#wrong.set(key, true)
+    attempt.wrong()
     return undefined
   }
 
@@ -199,9 +200,9 @@ export class Accounts {
       attempt.right()
       this.#found.set(key, true)
     } else {
-      attempt.wrong()
-      this.#wrong.set(key, true)
       this.#audit.failed({ name, from })
+      this.#wrong.set(key, true)
+      attempt.wrong()
     }
     return isRight
   }

@@ -13,7 +13,7 @@ import { readUsers, type TokenEntry, type UserEntry, usersPath } from './users-f
 import { WatchedFile } from './watched-file.ts'
 
 /** htpasswd rewrites its file in place, so for a moment there is less in it. */
-const settleMs = 300
+const settleMs = 1000
 
 export interface DirectoryOfUsersOptions {
   readonly dataDir: string

@@ -75,13 +75,14 @@ export async function changeUsers<T>(
   tell: (result: T) => AuditEvent,
 ): Promise<T> {
   const dataDir = resolve(data)
+  const by = `os:${systemUser()}`
   await makeFolders(dataDir)
   await becomeOwnerOf(dataDir)
   // First the audit: what cannot be told of is not done.
   const audit = await Audit.open(dataDir)
   try {
     const result = await editUsers(dataDir, change)
-    audit.note({ ...tell(result), by: `os:${userInfo().username}` })
+    audit.note({ ...tell(result), by })
     return result
   } finally {
     await audit.close()
@@ -107,6 +108,16 @@ async function becomeOwnerOf(dataDir: string): Promise<void> {
   process.setgroups?.([gid])
   process.setgid?.(gid)
   process.setuid?.(uid)
+}
+
+/** Who runs the command, to the operating system. In a container they may have no name. */
+function systemUser(): string {
+  try {
+    return userInfo().username
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_SYSTEM_ERROR') throw error
+    return String(process.geteuid?.())
+  }
 }
 
 /** Problem `not-found`. */

@@ -1,6 +1,6 @@
 /** The commands `user` and `token`: what they say, what they refuse, and that a running receiver follows them. */
 import { execFileSync, spawn } from 'node:child_process'
-import { access, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { access, chmod, chown, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -377,3 +377,29 @@ test('processes that add users and tokens at once, beside a receiver, lose nothi
     }
   }
 })
+
+test('a receiver does not start with users that it cannot read, and does when they are mended', async () => {
+  await addUser('alice')
+  const path = join(data, 'users.json')
+  const whole = await readFile(path, 'utf8')
+  await writeFile(path, whole.replace('"format": 1', '"format": 2'))
+  await expect(startReceiver({ dataDir: data })).rejects.toMatchObject({ code: 'store-corrupt' })
+  await writeFile(path, whole)
+  await using receiver = await startReceiver({ dataDir: data })
+  expect(receiver.receiver.accounts.isEmpty).toBe(false)
+})
+
+test.skipIf(process.geteuid?.() !== 0)(
+  'root acts as the owner of the data, so that the receiver can read it',
+  async () => {
+    const nobody = 65534
+    await mkdir(data, { mode: 0o700 })
+    await chown(data, nobody, nobody)
+    await chmod(dir, 0o755)
+    expect((await runProcess(['user', 'add', 'alice'], 'geheim 1\n')).code).toBe(0)
+    for (const name of ['users.json', 'users.lock', 'users.lock/LOCK', 'audit.jsonl']) {
+      expect((await stat(join(data, name))).uid).toBe(nobody)
+    }
+    expect(await readFile(join(data, 'audit.jsonl'), 'utf8')).toContain('"by":"os:root"')
+  },
+)

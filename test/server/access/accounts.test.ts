@@ -1,6 +1,6 @@
 /** Who gets in, what is remembered, what is held back, and how changes of the files arrive. */
 import { execFileSync } from 'node:child_process'
-import { readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
+import { readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { Accounts, type AccountsOptions } from '../../../server/access/accounts.ts'
@@ -345,8 +345,8 @@ describe('htpasswd', () => {
     const accounts = await open({ htpasswd })
     execFileSync('htpasswd', ['-bB', htpasswd, 'bob', 'geheim 2'], { stdio: 'ignore' })
     await soon(async () => (await accounts.byName('bob')) !== undefined)
-    await writeFile(htpasswd, 'bob:$apr1$abc$def\n')
-    await utimes(htpasswd, 1, 1)
+    await writeFile(`${htpasswd}.new`, 'bob:$apr1$abc$def\n')
+    await rename(`${htpasswd}.new`, htpasswd)
     await accounts.reload()
     expect((await accounts.verify(basic('bob', 'geheim 2'), home))?.name).toBe('bob')
   })
