@@ -12,6 +12,7 @@ import { registerCheckpoints } from './commands/checkpoints.ts'
 import type { CommandContext, ExitCode } from './commands/context.ts'
 import { registerDiff } from './commands/diff.ts'
 import { registerFreeze } from './commands/freeze.ts'
+import { registerGc } from './commands/gc.ts'
 import { registerLs } from './commands/ls.ts'
 import { registerPins } from './commands/pins.ts'
 import { registerPolicy } from './commands/policy.ts'
@@ -200,7 +201,7 @@ const commandNames = [
 ]
 const helpName = 'help'
 const commandsInText = new RegExp(
-  `\\bchunkdav (?=(?:serve|reindex|user|token|${commandNames.join('|')}|--help)\\b)`,
+  `\\bchunkdav (?=(?:serve|reindex|doctor|user|token|${commandNames.join('|')}|--help)\\b)`,
   'g',
 )
 
@@ -241,6 +242,7 @@ function buildProgram(context: CommandContext): Command {
   registerPolicy(program, context)
   registerPrune(program, context)
   registerCheck(program, context)
+  registerGc(program, context)
   registerPins(program, context)
   registerQuota(program, context)
   for (const command of [program, ...program.commands]) addHelp(command)
@@ -289,6 +291,10 @@ function listServerCommands(program: Command): void {
     .command('reindex')
     .usage('[options]')
     .description("Rebuild a receiver's content index from its packs")
+  program
+    .command('doctor')
+    .usage('[options]')
+    .description('Say what is wrong with a data directory, and what to do')
   program.command('user').usage('[command]').description('Say who may log in, and what they may do')
   program
     .command('token')

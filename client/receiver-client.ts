@@ -457,6 +457,28 @@ export class ReceiverClient {
     return this.#json(schema.PruneAnswer, outgoing, options)
   }
 
+  /** How the garbage collection stands. */
+  collectionState(options: CallOptions = {}): Promise<schema.CollectionState> {
+    return this.#json(schema.CollectionState, { method: 'GET', path: paths.collection(this.vault) }, options)
+  }
+
+  /** Begins a garbage collection, or joins the one that runs. */
+  startCollection(
+    request: schema.CollectionRequest = {},
+    options: CallOptions = {},
+  ): Promise<schema.CollectionState> {
+    return this.#json(
+      schema.CollectionState,
+      { method: 'POST', path: paths.collection(this.vault), ...jsonBody(request) },
+      options,
+    )
+  }
+
+  /** Stops the garbage collection that runs. */
+  async stopCollection(options: CallOptions = {}): Promise<void> {
+    await this.#send({ method: 'DELETE', path: paths.collection(this.vault) }, options)
+  }
+
   /** How far the receiver's check of everything stored is, and what the last one found. */
   scrubState(options: CallOptions = {}): Promise<schema.ScrubState> {
     return this.#json(schema.ScrubState, { method: 'GET', path: paths.scrub(this.vault) }, options)

@@ -503,6 +503,74 @@ export const ScrubReport = Type.Object(
 )
 export type ScrubReport = Static<typeof ScrubReport>
 
+/** Asks for a garbage collection. `minGarbage`: packs with at least this share of garbage are compacted, 0 to 1. */
+export const CollectionRequest = Type.Object(
+  {
+    dryRun: Type.Optional(Type.Boolean()),
+    minGarbage: Type.Optional(Type.Number({ minimum: 0, maximum: 1 })),
+  },
+  closed,
+)
+export type CollectionRequest = Static<typeof CollectionRequest>
+
+const collectionCounts = {
+  /** Committed checkpoints that were walked, and objects that were read. */
+  checkpoints: Count,
+  objects: Count,
+  /** Bytes of all packs; how many of them are garbage, about; how many were given back; how many were written again for that. */
+  storedBytes: Count,
+  garbageBytes: Count,
+  freedBytes: Type.Integer(),
+  movedBytes: Count,
+}
+
+export const CollectionProgress = Type.Object(
+  {
+    phase: Type.Union([Type.Literal('mark'), Type.Literal('sweep')]),
+    ...collectionCounts,
+    /** To be compacted, and done. */
+    packs: Count,
+    packsDone: Count,
+  },
+  closed,
+)
+export type CollectionProgress = Static<typeof CollectionProgress>
+
+export const CollectionReport = Type.Object(
+  {
+    ...collectionCounts,
+    /** Compacted. */
+    packs: Count,
+    /** Of a dry run: about what would have been given back. */
+    dueBytes: Count,
+    dryRun: Type.Boolean(),
+  },
+  closed,
+)
+export type CollectionReport = Static<typeof CollectionReport>
+
+export const CollectionState = Type.Object(
+  {
+    running: Type.Optional(Type.Object({ startedAt: Timestamp, progress: CollectionProgress }, closed)),
+    last: Type.Optional(
+      Type.Object(
+        {
+          startedAt: Timestamp,
+          finishedAt: Timestamp,
+          outcome: JobOutcome,
+          detail: Type.Optional(Type.String()),
+          report: CollectionReport,
+        },
+        closed,
+      ),
+    ),
+    /** When the schedule begins the next one. */
+    nextAt: Type.Optional(Timestamp),
+  },
+  closed,
+)
+export type CollectionState = Static<typeof CollectionState>
+
 export const ScrubState = Type.Object(
   {
     running: Type.Optional(Type.Object({ startedAt: Timestamp, progress: ScrubProgress }, closed)),

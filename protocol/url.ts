@@ -105,6 +105,7 @@ export const paths = {
   pin: (vault: string, { source, number }: CheckpointName) => `/${vault}/checkpoints/${source}/${number}/pin`,
   settings: (vault: string) => `/${vault}/settings`,
   prune: (vault: string) => `/${vault}/upkeep/prune`,
+  collection: (vault: string) => `/${vault}/upkeep/collection`,
   scrub: (vault: string) => `/${vault}/upkeep/scrub`,
   /** Collections end in a slash in answers; in requests they may. */
   tree: (vault: string, names: readonly Buffer[] = []) => below(`/${vault}/tree/`, names),

@@ -18,6 +18,7 @@ import { readableTarget, targetForLog } from './http/request-target.ts'
 import { batchRoutes } from './routes/batches.ts'
 import { checkpointRoutes } from './routes/checkpoints.ts'
 import { chunkRoutes } from './routes/chunks.ts'
+import { collectionRoutes } from './routes/collection.ts'
 import { objectRoutes } from './routes/objects.ts'
 import type { Parts } from './routes/parts.ts'
 import { pathRoutes } from './routes/paths.ts'
@@ -90,6 +91,7 @@ function routes(parts: Parts): Router<RequestState> {
   pathRoutes(router, parts)
   checkpointRoutes(router, parts)
   settingsRoutes(router, parts)
+  collectionRoutes(router, parts)
   scrubRoutes(router, parts)
   snapshotRoutes(router, parts)
   treeRoutes(router, parts)

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { isProblem } from '../protocol/problem.ts'
 import type { Surroundings } from './commands/data-command.ts'
+import { doctorCommand } from './commands/doctor.ts'
 import { reindexCommand } from './commands/reindex.ts'
 import { serveCommand } from './commands/serve.ts'
 import { tokenCommand } from './commands/token.ts'
@@ -33,6 +34,7 @@ function program(): Command {
     .exitOverride()
     .addCommand(serveCommand(surroundings))
     .addCommand(reindexCommand(surroundings))
+    .addCommand(doctorCommand(surroundings))
     .addCommand(userCommand(surroundings))
     .addCommand(tokenCommand(surroundings))
 }

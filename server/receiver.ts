@@ -74,6 +74,10 @@ export interface ReceiverOptions {
   readonly expireOpenMs?: number
   /** Everything stored is read and checked once within this time, in ms. Default: only when somebody asks for it. */
   readonly scrubMs?: number | undefined
+  /** When garbage is collected: a cron pattern. Never, when it is left out. */
+  readonly collect?: string | undefined
+  /** Of the time, how much a garbage collection may work: above 0, up to 1. */
+  readonly upkeepShare?: number | undefined
   /** Bytes that is read of it in a second, at most. */
   readonly scrubBytesPerSecond?: number | undefined
   /** What is frozen by itself, and when. */
@@ -186,12 +190,15 @@ async function listenOn(
     },
     trashMs,
     scrubBytesPerSecond: options.scrubBytesPerSecond,
+    upkeepShare: options.upkeepShare,
+    onRemoved: (vault) => schedule.collectSoon(vault),
   })
   const { freezes = [], scrubMs } = options
   const schedule = new Schedule(vaults, {
     freezes,
     trashMs,
     scrubMs,
+    collect: options.collect,
     expireOpenMs: options.expireOpenMs ?? defaultExpireOpenMs,
     audit,
     onRemoved: (vault) => vaults.noteRemoved(vault),
@@ -217,6 +224,7 @@ async function listenOn(
       audit,
       metrics,
       health,
+      nextCollection: () => schedule.nextCollection,
     },
     log,
     trust,

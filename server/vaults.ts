@@ -9,7 +9,8 @@ import { makeFolderDurably } from './catalog/durable-file.ts'
 import { LiveTree } from './catalog/live-tree.ts'
 import { type FileLayer, nodeFiles } from './file-layer.ts'
 import { boundedStore, type Room } from './store/bounded-store.ts'
-import type { ChunkStore } from './store/chunk-store.ts'
+import type { CollectableStore } from './store/collectable.ts'
+import { Collector } from './upkeep/collect.ts'
 import { Scrub } from './upkeep/scrub.ts'
 import { Settings } from './upkeep/settings.ts'
 
@@ -18,10 +19,11 @@ export interface Vault {
   readonly name: string
   /** Its folder. */
   readonly path: string
-  readonly store: ChunkStore
+  readonly store: CollectableStore
   readonly catalog: Catalog
   readonly settings: Settings
   readonly scrub: Scrub
+  readonly collector: Collector
   /** Throws the Problem that kept it from opening: a damaged tree costs no checkpoint. */
   readonly tree: LiveTree
 }
@@ -49,6 +51,8 @@ export interface VaultsOptions {
   readonly files?: FileLayer
   /** Bytes that a scrub reads in a second, at most. */
   readonly scrubBytesPerSecond?: number | undefined
+  /** Of the time, how much a collection may work: above 0, up to 1. */
+  readonly upkeepShare?: number | undefined
   /** What is left of the disk; with it, stores are kept within it and within their vaults' quotas. */
   readonly room?: Room & { freeBytes(): Promise<number> }
   /** Gives up a little space that was held back for a full disk; false when there is none left. */
@@ -58,7 +62,7 @@ export interface VaultsOptions {
 }
 
 /** Opens the store that is kept in a vault's folder, creating it when there is none. */
-export type OpenStore = (vaultPath: string) => Promise<ChunkStore>
+export type OpenStore = (vaultPath: string) => Promise<CollectableStore>
 
 /** A vault that is open, or about to be. */
 interface Opened {
@@ -196,21 +200,27 @@ export class Vaults {
     try {
       const catalog = await openCatalog(path, store, this.options.onDamage, this.files)
       const openTree = (): Promise<LiveTree | Problem> => this.openTree(path, store)
+      const whole = {
+        store,
+        catalog,
+        get tree() {
+          return opened.tree
+        },
+      }
+      const collector = await Collector.open(path, whole, {
+        share: this.options.upkeepShare,
+        files: this.files,
+      })
       const scrub = await Scrub.open({
         vaultPath: path,
         store,
-        vault: {
-          catalog,
-          get tree() {
-            return opened.tree
-          },
-        },
+        vault: whole,
         bytesPerSecond: this.options.scrubBytesPerSecond,
         onDamage: this.options.onDamage,
         files: this.files,
       })
       const opened = new OpenVault(
-        { name, path, store, catalog, settings, scrub },
+        { name, path, store, catalog, settings, scrub, collector },
         await openTree(),
         openTree,
       )
@@ -221,7 +231,7 @@ export class Vaults {
     }
   }
 
-  private async openStore(path: string, settings: Settings): Promise<ChunkStore> {
+  private async openStore(path: string, settings: Settings): Promise<CollectableStore> {
     const { openStore, room } = this.options
     const store = await withBallast(this.makeRoom, () => openStore(path))
     return room === undefined ? store : boundedStore(store, { quotaBytes: () => settings.quotaBytes, room })
@@ -238,7 +248,7 @@ export class Vaults {
     return bavail * bsize
   }
 
-  private async openTree(path: string, store: ChunkStore): Promise<LiveTree | Problem> {
+  private async openTree(path: string, store: CollectableStore): Promise<LiveTree | Problem> {
     try {
       return await withBallast(this.makeRoom, () => LiveTree.open(join(path, 'tree'), store, this.options))
     } catch (error) {
@@ -271,16 +281,17 @@ const treeFaults: ReadonlySet<ProblemCode> = new Set(['store-corrupt', 'insuffic
 class OpenVault implements Vault {
   readonly name: string
   readonly path: string
-  readonly store: ChunkStore
+  readonly store: CollectableStore
   readonly catalog: Catalog
   readonly settings: Settings
   readonly scrub: Scrub
+  readonly collector: Collector
   private liveTree: LiveTree | Problem
   private readonly openTree: () => Promise<LiveTree | Problem>
   private opening: Promise<void> | undefined
 
   constructor(
-    { name, path, store, catalog, settings, scrub }: Omit<Vault, 'tree'>,
+    { name, path, store, catalog, settings, scrub, collector }: Omit<Vault, 'tree'>,
     tree: LiveTree | Problem,
     openTree: () => Promise<LiveTree | Problem>,
   ) {
@@ -290,6 +301,7 @@ class OpenVault implements Vault {
     this.catalog = catalog
     this.settings = settings
     this.scrub = scrub
+    this.collector = collector
     this.liveTree = tree
     this.openTree = openTree
   }
@@ -314,7 +326,7 @@ class OpenVault implements Vault {
 
   async close(): Promise<void> {
     await this.opening
-    await this.scrub.close()
+    await Promise.all([this.scrub.close(), this.collector.close()])
     try {
       if (!(this.liveTree instanceof Problem)) await this.liveTree.close()
     } finally {

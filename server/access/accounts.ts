@@ -4,7 +4,7 @@
  *
  * A password is looked at in this order, the cheap before the dear:
  *
- * 1. it was found wrong a short while ago, and the users have not changed since: wrong, and not counted again, so that a
+ * 1. it was found wrong within the hour, and the users have not changed since: wrong, and not counted again, so that a
  *    device with an old password locks nobody out;
  * 2. too many were wrong from there: Problem `too-many-requests` (login-limits.ts);
  * 3. it was found right a short while ago: right;
@@ -24,7 +24,7 @@ import { HashingQueue } from './hashing-queue.ts'
 import type { Identity } from './identity.ts'
 import { LastUsed } from './last-used.ts'
 import { LoginAudit } from './login-audit.ts'
-import { LoginLimits } from './login-limits.ts'
+import { addressKey, LoginLimits } from './login-limits.ts'
 import { isBcryptHash, isPassword, nobodysBcryptHash, nobodysHash } from './passwords.ts'
 import { tokenHash, tokenId } from './tokens.ts'
 import { isUserName } from './user-name.ts'
@@ -32,6 +32,9 @@ import { isUserName } from './user-name.ts'
 const lookEveryMs = 1000
 const rememberMs = 5 * 60_000
 const rememberedLogins = 1000
+/** As long as failures are counted, and longer for a device that comes again and again with its old password. */
+const rememberWrongMs = 60 * 60_000
+const rememberedFailures = 10_000
 /** Of the four threads that files and zstd use too. */
 const hashingsAtOnce = 2
 const maxHashingsWaiting = 128
@@ -63,7 +66,11 @@ export class Accounts {
   readonly #key = randomBytes(32)
   readonly #nobody = nobodysHash()
   readonly #found = new LRUCache<string, true>({ max: rememberedLogins, ttl: rememberMs })
-  readonly #wrong = new LRUCache<string, true>({ max: rememberedLogins, ttl: rememberMs })
+  readonly #wrong = new LRUCache<string, true>({
+    max: rememberedFailures,
+    ttl: rememberWrongMs,
+    updateAgeOnHas: true,
+  })
   readonly #underWay = new Map<string, Promise<boolean>>()
   readonly #timer: NodeJS.Timeout
   #looking: Promise<void> = Promise.resolve()
@@ -210,7 +217,7 @@ export class Accounts {
   async #isPasswordOf(name: string, password: string, from: string): Promise<boolean> {
     for (;;) {
       const hash = this.#directory.hashOf(name)
-      const isRight = await this.#hashing.run(from, () => this.#compare(password, hash))
+      const isRight = await this.#hashing.run(addressKey(from), () => this.#compare(password, hash))
       // The users may have changed meanwhile.
       if (this.#directory.hashOf(name) === hash) return isRight
     }

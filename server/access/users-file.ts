@@ -156,7 +156,11 @@ function parseUsers(text: string): UsersDocument {
     names.add(name)
   }
   const ids = new Set<string>()
-  for (const { id, user } of document.tokens) {
+  for (const { id, user, expires } of document.tokens) {
+    expect(
+      expires === undefined || !Number.isNaN(Date.parse(expires)),
+      `the token ${id} expires at no time there is`,
+    )
     expect(!ids.has(id), `the token ${id} is there twice`)
     expect(names.has(user), `the token ${id} is of nobody`)
     ids.add(id)

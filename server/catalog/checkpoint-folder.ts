@@ -11,8 +11,9 @@
  *
  * Invariants: `{n}.json` is there means committed, whatever else is there. Without it, `{n}.open.json`
  * means open, and its items and touched files were there before it. Any other file of n is a remainder.
- * Each state file is replaced as a whole and durably, so a crash leaves the state before or after.
- * Recovery, at opening: remainders are removed, the files of open checkpoints cut to whole records.
+ * Each state file is replaced as a whole and durably, so a crash leaves the state before or after. Names that depend on
+ * one another are synced one after the other: a power cut may leave any of those that are not.
+ * Recovery, at opening: remainders are removed, the files of open checkpoints cut to whole records, the folder synced.
  *
  * A state file that cannot be read costs that checkpoint and no other. An open one counts as absent, a
  * committed one is in no list; the files stay, and so does the number, until somebody deletes it.
@@ -183,6 +184,8 @@ export class CheckpointFolder {
     for (const path of [this.itemsPath(state.number), this.touchedPath(state.number)]) {
       await (await this.files.open(path, 'replace')).close()
     }
+    // Not every file system keeps the order in which names came.
+    await this.files.syncFolder(this.path)
     await replaceDurably(this.openPath(state.number), JSON.stringify(state), this.files)
   }
 
@@ -203,14 +206,18 @@ export class CheckpointFolder {
 
   /** Removes a checkpoint in whatever state; durable on return. False when there was none. */
   async remove(number: number): Promise<boolean> {
-    // The open one's state first: were the committed one's removed first, a crash could leave it open again.
     const wasOpen = await this.removeFile(this.openPath(number))
-    const wasCommitted = await this.removeFile(this.committedPath(number))
+    const isCommitted = (await this.files.stat(this.committedPath(number))) !== undefined
+    if (isCommitted) {
+      // Were both removed at once, here or by the commit and here, a crash could leave it open again.
+      await this.files.syncFolder(this.path)
+      await this.removeFile(this.committedPath(number))
+    }
+    if (wasOpen || isCommitted) await this.files.syncFolder(this.path)
+    // Remainders now; while the state was there they belonged to it.
     await this.removeFile(this.itemsPath(number))
     await this.removeFile(this.touchedPath(number))
-    if (!wasOpen && !wasCommitted) return false
-    await this.files.syncFolder(this.path)
-    return true
+    return wasOpen || isCommitted
   }
 
   /** Puts the folder in order after a stop of any kind; returns the open checkpoints, without damaged ones. */
@@ -226,6 +233,8 @@ export class CheckpointFolder {
       const opened = await this.unlessDamaged(() => this.recoverOpen(number))
       if (opened !== undefined) recovered.push(opened)
     }
+    // What a process that died had not synced yet is told to everybody from now on.
+    await this.files.syncFolder(this.path)
     return recovered
   }
 

@@ -28,11 +28,12 @@ import type {
 import type { CheckpointName } from '../../protocol/url.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import { CheckpointFolder } from './checkpoint-folder.ts'
+import type { CheckpointRoots, TouchedId } from './checkpoint-roots.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import type { Closure } from './closure.ts'
 import { appendItems, itemPages, readItems, syncItems } from './item-list.ts'
 import { type Claimant, expectClaimable, expectOwner, unlimited } from './source-owner.ts'
-import { appendTouched } from './touched-log.ts'
+import { appendTouched, readTouched } from './touched-log.ts'
 import type { Wanted } from './wanted.ts'
 
 /** Commits that walk at the same time, per vault: each holds a few objects per level in memory. */
@@ -49,6 +50,8 @@ interface OpenCheckpoint {
   readonly touchLock: Mutex
   items: number
   itemBytes: number
+  /** The root that a commit under way walks from. */
+  committing?: Id | undefined
   /** When a client last did something in its name, by performance.now(); undefined in a process in which none has. */
   signedAt: number | undefined
   /** Requests under way in its name. */
@@ -276,12 +279,20 @@ export class Checkpoints {
     }
   }
 
-  /** Notes that these ids were asked about or sent in the checkpoint's name. The same problems. */
-  async touch(name: CheckpointName, ids: readonly Id[]): Promise<void> {
+  /**
+   * Notes that these ids were asked about or sent in the checkpoint's name; `isContent` says of those that they were
+   * looked into and are no objects. The same problems.
+   */
+  async touch(
+    name: CheckpointName,
+    ids: readonly Id[],
+    isContent: (id: Id) => boolean = () => false,
+  ): Promise<void> {
     const { folder, touchLock } = await this.opened(name)
     if (ids.length === 0) return
     const path = folder.touchedPath(name.number)
-    if (await touchLock.runExclusive(() => appendTouched(this.files, path, ids))) return
+    const touched = ids.map((id) => ({ id, isContent: isContent(id) }))
+    if (await touchLock.runExclusive(() => appendTouched(this.files, path, touched))) return
     await this.opened(name)
     throw notFound(name)
   }
@@ -346,13 +357,19 @@ export class Checkpoints {
       const source = this.sources.get(name.source) as Source
       if (!source.open.has(name.number)) return sameCommit(await this.committed(name), request)
       checkCommitRequest(opened, request)
-      await this.makeWhole(opened, request)
-      const path = opened.folder.itemsPath(name.number)
-      if (opened.state.kind === 'chunks') await syncItems(this.files, path)
-      const state = committedState(opened, request)
-      await opened.folder.commit(state)
-      source.open.delete(name.number)
-      return state
+      // A collection that begins from here on keeps what the walk finds, also when the root was never sent in its name.
+      opened.committing = request.root
+      try {
+        await this.makeWhole(opened, request)
+        const path = opened.folder.itemsPath(name.number)
+        if (opened.state.kind === 'chunks') await syncItems(this.files, path)
+        const state = committedState(opened, request)
+        await opened.folder.commit(state)
+        source.open.delete(name.number)
+        return state
+      } finally {
+        opened.committing = undefined
+      }
     })
   }
 
@@ -424,6 +441,55 @@ export class Checkpoints {
     })
   }
 
+  /**
+   * What every checkpoint keeps, open ones first: one that is committed meanwhile is among both, or the latter. One that
+   * is deleted meanwhile may end early. Problem `store-corrupt` for a committed one that cannot be read.
+   */
+  async *roots(): AsyncGenerator<CheckpointRoots> {
+    for (const [source, { open }] of this.sources) {
+      for (const [number, opened] of [...open]) yield this.openRoots({ source, number }, opened)
+    }
+    for (const { folder } of [...this.sources.values()]) {
+      for (const number of await folder.committedNumbers()) {
+        const state = await folder.readCommitted(number)
+        if (state !== undefined) yield this.committedRoots(folder, state)
+      }
+    }
+  }
+
+  private openRoots(name: CheckpointName, opened: OpenCheckpoint): CheckpointRoots {
+    const { folder, committing } = opened
+    const isThere = (): boolean => this.sources.get(name.source)?.open.has(name.number) === true
+    const items = (): AsyncGenerator<Wanted[]> =>
+      this.reached(opened, committing === undefined ? {} : { root: committing })
+    const touched = (): AsyncGenerator<TouchedId[]> =>
+      readTouched(this.files, folder.touchedPath(name.number))
+    return {
+      name,
+      isCommitted: false,
+      references: () => whileThere(items, isThere),
+      touched: () => whileThere(touched, isThere),
+    }
+  }
+
+  private committedRoots(folder: CheckpointFolder, state: CheckpointState): CheckpointRoots {
+    const { source, number, root, items = 0 } = state
+    const path = folder.itemsPath(number)
+    const { files } = this
+    const references = async function* (): AsyncGenerator<Wanted[]> {
+      if (root !== undefined) yield [wantedRoot(root)]
+      if (items === 0) return
+      for await (const page of itemPages(files, path, items)) yield page.map(wantedItem)
+    }
+    const isThere = async (): Promise<boolean> => (await folder.readCommitted(number)) !== undefined
+    return {
+      name: { source, number },
+      isCommitted: true,
+      references: () => whileThere(references, isThere),
+      touched: async function* () {},
+    }
+  }
+
   /** The open checkpoints of all sources, and the signs of life that they show. */
   async openSigns(): Promise<OpenSigns[]> {
     const found: OpenSigns[] = []
@@ -479,6 +545,18 @@ export class Checkpoints {
       }
       return await use(source, await this.committed(name))
     })
+  }
+}
+
+/** The pages, until what they are read from was deleted. */
+async function* whileThere<T>(
+  pages: () => AsyncIterable<T>,
+  isThere: () => boolean | Promise<boolean>,
+): AsyncGenerator<T> {
+  try {
+    yield* pages()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || (await isThere())) throw error
   }
 }
 

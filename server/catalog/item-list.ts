@@ -109,7 +109,11 @@ export async function recoverItems(
       contentBytes += items.reduce((sum, item) => sum + item.size, 0)
       if (items.length < pageItems) break
     }
-    if (size !== count * itemBytes) await file.truncate(count * itemBytes)
+    if (size !== count * itemBytes) {
+      await file.truncate(count * itemBytes)
+      // Or else a power cut could bring records back behind those that take the place of the first that was cut off.
+      await file.datasync()
+    }
     return { count, contentBytes }
   } finally {
     await file.close()

@@ -29,7 +29,10 @@ export function dataCommand(
     )
 }
 
-export function refusal(command: string, calledAs: string): (text: string, write: (text: string) => void) => void {
+export function refusal(
+  command: string,
+  calledAs: string,
+): (text: string, write: (text: string) => void) => void {
   return (text, write) => {
     const what = text
       .replace(/^error: /, '')

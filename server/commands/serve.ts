@@ -1,42 +1,35 @@
-import { isIPv6 } from 'node:net'
 import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import { destination, type Logger, pino } from 'pino'
-import { Problem } from '../../protocol/problem.ts'
-import { ProxyTrust } from '../http/proxy-trust.ts'
-import type { CertificateFiles } from '../listen/certificate.ts'
-import { defaultPort, type Place, type PlaceText, parsePlace, parseSocketMode } from '../listen/place.ts'
 import { defaultExpireOpenMs, defaultTrashMs, openReceiver, type Receiver } from '../receiver.ts'
+import { defaultShare } from '../upkeep/collect.ts'
 import {
+  defaultCollect,
   parseByteRate,
+  parseCollect,
   parseDuration,
   parseExpireOpen,
   parseReserve,
   parseScheduledFreeze,
   parseScrubPeriod,
+  parseShare,
   type ScheduledFreeze,
 } from '../upkeep/schedule-options.ts'
 import { defaultScrubBytesPerSecond, defaultScrubMs } from '../upkeep/scrub.ts'
 import { dataCommand, parsed, type Surroundings } from './data-command.ts'
+import { greet } from './greeting.ts'
 import { type LimitOptions, limitsOf, withLimitOptions } from './limit-options.ts'
+import { type ListenOptions, listeningOf, withListenOptions } from './listen-options.ts'
 
-interface ServeOptions extends LimitOptions {
+interface ServeOptions extends ListenOptions, LimitOptions {
   readonly data: string
-  readonly listen: readonly PlaceText[]
-  readonly socketMode: number
-  readonly tlsCert?: string
-  readonly tlsKey?: string
-  readonly tlsClientCa?: string
-  readonly tlsClientRequired?: true
-  readonly trustProxy: readonly string[]
-  readonly proxyUserHeader?: string
   readonly htpasswd?: string
-  readonly plainHttp?: true
-  readonly auth: boolean
   readonly keepTrash: number
   readonly freeze: readonly ScheduledFreeze[]
   readonly scrub: number | undefined
   readonly scrubRate: number
+  readonly gc: string | undefined
+  readonly gcShare: number
   readonly expireOpen: number
   readonly reserve?: number
   readonly logLevel: string
@@ -62,37 +55,12 @@ certificate and the users again; connections stay. docs/operations.md has more o
 
 /** `chunkdav serve`: done when it was told to stop. */
 export function serveCommand(surroundings: Surroundings): Command {
-  const command = dataCommand('serve', 'Run a receiver', surroundings)
+  const command = withListenOptions(dataCommand('serve', 'Run a receiver', surroundings))
     .addHelpText('after', examples)
-    .addOption(
-      new Option('--listen <place>', 'HOST:PORT, unix:/PATH or systemd (repeatable)')
-        .argParser((text, before: PlaceText[]) => [...before, parsed(text, parsePlace)])
-        .default([], '127.0.0.1:8420'),
-    )
-    .addOption(
-      new Option('--socket-mode <mode>', 'who may open a Unix socket, in octal')
-        .argParser((text) => parsed(text, parseSocketMode))
-        .default(0o600, '0600'),
-    )
-    .option('--tls-cert <file>', 'certificate and the chain above it, PEM; makes it https')
-    .option('--tls-key <file>', 'its key, PEM')
-    .option('--tls-client-ca <file>', 'authorities whose client certificates name a user (CN), PEM')
-    .option('--tls-client-required', 'turn away whoever has no such certificate')
-    .addOption(
-      new Option(
-        '--trust-proxy <who>',
-        'believe X-Forwarded-* from ADDRESS[/BITS], or from unix (repeatable)',
-      )
-        .argParser((text, before: string[]) => [...before, text])
-        .default([], 'nobody'),
-    )
-    .option('--proxy-user-header <name>', 'header in which such a proxy names the user it has authenticated')
     .option(
       '--htpasswd <file>',
       'users and passwords, as htpasswd -B keeps them, beside those of chunkdav user',
     )
-    .option('--plain-http', 'let passwords travel in the clear')
-    .option('--no-auth', 'where there are no users: let everybody in who can reach the address')
     .addOption(
       new Option('--keep-trash <duration>', 'how long to keep what was deleted or overwritten in live trees')
         .argParser((text) => parsed(text, parseDuration))
@@ -112,6 +80,16 @@ export function serveCommand(surroundings: Surroundings): Command {
       new Option('--scrub-rate <bytes>', 'how much of it may be read in a second')
         .argParser((text) => parsed(text, parseByteRate))
         .default(defaultScrubBytesPerSecond, '32MiB'),
+    )
+    .addOption(
+      new Option('--gc <cron>', 'when garbage is collected, besides after what was removed; or off')
+        .argParser((text) => parsed(text, parseCollect))
+        .default(defaultCollect, `"${defaultCollect}"`),
+    )
+    .addOption(
+      new Option('--gc-share <percent>', 'of the time, how much it may work')
+        .argParser((text) => parsed(text, parseShare))
+        .default(defaultShare, '50%'),
     )
     .addOption(
       new Option(
@@ -136,25 +114,26 @@ export function serveCommand(surroundings: Surroundings): Command {
 }
 
 async function serve(options: ServeOptions, surroundings: Surroundings): Promise<void> {
-  const { data, htpasswd, auth, plainHttp = false, keepTrash, freeze, scrub, scrubRate, logLevel } = options
-  const tls = certificateFiles(options)
-  const trust = proxyTrust(options)
+  const { data, htpasswd, keepTrash, freeze, scrub, scrubRate, logLevel } = options
+  const listening = listeningOf(options, surroundings)
   const stderr = destination({ dest: 2, sync: true })
   // A log that cannot be written, on a full disk, must not end the receiver. There is no other place to say it.
   stderr.on('error', () => {})
   const log = pino({ level: logLevel }, stderr)
-  const receiver = await openReceiver({
+  let receiver: Receiver | undefined
+  // From now on: before it listens there is nothing to be read again, and the signal would end the process.
+  if (!isAtTerminal()) process.on('SIGHUP', () => void receiver?.reload())
+  receiver = await openReceiver({
     dataDir: resolve(data),
-    places: placesOf(options, surroundings),
-    ...(tls === undefined ? {} : { tls }),
-    trust,
+    ...listening,
     ...(htpasswd === undefined ? {} : { htpasswd: resolve(htpasswd) }),
-    exposure: { isOpen: !auth, allowsPlainHttp: plainHttp },
     log,
     trashMs: keepTrash,
     freezes: freeze,
     scrubMs: scrub,
     scrubBytesPerSecond: scrubRate,
+    collect: options.gc,
+    upkeepShare: options.gcShare,
     expireOpenMs: options.expireOpen,
     ...(options.reserve === undefined ? {} : { reserveBytes: options.reserve }),
     ballast: true,
@@ -164,84 +143,9 @@ async function serve(options: ServeOptions, surroundings: Surroundings): Promise
   await untilStopped(receiver, log)
 }
 
-/** Where to listen. When systemd has opened sockets and nothing else is said, on those. */
-function placesOf(
-  { listen, socketMode: mode }: ServeOptions,
-  { systemdSockets: count }: Surroundings,
-): Place[] {
-  if (listen.length === 0) {
-    return count > 0 ? [{ kind: 'systemd', count }] : [{ kind: 'tcp', host: '127.0.0.1', port: defaultPort }]
-  }
-  return listen.map((place) => {
-    if (place.kind === 'unix') return { ...place, mode }
-    return place.kind === 'systemd' ? { ...place, count } : place
-  })
-}
-
-function certificateFiles(options: ServeOptions): CertificateFiles | undefined {
-  const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa, tlsClientRequired = false } = options
-  if (cert === undefined && key === undefined && clientCa === undefined && !tlsClientRequired)
-    return undefined
-  if (cert === undefined || key === undefined) {
-    throw new Problem('usage', 'TLS needs both --tls-cert and --tls-key')
-  }
-  if (clientCa === undefined && tlsClientRequired) {
-    throw new Problem('usage', '--tls-client-required needs --tls-client-ca')
-  }
-  return { cert, key, isClientRequired: tlsClientRequired, ...(clientCa === undefined ? {} : { clientCa }) }
-}
-
-function proxyTrust({ trustProxy, proxyUserHeader }: ServeOptions): ProxyTrust {
-  if (proxyUserHeader !== undefined) {
-    if (trustProxy.length === 0) throw new Problem('usage', '--proxy-user-header needs --trust-proxy')
-    if (!/^[A-Za-z0-9-]+$/.test(proxyUserHeader)) {
-      throw new Problem('usage', '--proxy-user-header must be the name of a header, such as X-Remote-User')
-    }
-  }
-  return new ProxyTrust(trustProxy, proxyUserHeader)
-}
-
-/** Where it is and what to do next: before the first line of the log. */
-function greet(receiver: Receiver, { calledAs }: Surroundings): void {
-  const urls = receiver.listeners.map(({ url }) => (url === 'unix:' ? 'a Unix socket of systemd' : url))
-  const lines = [`chunkdav listens on ${urls.join(', ')}`, `data is in ${receiver.dataDir}`]
-  const url = reachableUrl(receiver)
-  if (!receiver.accounts.isEmpty) lines.push('it asks for a user and a password, or a token')
-  if (url === undefined) {
-    lines.push(
-      'clients come through what forwards to the socket; try',
-      `  curl --unix-socket ${receiver.host} http://localhost/-/health`,
-    )
-  } else {
-    const place = receiver.accounts.isEmpty ? url : url.replace('://', '://USER@')
-    lines.push('back up a directory with', `  ${calledAs} backup DIR ${place}/home`)
-  }
-  process.stdout.write(`${lines.join('\n')}\n`)
-}
-
-/** Where a client on this machine reaches it; undefined when only by a Unix socket. */
-function reachableUrl({ listeners, certifiedName }: Receiver): string | undefined {
-  const listener = listeners.find(({ port }) => port > 0)
-  if (listener === undefined) return undefined
-  const { host, port, url } = listener
-  // A client compares the name in the URL with those in the certificate.
-  if (certifiedName !== undefined)
-    return `https://${isIPv6(certifiedName) ? `[${certifiedName}]` : certifiedName}:${port}`
-  return host === '0.0.0.0' || host === '::' ? url.replace(/:\/\/.*:/, '://127.0.0.1:') : url
-}
-
-/**
- * The first signal stops the receiver, the second ends the process at once. SIGHUP makes it read its files again; at a
- * terminal it says that the terminal is gone, and stops the receiver too.
- */
+/** The first signal stops the receiver, the second ends the process at once. */
 async function untilStopped(receiver: Receiver, log: Logger): Promise<void> {
-  const isAtTerminal = process.stdin.isTTY === true
-  const signals = ['SIGTERM', 'SIGINT', ...(isAtTerminal ? (['SIGHUP'] as const) : [])] as const
-  if (!isAtTerminal) {
-    process.on('SIGHUP', () => {
-      receiver.reload().catch((err: unknown) => log.error({ err }, 'not everything could be read again'))
-    })
-  }
+  const signals = ['SIGTERM', 'SIGINT', ...(isAtTerminal() ? (['SIGHUP'] as const) : [])] as const
   await new Promise<void>((resolve) => {
     let stopping = false
     for (const signal of signals) {
@@ -255,4 +159,9 @@ async function untilStopped(receiver: Receiver, log: Logger): Promise<void> {
   })
   await receiver.close()
   log.info('stopped')
+}
+
+/** There SIGHUP says that the terminal is gone. */
+function isAtTerminal(): boolean {
+  return process.stdin.isTTY === true
 }

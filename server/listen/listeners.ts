@@ -43,6 +43,7 @@ export interface Listener {
 export class Listeners {
   readonly all: readonly Listener[]
   private readonly certificate: Certificate | undefined
+  private reloading: Promise<void> = Promise.resolve()
 
   private constructor(all: readonly Listener[], certificate: Certificate | undefined) {
     this.all = all
@@ -69,8 +70,13 @@ export class Listeners {
     return new Listeners(opened, options.certificate)
   }
 
-  /** Reads the certificate again. Connections that are there keep what they have. */
+  /** Reads the certificate again. Connections that are there keep what they have. Of several calls the last one holds. */
   async reload(): Promise<void> {
+    this.reloading = this.reloading.then(() => this.reloadCertificate())
+    await this.reloading
+  }
+
+  private async reloadCertificate(): Promise<void> {
     const { certificate } = this
     if (certificate === undefined || !(await certificate.reload())) return
     for (const { server } of this.all) if (isTls(server)) server.setSecureContext(certificate.context)

@@ -40,8 +40,11 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
   const decodedBytes = ({ bytes }: RequestBody): number => decodedAtOnce * largestDecodedBytes(bytes)
   const rules = { maxBytes: maxBatchBytes, decoding: { budget: parts.decoding, bytes: decodedBytes } }
   ctx.body = await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
-    const { answer, kept } = await receiveBatch(vault.store, bytes, { maxChunks })
-    await touch(kept)
+    const { answer, kept, mayBeObject } = await receiveBatch(vault.store, bytes, {
+      maxChunks,
+      lease: touch.lease,
+    })
+    await touch.note(kept, (id) => !mayBeObject(id))
     return answer
   })
 }
@@ -56,8 +59,9 @@ async function postMissing(parts: Parts, ctx: Context): Promise<void> {
       throw new Problem('body-too-large', `one request asks about at most ${maxMissingIds} ids`)
     }
     const asked = [...new Set(ids)]
+    for (const id of asked) touch.lease.add(id)
     const sizes = await vault.store.stat(asked)
-    await touch(asked.filter((_, position) => sizes[position] !== undefined))
+    await touch.note(asked.filter((_, position) => sizes[position] !== undefined))
     parts.metrics.spared(vault, sizes)
     const missing = asked.filter((_, position) => sizes[position] === undefined)
     return { missing } satisfies MissingAnswer
@@ -70,8 +74,9 @@ async function postFetch(parts: Parts, ctx: Context): Promise<void> {
   const { ids } = await withText(ctx, parts.questions, parts.limits.maxJsonBytes, async (text) => {
     return parseJson(FetchRequest, text)
   })
+  for (const id of ids) touch.lease.add(id)
   const sizes = await vault.store.stat(ids)
-  await touch(ids.filter((_, position) => sizes[position] !== undefined))
+  await touch.note(ids.filter((_, position) => sizes[position] !== undefined))
   ctx.status = 200
   ctx.type = batchMediaType
   const holding = { budget: parts.downloads, pieceBytes: parts.limits.maxBlockBytes }

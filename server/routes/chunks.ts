@@ -33,12 +33,12 @@ async function putChunk(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const { store } = vault
   const id = idOf(ctx)
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(ctx, vault, id)
   const zstd = bodyEncoding(ctx, true) === 'zstd'
   const maxBytes = zstd ? maxEncodedBytes(parts.limits.maxChunkBytes) : parts.limits.maxChunkBytes
   const [size] = await store.stat([id])
   if (size !== undefined) {
-    await touch([id])
+    await touch.note([id])
     parts.metrics.spared(vault, [size])
     // Who waits for 100 Continue is spared the body; from others it is taken, so that the connection goes on.
     if (!ctx.state.expectsContinue) await drainBody(ctx, maxBytes)
@@ -49,7 +49,7 @@ async function putChunk(parts: Parts, ctx: Context): Promise<void> {
   const outcome = await withBody(ctx, parts.uploads, rules, async ({ bytes, encoding }) => {
     return await receiveChunk(store, id, bytes, { maxBytes: parts.limits.maxChunkBytes, encoding })
   })
-  await touch([id])
+  await touch.note([id])
   answerPut(ctx, id, outcome)
 }
 
@@ -61,10 +61,10 @@ async function patchChunk(parts: Parts, ctx: Context): Promise<void> {
   }
   bodyEncoding(ctx, false)
   const base = parseId(ctx.get(baseHeader))
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(ctx, vault, id)
   const { maxChunkBytes } = parts.limits
   if (await isPresent(vault.store, id)) {
-    await touch([id])
+    await touch.note([id])
     if (!ctx.state.expectsContinue) await drainBody(ctx, maxEncodedBytes(maxChunkBytes))
     return answerPut(ctx, id, 'known')
   }
@@ -76,7 +76,7 @@ async function patchChunk(parts: Parts, ctx: Context): Promise<void> {
   const outcome = await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
     return await receiveDelta(vault.store, id, base, bytes, { maxBytes: maxChunkBytes })
   })
-  await touch([id])
+  await touch.note([id])
   answerPut(ctx, id, outcome)
 }
 
@@ -94,10 +94,10 @@ function answerPut(ctx: Context, id: Id, outcome: PutAnswer['outcome']): void {
 async function getChunk(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const id = idOf(ctx)
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(ctx, vault, id)
   const [size] = await vault.store.stat([id])
   if (size === undefined) throw chunkNotFound(id)
-  await touch([id])
+  await touch.note([id])
   const tag = `"${id}"`
   ctx.set('Cache-Control', immutableFor(ctx))
   ctx.set('Vary', 'Accept-Encoding')

@@ -43,12 +43,12 @@ export function objectRoutes(router: Router<RequestState>, parts: Parts): void {
 export async function putObject(parts: Parts, ctx: Context, kind: ObjectKind): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const id = idOf(ctx)
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(ctx, vault, id)
   const zstd = bodyEncoding(ctx, true) === 'zstd'
   const { maxObjectBytes } = parts.limits
   const maxBytes = zstd ? maxEncodedBytes(maxObjectBytes) : maxObjectBytes
   if (await answerKnown(parts, ctx, vault, kind, id)) {
-    await touch([id])
+    await touch.note([id])
     if (!ctx.state.expectsContinue) await drainBody(ctx, maxBytes)
     return
   }
@@ -63,7 +63,7 @@ export async function putObject(parts: Parts, ctx: Context, kind: ObjectKind): P
       await storeObject(ctx, vault, kind, id, bytes)
     },
   )
-  await touch([id])
+  await touch.note([id])
 }
 
 /**
@@ -134,7 +134,7 @@ export async function patchObject(parts: Parts, ctx: Context, kind: ObjectKind):
     throw new Problem('unsupported-media-type', `an object is patched by ${mediaTypes.jsonPatch}`)
   }
   const base = parseId(ctx.get(baseHeader))
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(ctx, vault, id)
   const noBase = new Problem('base-not-found', `there is no ${kind} object ${base}`, { extensions: { base } })
   const [length] = await vault.store.stat([base])
   if (length === undefined) throw noBase
@@ -148,13 +148,13 @@ export async function patchObject(parts: Parts, ctx: Context, kind: ObjectKind):
     const patched = await applyObjectPatch(object, parsePatch(bytes.toString('utf8')), maxObjectBytes)
     await storeObject(ctx, vault, kind, id, patched)
   })
-  await touch([id])
+  await touch.note([id])
 }
 
 async function getFile(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const id = idOf(ctx)
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(ctx, vault, id)
   const accepted = new Negotiator(ctx.req).mediaTypes([
     mediaTypes.file,
     'application/json',
@@ -172,7 +172,7 @@ async function getFile(parts: Parts, ctx: Context): Promise<void> {
   } else {
     await sendObject(parts, ctx, vault, 'file', id)
   }
-  await touch([id])
+  await touch.note([id])
 }
 
 /** An object's JSON, as it was stored. Problem `not-found` when it is not here. */

@@ -8,6 +8,7 @@ import type { Audit } from '../audit.ts'
 import type { Claimant } from '../catalog/source-owner.ts'
 import type { Budgets } from '../http/budgets.ts'
 import { type Context, param } from '../http/context.ts'
+import type { Lease } from '../store/collectable.ts'
 import type { CuttingThreads } from '../store/cutting-thread.ts'
 import type { Vault, Vaults } from '../vaults.ts'
 import type { HealthCheck } from '../watch/health.ts'
@@ -24,6 +25,8 @@ export interface Parts extends Budgets {
   readonly audit: Audit
   readonly metrics: Metrics
   readonly health: HealthCheck
+  /** When the schedule begins the next garbage collections; undefined when it never does. */
+  readonly nextCollection: () => Date | undefined
 }
 
 /** The vault that the path names, open. */
@@ -45,18 +48,38 @@ export function claimantOf(ctx: Context): Claimant {
   }
 }
 
+/** Notes ids in the log of an open checkpoint. */
+export interface Touch {
+  /**
+   * To be told of every id before it is looked for or stored. Until the answer has left it is kept by garbage
+   * collection: from then on by the log.
+   */
+  readonly lease: Lease
+  /** Writes the ids that were found or stored into the log; `isContent` as in `Checkpoints.touch`. */
+  note(ids: readonly Id[], isContent?: (id: Id) => boolean): Promise<void>
+}
+
+const noTouch: Touch = { lease: { add() {}, release() {} }, note: async () => {} }
+
 /**
  * Notes ids in the log of the checkpoint that the request names, if it names one. Problems
  * `checkpoint-not-found`, `checkpoint-committed`, and `forbidden` for another's, come from `touchFor` itself, before any body is read.
  */
-export async function touchFor(ctx: Context, vault: Vault): Promise<(ids: readonly Id[]) => Promise<void>> {
+export async function touchFor(ctx: Context, vault: Vault, ...ids: readonly Id[]): Promise<Touch> {
   const header = ctx.get(checkpointHeader)
-  if (header === '') return async () => {}
+  if (header === '') return noTouch
   const name = parseCheckpointName(header)
-  vault.catalog.checkpoints.expectUsable(name.source, claimantOf(ctx))
+  const { checkpoints } = vault.catalog
+  checkpoints.expectUsable(name.source, claimantOf(ctx))
   // As long as the request is under way, the checkpoint is not abandoned, however slowly the body comes.
-  const leave = await vault.catalog.checkpoints.enter(name)
-  if (ctx.res.closed) leave()
-  else ctx.res.once('close', leave)
-  return (ids) => vault.catalog.checkpoints.touch(name, ids)
+  const leave = await checkpoints.enter(name)
+  const lease = vault.store.lease()
+  for (const id of ids) lease.add(id)
+  const end = (): void => {
+    leave()
+    lease.release()
+  }
+  if (ctx.res.closed) end()
+  else ctx.res.once('close', end)
+  return { lease, note: (noted, isContent) => checkpoints.touch(name, noted, isContent) }
 }

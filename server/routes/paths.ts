@@ -55,10 +55,10 @@ async function getPath(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const root = idOf(ctx)
   const names = pathNames(ctx.path, 3)
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(ctx, vault, root)
   const { reader } = vault.catalog
   const entry = await resolvePath(reader, root, names, overSignal(ctx))
-  await touch([root])
+  await touch.note([root])
   if (entry === undefined || entry.kind === 'directory') {
     const id = entry?.id ?? root
     return await sendObject(parts, ctx, vault, 'directory', id)

@@ -1,4 +1,5 @@
-import { Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
+import type { Part } from '../../protocol/schema.ts'
 import type { TreeRecord } from '../catalog/live-tree.ts'
 import { overSignal } from '../http/client-gone.ts'
 import { clientOf } from '../http/client-name.ts'
@@ -7,6 +8,7 @@ import { type Checksums, ocChecksums, ocMtimeNs } from '../http/dav-headers.ts'
 import type { MemoryBudget } from '../http/memory-budget.ts'
 import { uncountedTextBytes, withBody } from '../http/request-body.ts'
 import { streamedBody } from '../http/streamed-body.ts'
+import type { Lease } from '../store/collectable.ts'
 import { type IncomingFile, receiveFile, receiveSmallFile, smallFileBytes } from '../store/incoming-file.ts'
 import type { Vault } from '../vaults.ts'
 import type { Parts } from './parts.ts'
@@ -27,15 +29,23 @@ export async function putTreeFile(parts: Parts, ctx: Context): Promise<void> {
   const mtimeNs = ocMtimeNs(ctx)
   const checksums = ocChecksums(ctx)
   await judge(request, vault.tree)
-  const since = vault.store.losses
-  const { part, md5, sha1 } = await receive(parts, ctx, vault)
-  expectChecksums(checksums, { md5, sha1 })
-  const { record, isNew } = await vault.tree.change(async (change) => {
-    const old = await judge(request, change)
-    const content = { part, md5, sha1, since, ...(mtimeNs !== undefined && { mtimeNs }) }
-    return { record: await change.putFile(names, content), isNew: old === undefined }
-  })
-  answerPut(ctx, record, isNew)
+  // Nothing refers to the content until the record stands: garbage collection must not take it for garbage.
+  const lease = vault.store.lease()
+  try {
+    const begun = vault.store.losses
+    const { part, md5, sha1 } = await receive(parts, ctx, vault, lease)
+    expectChecksums(checksums, { md5, sha1 })
+    const { record, isNew } = await whileWhole(vault, part, begun, (since) =>
+      vault.tree.change(async (change) => {
+        const old = await judge(request, change)
+        const content = { part, md5, sha1, since, ...(mtimeNs !== undefined && { mtimeNs }) }
+        return { record: await change.putFile(names, content), isNew: old === undefined }
+      }),
+    )
+    answerPut(ctx, record, isNew)
+  } finally {
+    lease.release()
+  }
   if (mtimeNs !== undefined) ctx.set('X-OC-Mtime', 'accepted')
 }
 
@@ -57,8 +67,29 @@ async function judge(request: TreeRequest, tree: TreeReads): Promise<TreeRecord 
 /** Files up to here are there within a bounded time, and share the memory of the other bodies. */
 const shortFileBytes = 4 * 1024 * 1024
 
+/**
+ * Runs `place`, which fails when chunks were lost since the content was stored: then once more, as long as those of the
+ * content are here. A client need not send it again for what befell others.
+ */
+async function whileWhole<T>(
+  vault: Vault,
+  { id, size, chunked }: Part,
+  since: number,
+  place: (since: number) => Promise<T>,
+): Promise<T> {
+  try {
+    return await place(since)
+  } catch (error) {
+    const { losses } = vault.store
+    if (!isProblem(error, 'unavailable') || losses === since) throw error
+    const wanted = { id, size, as: chunked === true ? 'file' : 'chunk', within: id } as const
+    if ((await vault.catalog.closure.incomplete([wanted], 1)).length > 0) throw error
+    return await whileWhole(vault, { id, size, ...(chunked && { chunked }) }, losses, place)
+  }
+}
+
 /** A short body is taken whole; others go into the store as they come. */
-async function receive(parts: Parts, ctx: Context, { store }: Vault): Promise<IncomingFile> {
+async function receive(parts: Parts, ctx: Context, { store }: Vault, lease: Lease): Promise<IncomingFile> {
   let budget: MemoryBudget = parts.streams
   const body = streamedBody(ctx, () => budget.isPressed)
   const { announcedBytes = Number.POSITIVE_INFINITY } = body
@@ -72,12 +103,13 @@ async function receive(parts: Parts, ctx: Context, { store }: Vault): Promise<In
       // So that a note can be saved while large files come slowly, and hold all the memory that there is for them.
       uncountedBytes: uncountedTextBytes,
     }
-    return await withBody(ctx, parts.uploads, rules, ({ bytes }) => receiveSmallFile(store, bytes))
+    return await withBody(ctx, parts.uploads, rules, ({ bytes }) => receiveSmallFile(store, bytes, lease))
   }
   return await receiveFile(store, body, parts.cutting, {
     memory: budget.of(clientOf(ctx)),
     announcedBytes: body.announcedBytes,
     signal: overSignal(ctx),
+    lease,
   })
 }
 

@@ -20,6 +20,7 @@ import { FileListBuilder } from '../../protocol/list-builder.ts'
 import type { Problem } from '../../protocol/problem.ts'
 import type { Part } from '../../protocol/schema.ts'
 import type { ChunkStore } from './chunk-store.ts'
+import type { Lease } from './collectable.ts'
 import type { ContentDigests, CutChunk } from './content-cutter.ts'
 import type { CutListener, Cutting, CuttingThreads } from './cutting-thread.ts'
 import { placeOf, ringBytes, windowBytes } from './cutting-window.ts'
@@ -43,6 +44,8 @@ export interface IncomingOptions {
   readonly memory: UploadMemory
   /** The length that was announced: a short content then needs less memory. The body must have no more. */
   readonly announcedBytes?: number | undefined
+  /** Told of every id before it is looked for or stored, so that garbage collection leaves it alone. */
+  readonly lease?: Lease | undefined
   /** Gives the upload up. */
   readonly signal?: AbortSignal | undefined
 }
@@ -88,7 +91,7 @@ async function receiveReserved(
   store: ChunkStore,
   body: AsyncIterable<Buffer>,
   cutting: Pick<CuttingThreads, 'begin'>,
-  { announcedBytes = Number.POSITIVE_INFINITY, signal }: IncomingOptions,
+  { announcedBytes = Number.POSITIVE_INFINITY, signal, lease }: IncomingOptions,
 ): Promise<IncomingFile> {
   const head = Buffer.allocUnsafe(Math.min(smallFileBytes, announcedBytes))
   let headBytes = 0
@@ -104,13 +107,13 @@ async function receiveReserved(
         continue
       }
       if (upload === undefined) {
-        upload = new Upload(store, cutting)
+        upload = new Upload(store, cutting, lease)
         await upload.write(head.subarray(0, headBytes))
       }
       await upload.write(piece)
     }
     signal?.throwIfAborted()
-    if (upload === undefined) return await receiveSmallFile(store, head.subarray(0, headBytes))
+    if (upload === undefined) return await receiveSmallFile(store, head.subarray(0, headBytes), lease)
     return await upload.finish()
   } finally {
     await upload?.close()
@@ -121,11 +124,16 @@ async function receiveReserved(
  * The same for at most `smallFileBytes` that are in memory, on this thread: hashing so little takes less
  * than half a millisecond. The bytes must stay as they are until this returns.
  */
-export async function receiveSmallFile(store: ChunkStore, bytes: Buffer): Promise<IncomingFile> {
+export async function receiveSmallFile(
+  store: ChunkStore,
+  bytes: Buffer,
+  lease?: Lease,
+): Promise<IncomingFile> {
   if (bytes.length > smallFileBytes) throw new TypeError(`${bytes.length} bytes may be more than one chunk`)
   const id = hashId(bytes)
   const md5 = createHash('md5').update(bytes).digest('hex')
   const sha1 = createHash('sha1').update(bytes).digest('hex')
+  lease?.add(id)
   await storeHashed(store, id, bytes)
   return { part: { id, size: bytes.length }, md5, sha1 }
 }
@@ -142,6 +150,7 @@ interface Item {
 /** One upload that goes through a thread. */
 class Upload implements CutListener {
   readonly #store: ChunkStore
+  readonly #lease: Lease | undefined
   readonly #cutting: Cutting
   readonly #window: Buffer
   readonly #list = new FileListBuilder()
@@ -161,8 +170,9 @@ class Upload implements CutListener {
   #failure: { readonly cause: unknown } | undefined
   #change = Promise.withResolvers<void>()
 
-  constructor(store: ChunkStore, cutting: Pick<CuttingThreads, 'begin'>) {
+  constructor(store: ChunkStore, cutting: Pick<CuttingThreads, 'begin'>, lease: Lease | undefined) {
     this.#store = store
+    this.#lease = lease
     this.#cutting = cutting.begin(this)
     this.#window = Buffer.from(this.#cutting.window)
   }
@@ -248,6 +258,7 @@ class Upload implements CutListener {
 
   async #storeItem(item: Item): Promise<void> {
     try {
+      this.#lease?.add(item.id)
       // An equal chunk is found to be here: so long content of one kind is not compressed again and again.
       await storeHashed(this.#store, item.id, item.bytes)
       item.done = true

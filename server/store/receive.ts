@@ -11,6 +11,7 @@ import {
   type BlockEncoding,
   discard,
   encodeBlock,
+  sliceRow,
   splitBatch,
   verifyBlock,
 } from '../../protocol/block.ts'
@@ -21,6 +22,7 @@ import { encodeProblem, isProblem, Problem } from '../../protocol/problem.ts'
 import type { BatchAnswer } from '../../protocol/schema.ts'
 import { decompress } from '../../protocol/zstd.ts'
 import type { ChunkStore, PutOutcome, VerifiedBlock } from './chunk-store.ts'
+import type { Lease } from './collectable.ts'
 
 export interface BodyBounds {
   /** The most bytes to take. */
@@ -32,6 +34,22 @@ export interface BodyBounds {
 export interface ChunkBodyOptions extends BodyBounds {
   /** How the body is encoded. `maxBytes` bounds the plain bytes, `declaredBytes` counts encoded ones. */
   readonly encoding: BlockEncoding
+}
+
+/** What became of a batch. */
+export interface ReceivedBatch {
+  readonly answer: BatchAnswer
+  /** Ids of the blocks that were not refused, in order. */
+  readonly kept: Id[]
+  /** Whether a kept chunk looks like a file or directory object: whoever keeps it must look what it refers to. */
+  readonly mayBeObject: (id: Id) => boolean
+}
+
+/** White space may come first: RFC 8259, section 2. */
+export function mayBeObject(bytes: Buffer): boolean {
+  let at = 0
+  while (at < 64 && [0x20, 0x09, 0x0a, 0x0d].includes(bytes[at] ?? 0)) at++
+  return at === 64 || bytes[at] === 0x7b
 }
 
 /** How many blocks of one batch are decoded and hashed at the same time: one decodes while one hashes. */
@@ -64,9 +82,13 @@ export function maxEncodedBytes(plainBytes: number): number {
   return plainBytes + (plainBytes >>> 8) + 1024
 }
 
-/** Decodes a block and hashes every chunk; Problem `digest-mismatch` or `invalid-encoding`. */
-export async function verified(block: Block): Promise<VerifiedBlock> {
-  await verifyBlock(block)
+/**
+ * Decodes a block and hashes every chunk; Problem `digest-mismatch` or `invalid-encoding`. `onPlain` may look at the
+ * plain bytes.
+ */
+export async function verified(block: Block, onPlain?: (plain: Buffer) => void): Promise<VerifiedBlock> {
+  const plain = await verifyBlock(block)
+  onPlain?.(plain)
   return block as VerifiedBlock
 }
 
@@ -97,19 +119,21 @@ export async function receiveChunk(
 /**
  * Takes a batch. Its framing is checked wholly first: Problems `invalid-batch`, `body-too-large` (too many
  * chunks), nothing is stored. Then each block is verified and stored by itself; one with a false chunk is
- * refused whole, and `problems` has one entry for it, with the first that is false. `kept` are the ids of the
- * others, in order. When the store fails, blocks before the failure may be stored.
+ * refused whole, and `problems` has one entry for it, with the first that is false. `lease` is told of all ids
+ * before any is stored. When the store fails, blocks before the failure may be stored.
  */
 export async function receiveBatch(
   store: ChunkStore,
   body: Buffer,
-  { maxChunks = limits.maxBatchChunks }: { maxChunks?: number } = {},
-): Promise<{ answer: BatchAnswer; kept: Id[] }> {
+  { maxChunks = limits.maxBatchChunks, lease }: { maxChunks?: number; lease?: Lease } = {},
+): Promise<ReceivedBatch> {
   const blocks = splitBatch(body, { maxChunks })
+  for (const { header } of blocks) for (const { id } of header.rows) lease?.add(id)
+  const objects = new Set<Id>()
   const answers: BatchAnswer[] = new Array(blocks.length)
   const queue = blocks.entries()
   const work = async (): Promise<void> => {
-    for (const [index, block] of queue) answers[index] = await receiveBlock(store, block)
+    for (const [index, block] of queue) answers[index] = await receiveBlock(store, block, objects)
   }
   const ends = await Promise.allSettled(Array.from({ length: blocksInFlight }, work))
   for (const end of ends) if (end.status === 'rejected') throw end.reason
@@ -120,6 +144,7 @@ export async function receiveBatch(
       problems: answers.flatMap((answer) => answer.problems),
     },
     kept: kept.flatMap(({ header }) => header.rows.map(({ id }) => id)),
+    mayBeObject: (id) => objects.has(id),
   }
 }
 
@@ -198,10 +223,12 @@ async function storeOne(store: ChunkStore, block: VerifiedBlock): Promise<PutOut
   return outcome
 }
 
-async function receiveBlock(store: ChunkStore, block: Block): Promise<BatchAnswer> {
+async function receiveBlock(store: ChunkStore, block: Block, objects: Set<Id>): Promise<BatchAnswer> {
   let checked: VerifiedBlock
   try {
-    checked = await verified(block)
+    checked = await verified(block, (plain) => {
+      for (const row of block.header.rows) if (mayBeObject(sliceRow(plain, row))) objects.add(row.id)
+    })
   } catch (cause) {
     if (!isProblem(cause)) throw cause
     return refuse(block, cause)

@@ -98,6 +98,23 @@ export function parseReserve(text: string): number {
   throw usage('it must be a number with KiB, MiB or GiB behind it, such as 256MiB, or 0')
 }
 
+/** When garbage is collected: at night, when few back up. */
+export const defaultCollect = '30 3 * * *'
+
+/** A cron pattern, or `off`: undefined. Problem `usage`. */
+export function parseCollect(text: string): string | undefined {
+  if (text === 'off') return undefined
+  cronJob(text).stop()
+  return text
+}
+
+/** A percentage, as a share above 0 and up to 1. Problem `usage`. */
+export function parseShare(text: string): number {
+  const share = Number(/^([0-9]{1,3}(?:\.[0-9]{1,3})?)%$/.exec(text)?.[1]) / 100
+  if (share > 0 && share <= 1) return share
+  throw usage('it must be a percentage above 0, such as 50%')
+}
+
 function usage(detail: string, cause?: unknown): Problem {
   return new Problem('usage', detail, { cause })
 }

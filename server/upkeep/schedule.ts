@@ -20,6 +20,8 @@ import { shareEveryMs } from './scrub.ts'
 export type { ScheduledFreeze }
 
 const expireEveryMs = 3_600_000
+/** Several removals share a collection. */
+const collectAfterMs = 30_000
 /** A receiver that has just begun has other things to do. */
 const firstScrubMs = 300_000
 /** What is to be frozen is not there, or not yet: nothing has failed. */
@@ -30,6 +32,8 @@ export interface ScheduleOptions {
   readonly trashMs: number
   /** Everything stored is read once within this time. Never, when it is left out. */
   readonly scrubMs?: number | undefined
+  /** When every vault's garbage is collected: a cron pattern. Never, when it is left out. */
+  readonly collect?: string | undefined
   /** Open checkpoints without a sign of life for so long are deleted. Never, when it is left out. */
   readonly expireOpenMs?: number | undefined
   readonly audit?: Pick<Audit, 'note'>
@@ -48,6 +52,11 @@ export class Schedule {
   #scrubTimer: NodeJS.Timeout | undefined
   #scrubbing: Promise<void> | undefined
   #expiring: Promise<void> | undefined
+  readonly #collections: Cron | undefined
+  #collecting: Promise<void> | undefined
+  /** Vaults from which something was removed, and which are collected soon. */
+  readonly #dirty = new Set<string>()
+  #dirtyTimer: NodeJS.Timeout | undefined
   readonly #openExpiry: OpenExpiry | undefined
   #pruning: Promise<void> | undefined
 
@@ -57,6 +66,7 @@ export class Schedule {
     this.#options = options
     const { expireOpenMs } = options
     this.#openExpiry = expireOpenMs === undefined ? undefined : new OpenExpiry(expireOpenMs)
+    this.#collections = options.collect === undefined ? undefined : cronJob(options.collect)
     this.#jobs = options.freezes.map((freeze) => ({ cron: cronJob(freeze.cron), freeze }))
   }
 
@@ -68,6 +78,8 @@ export class Schedule {
       cron.resume()
       log.info({ ...described(freeze), next: cron.nextRun() }, 'freezes are scheduled')
     }
+    this.#collections?.schedule(() => this.collect())
+    this.#collections?.resume()
     const keepHouse = async (): Promise<void> => {
       await this.expireTrash()
       await this.prune()
@@ -75,6 +87,45 @@ export class Schedule {
     this.#expiry = setInterval(keepHouse, expireEveryMs).unref()
     void keepHouse()
     if (this.#options.scrubMs !== undefined) this.#scrubIn(firstScrubMs)
+  }
+
+  /** When the next collection of every vault begins; undefined when there is none. */
+  get nextCollection(): Date | undefined {
+    return this.#collections?.nextRun() ?? undefined
+  }
+
+  /** To be called when something was removed from a vault: its garbage is collected soon, with what is removed until then. */
+  collectSoon(vault: string): void {
+    if (this.#collections === undefined || this.#stopping.signal.aborted) return
+    this.#dirty.add(vault)
+    this.#dirtyTimer ??= setTimeout(() => {
+      this.#dirtyTimer = undefined
+      const names = [...this.#dirty]
+      this.#dirty.clear()
+      void this.#collectVaults(async () => names)
+    }, collectAfterMs).unref()
+  }
+
+  /** Collects the garbage of every vault, one after the other. Whoever asks while it is at that waits for the same. Never rejects. */
+  collect(): Promise<void> {
+    this.#collecting ??= this.#collectVaults(() => this.#vaults.list()).finally(() => {
+      this.#collecting = undefined
+    })
+    return this.#collecting
+  }
+
+  async #collectVaults(names: () => Promise<string[]>): Promise<void> {
+    const failure = 'garbage could not be collected'
+    await this.#tracked(failure, {}, async (signal) => {
+      for (const vault of await names()) {
+        if (signal.aborted) return
+        await this.#tracked(failure, { vault }, async (_, log) => {
+          const { last } = await this.#vaults.visit(vault, ({ collector }) => collector.start().ended)
+          if (last?.outcome === 'failed') log.error({ detail: last.detail }, failure)
+          else if (last?.outcome === 'done') log.info({ ...last.report }, 'garbage collected')
+        })
+      }
+    })
   }
 
   #scrubIn(ms: number): void {
@@ -233,6 +284,8 @@ export class Schedule {
   /** Nothing begins any more, and what runs is told to end. */
   stop(): void {
     clearInterval(this.#expiry)
+    clearTimeout(this.#dirtyTimer)
+    this.#collections?.stop()
     clearTimeout(this.#scrubTimer)
     for (const { cron } of this.#jobs) cron.stop()
     this.#stopping.abort()

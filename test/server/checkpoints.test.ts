@@ -301,7 +301,8 @@ describe('in the name of an open checkpoint', () => {
       body: JSON.stringify({ ids: [known.id, chunk('touch absent').id] }),
     })
     const touched: Id[] = []
-    for await (const id of readTouched(nodeFiles, join(folder('touch'), '1.touched'))) touched.push(id)
+    for await (const page of readTouched(nodeFiles, join(folder('touch'), '1.touched')))
+      touched.push(...page.map(({ id }) => id))
     expect(touched).toEqual([sent.id, tree.root.id, known.id])
     await commit(path, root)
     expect((await readdir(folder('touch'))).sort()).toEqual(['1.json', 'last'])

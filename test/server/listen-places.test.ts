@@ -49,6 +49,7 @@ describe('a Unix socket', () => {
   ])('%j', async (args, mode) => {
     await using served = await serveProcess(dataDir, ['--listen', `unix:${socketPath}`, ...args])
     expect(served.urls).toEqual([`unix:${socketPath}`])
+    expect(served.out).toContain(`backup DIR http+unix://${encodeURIComponent(socketPath)}/home`)
     const { mode: bits } = await lstat(socketPath)
     expect(bits & 0o777).toBe(mode)
     expect(await statusOf({ socketPath })).toBe(200)
@@ -250,7 +251,7 @@ describe('who may come, and how', () => {
   test('with users, and a word that passwords may travel in the clear', async () => {
     await addUser()
     await using served = await serveProcess(dataDir, [...everywhere, '--plain-http'])
-    expect(served.out).toContain('it asks for a user and a password')
+    expect(served.out).toContain('log in with a user and CHUNKDAV_PASSWORD')
     expect(served.out).toMatch(/backup DIR http:\/\/USER@127\.0\.0\.1:\d+\/home/)
     const url = (served.urls[0] as string).replace('0.0.0.0', '127.0.0.1')
     expect(await statusOf(url)).toBe(200)

@@ -87,6 +87,17 @@ describe.skipIf(!opensslIsInstalled)(`TLS${skipped}`, () => {
     expect(stdout).toMatch(/Verification: OK/)
   })
 
+  test('whatever name the certificate is for is its own', async () => {
+    await using server = await startReceiver({ tls: own })
+    const status = async (headers: Record<string, string>): Promise<number> =>
+      (await ask(`${server.vaultUrl}/`, { headers })).status
+    const host = 'backup.example'
+    expect(await status({ Host: host })).toBe(200)
+    expect(await status({ Host: host, Origin: `https://${host}` })).toBe(200)
+    expect(await status({ Host: host, Origin: `http://${host}` })).toBe(400)
+    expect(await status({ Host: host, Origin: 'https://evil.example' })).toBe(400)
+  })
+
   test('plain HTTP on that port is nobody', async () => {
     await using server = await startReceiver({ tls: own })
     const socket = connectTcp(server.receiver.port, '127.0.0.1')

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { hashId } from '../../protocol/hash.ts'
 import { limits } from '../../protocol/limits.ts'
 import { compress } from '../../protocol/zstd.ts'
-import { type ChunkStore, MemoryBudget } from '../../server/index.ts'
+import { type CollectableStore, MemoryBudget } from '../../server/index.ts'
 import { MemoryChunkStore } from '../../server/store/memory-chunk-store.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import { chunk, MiB, noise, put, RawConnection } from './requests.ts'
@@ -111,7 +111,7 @@ test('a client that does not read its fetch is waited for: blocks are read as it
   while (server.receiver.downloads.usage.heldBytes > 0) await new Promise((resolve) => setTimeout(resolve, 5))
 })
 
-function counting(store: ChunkStore, count: () => void): ChunkStore {
+function counting(store: CollectableStore, count: () => void): CollectableStore {
   return new Proxy(store, {
     get(target, name) {
       const value: unknown = Reflect.get(target, name, target)

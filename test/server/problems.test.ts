@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Problem } from '../../protocol/problem.ts'
-import type { ChunkStore } from '../../server/index.ts'
+import type { CollectableStore } from '../../server/index.ts'
 import { MemoryChunkStore } from '../../server/store/memory-chunk-store.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import { chunk, problemOf, put } from './requests.ts'
@@ -10,7 +10,7 @@ let failure: Error | undefined
 const lines: Record<string, unknown>[] = []
 
 /** A memory store that fails when the test says so. */
-async function failingStore(): Promise<ChunkStore> {
+async function failingStore(): Promise<CollectableStore> {
   const store = await MemoryChunkStore.open()
   return new Proxy(store, {
     get(target, name) {

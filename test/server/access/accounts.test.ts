@@ -438,6 +438,26 @@ describe('too many failures', () => {
     expect(hashings).toHaveBeenCalledTimes(2)
   })
 
+  test('also for days: it is not counted once more whenever it would have been forgotten', async () => {
+    await putUser(dir.path, 'alice', { password: 'geheim 1' })
+    const accounts = await open()
+    const now = vi.spyOn(performance, 'now')
+    try {
+      let time = performance.now()
+      now.mockImplementation(() => time)
+      for (let i = 0; i < 100; i++) {
+        time += 20 * 60_000
+        expect(await guess(accounts, home, 'alice', 0)).toBe('wrong')
+        // lru-cache looks at the clock once a millisecond.
+        await new Promise((resolve) => setTimeout(resolve, 3))
+      }
+      expect((await accounts.verify(basic('alice', 'geheim 1'), home))?.name).toBe('alice')
+      expect(hashings).toHaveBeenCalledTimes(2)
+    } finally {
+      now.mockRestore()
+    }
+  })
+
   test('many addresses at one name do not keep its owner out', async () => {
     await putUser(dir.path, 'alice', { password: 'geheim 1' })
     const accounts = await open()

@@ -52,6 +52,25 @@ test('too many waiting are turned away, and there is room again when they are th
   await late.done
 })
 
+test('when the places are taken, who has many waiting gives one up for who has none', async () => {
+  const { add, started } = bench(1, 4)
+  const greedy = ['a1', 'a2', 'a3', 'a4', 'a5'].map((name) => add('a', name))
+  const results = Promise.allSettled(greedy.map(({ done }) => done))
+  const modest = add('b', 'b1')
+  const next = add('b', 'b2')
+  await expect(add('b', 'b3').done).rejects.toMatchObject({ code: 'unavailable' })
+  for (const job of [...greedy, modest, next]) job.finish()
+  await Promise.all([modest.done, next.done])
+  expect((await results).map(({ status }) => status === 'fulfilled')).toEqual([
+    true,
+    true,
+    true,
+    false,
+    false,
+  ])
+  expect(started).toEqual(['a1', 'a2', 'b1', 'a3', 'b2'])
+})
+
 test('one that fails gives its place back', async () => {
   const { queue } = bench(1, 1)
   const failed = queue.run('a', async () => {

@@ -39,6 +39,10 @@ describe('a file that cannot be understood', () => {
     ['a password in the clear', JSON.stringify({ ...whole, users: [{ ...user, password: 'geheim' }] })],
     ['a token of nobody', JSON.stringify({ ...whole, users: [] })],
     ['a token twice', JSON.stringify({ ...whole, tokens: [token, token] })],
+    [
+      'a day that is none',
+      JSON.stringify({ ...whole, tokens: [{ ...token, expires: '2026-13-01T00:00:00Z' }] }),
+    ],
     ['a time that is none', JSON.stringify({ ...whole, tokens: [{ ...token, expires: 'tomorrow' }] })],
   ])('%s', async (_, text) => {
     await using dir = await makeDataDir()

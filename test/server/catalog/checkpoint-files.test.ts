@@ -6,6 +6,7 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { CheckpointState, Part } from '../../../protocol/schema.ts'
 import { CheckpointFolder } from '../../../server/catalog/checkpoint-folder.ts'
+import type { TouchedId } from '../../../server/catalog/checkpoint-roots.ts'
 import {
   appendItems,
   decodeItems,
@@ -27,6 +28,7 @@ beforeEach(async () => {
 afterEach(() => rm(path, { recursive: true }))
 
 const ids = ['a', 'b', 'c'].map((text) => chunk(text).id)
+const asTouched = (some: typeof ids): TouchedId[] => some.map((id, i) => ({ id, isContent: i % 2 === 0 }))
 const opened = (number: number): CheckpointState => ({
   source: 's',
   number,
@@ -83,13 +85,14 @@ describe('recovery', () => {
   test('torn ends of items and touched ids are cut off', async () => {
     await folder.begin(opened(1))
     await appendItems(nodeFiles, folder.itemsPath(1), 0, [{ id: ids[0] as never, size: 5 }])
-    await appendTouched(nodeFiles, folder.touchedPath(1), ids)
+    await appendTouched(nodeFiles, folder.touchedPath(1), asTouched(ids))
     await writeFile(folder.itemsPath(1), Buffer.alloc(20, 1), { flag: 'a' })
     await writeFile(folder.touchedPath(1), Buffer.alloc(20, 1), { flag: 'a' })
     expect(await folder.recover()).toMatchObject([{ items: 1 }])
-    await appendTouched(nodeFiles, folder.touchedPath(1), ids.slice(0, 1))
+    await appendTouched(nodeFiles, folder.touchedPath(1), asTouched(ids.slice(0, 1)))
     const touched: string[] = []
-    for await (const id of readTouched(nodeFiles, folder.touchedPath(1))) touched.push(id)
+    for await (const page of readTouched(nodeFiles, folder.touchedPath(1)))
+      touched.push(...page.map(({ id }) => id))
     expect(touched).toEqual([...ids, ids[0]])
   })
 
@@ -125,7 +128,7 @@ describe('recovery', () => {
 })
 
 test('a touched id that comes after the end finds no log', async () => {
-  expect(await appendTouched(nodeFiles, folder.touchedPath(1), ids)).toBe(false)
+  expect(await appendTouched(nodeFiles, folder.touchedPath(1), asTouched(ids))).toBe(false)
   expect(await readdir(path)).toEqual([])
 })
 

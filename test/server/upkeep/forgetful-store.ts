@@ -1,15 +1,11 @@
 /** A store that can lose chunks, as garbage collection or a damaged disk would. */
 import type { Block } from '../../../protocol/block.ts'
 import type { Id } from '../../../protocol/id.ts'
-import type {
-  ChunkStore,
-  ChunkStoreUsage,
-  PutOutcome,
-  VerifiedBlock,
-} from '../../../server/store/chunk-store.ts'
+import type { ChunkStoreUsage, PutOutcome, VerifiedBlock } from '../../../server/store/chunk-store.ts'
+import type { CollectableStore, Collection, Lease } from '../../../server/store/collectable.ts'
 import { MemoryChunkStore } from '../../../server/store/memory-chunk-store.ts'
 
-export class ForgetfulStore implements ChunkStore {
+export class ForgetfulStore implements CollectableStore {
   readonly capabilities = { durable: false } as const
   readonly #lost = new Set<Id>()
   readonly #store: MemoryChunkStore
@@ -59,6 +55,14 @@ export class ForgetfulStore implements ChunkStore {
 
   blocks(ids: readonly Id[]): AsyncIterable<Block> {
     return this.#store.blocks(ids.filter((id) => !this.#lost.has(id)))
+  }
+
+  collect(): Collection {
+    return this.#store.collect()
+  }
+
+  lease(): Lease {
+    return this.#store.lease()
   }
 
   async flush(): Promise<void> {

@@ -343,7 +343,8 @@ test('what is reached stands in the log of the checkpoint before it is stored', 
   const commit = checkpoints.commit.bind(checkpoints)
   checkpoints.commit = async (name, request) => {
     const log = `${home.folder}/vaults/home/checkpoints/${name.source}/${name.number}.touched`
-    touched.push(...(await Array.fromAsync(readTouched(nodeFiles, log))), request.root)
+    const logged = (await Array.fromAsync(readTouched(nodeFiles, log))).flat()
+    touched.push(...logged.map(({ id }) => id), request.root)
     return await commit(name, request)
   }
   await run()

@@ -1,0 +1,170 @@
+/**
+ * Garbage collection of one vault, while it is in use: mark (mark.ts), then sweep, pack by pack.
+ *
+ * A pack is compacted when a good part of it is garbage, the most garbage first: those cost least, and a disk that is
+ * full gets room by them. Of the others the oldest with any garbage goes too, so that none keeps it for ever: what is
+ * kept of it moves to the end, and the next one is the oldest then. Whatever is stopped or fails anywhere leaves a sound
+ * vault, and the next collection goes on with the packs that are left.
+ *
+ * What was removed is told to nobody: chunks that a client believes to be here are asked for by a commit, at the latest,
+ * and that says what is missing.
+ */
+import type { CollectionProgress, CollectionReport, CollectionState } from '../../protocol/schema.ts'
+import { type FileLayer, nodeFiles } from '../file-layer.ts'
+import type { CollectableStore, Garbage, Pacing } from '../store/collectable.ts'
+import { Job, type Run } from './jobs.ts'
+import { type MarkedVault, mark } from './mark.ts'
+import { Pace } from './pace.ts'
+
+export interface CollectOptions {
+  /** Packs are compacted when at least this share of them is garbage, from 0 to 1; 0: all with any garbage. */
+  readonly minGarbage?: number
+  /** Only tell how much is garbage. */
+  readonly dryRun?: boolean
+  readonly pacing?: Pacing
+  readonly tell?: (progress: CollectionProgress) => void
+}
+
+export const defaultMinGarbage = 0.2
+/** Of the time, how much it works. */
+export const defaultShare = 0.5
+
+const begun: CollectionProgress = {
+  phase: 'mark',
+  checkpoints: 0,
+  objects: 0,
+  storedBytes: 0,
+  garbageBytes: 0,
+  freedBytes: 0,
+  movedBytes: 0,
+  packs: 0,
+  packsDone: 0,
+}
+
+export interface CollectedVault extends Omit<MarkedVault, 'store'> {
+  readonly store: CollectableStore
+}
+
+/**
+ * Marks and sweeps. On return what was given back is gone durably. Problems: `store-corrupt` of `mark`, then nothing
+ * was given back; those of the store, and of `pacing`, then some of it may be. TypeError while another is under way.
+ */
+export async function collect(
+  vault: CollectedVault,
+  {
+    minGarbage = defaultMinGarbage,
+    dryRun = false,
+    pacing = new Pace(),
+    tell = () => {},
+  }: CollectOptions = {},
+): Promise<CollectionReport> {
+  const { store } = vault
+  const collection = store.collect()
+  let progress = { ...begun, storedBytes: store.usage.storedBytes }
+  const advance = (change: Partial<CollectionProgress>): void => {
+    progress = { ...progress, ...change }
+    tell(progress)
+  }
+  try {
+    advance(await mark(vault, { collection, pacing, tell: advance }))
+    const garbage = await collection.survey(pacing)
+    const chosen = chooseForCompaction(garbage, minGarbage)
+    advance({ phase: 'sweep', garbageBytes: garbageIn(garbage), packs: chosen.length })
+    for (const { pack, garbageBytes } of dryRun ? [] : chosen) {
+      const { freedBytes, movedBytes } = await collection.compact(pack, pacing)
+      advance({
+        freedBytes: progress.freedBytes + freedBytes - movedBytes,
+        movedBytes: progress.movedBytes + movedBytes,
+        garbageBytes: progress.garbageBytes - garbageBytes,
+        packsDone: progress.packsDone + 1,
+      })
+    }
+    const dueBytes = dryRun ? garbageIn(chosen) : 0
+    return { ...reportOn({ ...progress, storedBytes: store.usage.storedBytes }), dueBytes, dryRun }
+  } finally {
+    collection.end()
+  }
+}
+
+/** In the order in which they are to be compacted. */
+export function chooseForCompaction(garbage: readonly Garbage[], minGarbage: number): Garbage[] {
+  const withAny = garbage.filter(({ garbageBytes }) => garbageBytes > 0)
+  const [oldest] = [...withAny].sort((a, b) => a.pack - b.pack)
+  const share = ({ garbageBytes, storedBytes }: Garbage): number => garbageBytes / storedBytes
+  return withAny
+    .filter((each) => each === oldest || share(each) >= minGarbage)
+    .sort((a, b) => share(b) - share(a) || a.pack - b.pack)
+}
+
+function garbageIn(garbage: readonly Garbage[]): number {
+  return garbage.reduce((sum, { garbageBytes }) => sum + garbageBytes, 0)
+}
+
+function reportOn(progress: CollectionProgress): CollectionReport {
+  const { phase: _, packs: __, packsDone, ...counts } = progress
+  return { ...counts, packs: packsDone, dueBytes: 0, dryRun: false }
+}
+
+export interface CollectorOptions {
+  /** Of the time, how much it may work: above 0, up to 1. */
+  readonly share?: number | undefined
+  readonly minGarbage?: number | undefined
+  readonly files?: FileLayer | undefined
+}
+
+/** The collections of one vault, one at a time: begun by a request, by the schedule, or after something was removed. */
+export class Collector {
+  readonly #vault: CollectedVault
+  readonly #options: CollectorOptions
+  readonly #job: Job<CollectionProgress, CollectionReport>
+
+  private constructor(
+    vault: CollectedVault,
+    options: CollectorOptions,
+    job: Job<CollectionProgress, CollectionReport>,
+  ) {
+    this.#vault = vault
+    this.#options = options
+    this.#job = job
+  }
+
+  /** Nothing runs yet. */
+  static async open(
+    vaultPath: string,
+    vault: CollectedVault,
+    options: CollectorOptions = {},
+  ): Promise<Collector> {
+    const job = await Job.open(vaultPath, 'collection', begun, reportOn, options.files ?? nodeFiles)
+    return new Collector(vault, options, job)
+  }
+
+  get state(): CollectionState {
+    return this.#job.state
+  }
+
+  /** Begins, or joins one that runs. `ended` never rejects: the state says how it ended. */
+  start({ dryRun, minGarbage }: Pick<CollectOptions, 'dryRun' | 'minGarbage'> = {}): {
+    state: CollectionState
+    ended: Promise<CollectionState>
+  } {
+    const work = ({ signal, tell }: Run<CollectionProgress>): Promise<CollectionReport> =>
+      collect(this.#vault, {
+        minGarbage: minGarbage ?? this.#options.minGarbage ?? defaultMinGarbage,
+        dryRun: dryRun ?? false,
+        pacing: new Pace({ share: this.#options.share ?? defaultShare, signal }),
+        tell,
+      })
+    const { ended } = this.#job.start(work)
+    return { state: this.state, ended }
+  }
+
+  /** Stops what runs; resolves when it has ended. What was given back by then is. */
+  async stop(): Promise<void> {
+    await this.#job.stop()
+  }
+
+  /** The same, for good. */
+  async close(): Promise<void> {
+    await this.#job.close()
+  }
+}
