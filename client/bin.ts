@@ -6,7 +6,7 @@
 import { setFlagsFromString } from 'node:v8'
 
 const neededMajor = 24
-const serverCommands = ['serve', 'reindex', 'user', 'token']
+const serverCommands = ['serve', 'reindex', 'doctor', 'user', 'token']
 
 if (Number(process.versions.node.split('.')[0]) < neededMajor) {
   process.stderr.write(
