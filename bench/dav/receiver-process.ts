@@ -27,9 +27,9 @@ export interface ReceiverProcess extends AsyncDisposable {
   restart(): Promise<number>
 }
 
-export async function startReceiverProcess(parent = tmpdir()): Promise<ReceiverProcess> {
+export async function startReceiverProcess(parent = tmpdir(), logLevel = 'warn'): Promise<ReceiverProcess> {
   const dataDir = await mkdtemp(join(parent, 'chunkdav-bench-'))
-  let running = await launch(dataDir)
+  let running = await launch(dataDir, logLevel)
   return {
     get url() {
       return running.url
@@ -50,7 +50,7 @@ export async function startReceiverProcess(parent = tmpdir()): Promise<ReceiverP
     restart: async () => {
       await running.stop()
       const started = performance.now()
-      running = await launch(dataDir)
+      running = await launch(dataDir, logLevel)
       return performance.now() - started
     },
     [Symbol.asyncDispose]: async () => {
@@ -60,9 +60,9 @@ export async function startReceiverProcess(parent = tmpdir()): Promise<ReceiverP
   }
 }
 
-async function launch(dataDir: string) {
+async function launch(dataDir: string, logLevel: string) {
   const args = ['--import', preload, bin, 'serve', '--data', dataDir, '--listen', '127.0.0.1:0']
-  const child = spawn(process.execPath, [...args, '--log-level', 'warn'], {
+  const child = spawn(process.execPath, [...args, '--log-level', logLevel], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let out = ''
