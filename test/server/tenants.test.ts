@@ -196,6 +196,8 @@ test('whoever is operator may do everything everywhere, but not where nothing is
     const absent = await ask('operator', request, 'nowhere')
     // What could be done with a vault that one may make.
     if (method === 'OPTIONS' && absent.status === 204) continue
+    const hidden = await ask('none', request, 'strange')
+    expect([name, { ...hidden, body: hidden.body.replaceAll('strange', 'nowhere') }]).toEqual([name, absent])
     expect([name, absent.status, absent.code]).toEqual([
       name,
       404,
