@@ -239,6 +239,7 @@ async function listenOn(
     // Behind a proxy, or a Unix socket, there are many.
     isShared: (address) => address === undefined || trust.trusts(address),
   })
+  metrics.watchConnections(connections)
   const listeners = await Listeners.open(placesOf(options), {
     http: httpOptions(clientLimits),
     certificate,

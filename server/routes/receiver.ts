@@ -22,8 +22,8 @@ export function receiverRoutes(router: Router<RequestState>, parts: Parts): void
   })
   resource(router, '/-/metrics', {
     GET: async (ctx) => {
-      const { vaults, uploads, questions, downloads, listings, audit, metrics } = parts
-      const budgets = { uploads, questions, downloads, listings }
+      const { vaults, uploads, decoding, streams, questions, downloads, listings, audit, metrics } = parts
+      const budgets = { uploads, decoding, streams, questions, downloads, listings }
       ctx.set('Cache-Control', 'no-store')
       ctx.set('Content-Type', metricsMediaType)
       ctx.body = await metrics.scrape({ vaults, budgets, audit })

@@ -9,13 +9,14 @@ import { join } from 'node:path'
 import type { Middleware } from 'koa'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Audit } from '../audit.ts'
+import type { Connections } from '../http/connections.ts'
 import type { RequestState } from '../http/context.ts'
 import type { MemoryBudget } from '../http/memory-budget.ts'
 import type { ChunkStore } from '../store/chunk-store.ts'
 import type { Vault, Vaults } from '../vaults.ts'
 import { countedStore, noCounts, type StoreCounts } from './counted-store.ts'
 import { EventLoopDelay } from './event-loop.ts'
-import { type VaultFigures, VaultFolder } from './vault-folder.ts'
+import { type JobFigures, type VaultFigures, VaultFolder } from './vault-folder.ts'
 
 export const metricsMediaType = 'text/plain; version=0.0.4; charset=utf-8'
 
@@ -54,6 +55,7 @@ export class Metrics {
   readonly #notHttp: Counter
   readonly #figures: Figures
   #inFlight = 0
+  #usageOfConnections: Pick<Connections, 'usage'> | undefined
   #connections = 0
   /** What of a connection's bytes is counted. */
   readonly #counted = new WeakMap<Socket, { read: number; written: number }>()
@@ -105,6 +107,11 @@ export class Metrics {
       socket.once('close', () => this.#connections--)
     })
     server.on('clientError', () => this.#notHttp.inc())
+  }
+
+  /** To be told once who counts what became of connections. */
+  watchConnections(connections: Pick<Connections, 'usage'>): void {
+    this.#usageOfConnections = connections
   }
 
   /** Counts requests; to be the outermost. */
@@ -200,6 +207,11 @@ export class Metrics {
     figures.begin()
     figures.set('chunkdav_http_requests_in_flight', {}, this.#inFlight)
     figures.set('chunkdav_http_connections', {}, this.#connections)
+    const { refused = 0, displaced = 0, stalled = 0, clients = 0 } = this.#usageOfConnections?.usage ?? {}
+    figures.set('chunkdav_http_clients', {}, clients)
+    for (const [why, count] of Object.entries({ refused, displaced, stalled })) {
+      figures.set('chunkdav_http_connections_ended_total', { why }, count)
+    }
     figures.set('chunkdav_disk_faults_total', {}, this.#diskFaults)
     for (const [event, count] of audit?.counts ?? [])
       figures.set('chunkdav_audit_events_total', { event }, count)
@@ -208,6 +220,7 @@ export class Metrics {
       figures.set('chunkdav_memory_budget_bytes', { budget }, totalBytes)
       figures.set('chunkdav_memory_budget_held_bytes', { budget }, usage.heldBytes)
       figures.set('chunkdav_memory_budget_waiting', { budget }, usage.waiting)
+      figures.set('chunkdav_memory_budget_refused_total', { budget }, usage.refused)
     }
     figures.set('chunkdav_event_loop_delay_p99_seconds', {}, this.delay.p99 / msPerSecond)
     await this.#lookAtVaults(vaults)
@@ -269,8 +282,16 @@ function tellUpkeep(figures: Figures, vault: string, { collection, scrub, quotaB
     figures.set(`chunkdav_vault_last_${job}_timestamp_seconds`, { vault }, last.finishedAt / msPerSecond)
     figures.set(`chunkdav_vault_last_${job}_done`, { vault }, last.isDone ? 1 : 0)
   }
-  const { garbageBytes } = collection?.report ?? {}
-  figures.set('chunkdav_vault_garbage_bytes', { vault }, typeof garbageBytes === 'number' ? garbageBytes : 0)
+  figures.set('chunkdav_vault_garbage_bytes', { vault }, countIn(collection, 'garbageBytes'))
+  if (scrub === undefined) return
+  figures.set('chunkdav_vault_scrub_bad_records', { vault }, countIn(scrub, 'badRecords'))
+  figures.set('chunkdav_vault_scrub_lost_chunks', { vault }, countIn(scrub, 'lostChunks'))
+}
+
+/** What a report counts; 0 where there is none. */
+function countIn(last: JobFigures | undefined, name: string): number {
+  const count = last?.report[name]
+  return typeof count === 'number' ? count : 0
 }
 
 function tellSources(figures: Figures, vault: string, { sources }: VaultFigures): void {
@@ -291,6 +312,11 @@ function tellSources(figures: Figures, vault: string, { sources }: VaultFigures)
 const looked = {
   chunkdav_info: ['version', 'The version that runs'],
   chunkdav_http_requests_in_flight: ['', 'Requests that are under way'],
+  chunkdav_http_clients: ['', 'Networks that the connections come from'],
+  chunkdav_http_connections_ended_total: [
+    'why',
+    'Refused because there were too many, displaced while they were idle, or stalled: their client took nothing',
+  ],
   chunkdav_http_connections: ['', 'Connections that are open'],
   chunkdav_event_loop_delay_p99_seconds: ['', 'How late the event loop is, over the last minute or two'],
   chunkdav_disk_faults_total: ['', 'Failures of the disk, and of work in the background'],
@@ -298,6 +324,10 @@ const looked = {
   chunkdav_login_failures_total: ['', 'Logins that failed'],
   chunkdav_memory_budget_bytes: ['budget', 'What bodies and answers may hold in memory'],
   chunkdav_memory_budget_held_bytes: ['budget', 'What they hold'],
+  chunkdav_memory_budget_refused_total: [
+    'budget',
+    'Requests that were told to come again because too many waited',
+  ],
   chunkdav_memory_budget_waiting: ['budget', 'Requests that wait for memory'],
   chunkdav_vaults: ['', 'Vaults that there are'],
   chunkdav_vaults_open: ['', 'Vaults that are open: they are opened when they are first asked for'],
@@ -319,6 +349,11 @@ const looked = {
   chunkdav_vault_last_collection_done: ['vault', '1 if it came to its end, 0 if it was stopped or failed'],
   chunkdav_vault_last_scrub_timestamp_seconds: ['vault', 'When the last scrub ended'],
   chunkdav_vault_last_scrub_done: ['vault', '1 if it came to its end, 0 if it was stopped or failed'],
+  chunkdav_vault_scrub_bad_records: ['vault', 'Records that the last round of scrubs found damaged so far'],
+  chunkdav_vault_scrub_lost_chunks: [
+    'vault',
+    'Chunks that it found to be lost',
+  ],
   chunkdav_vault_quota_bytes: ['vault', 'What the vault may store; absent without a quota'],
   chunkdav_vault_sources: ['vault', 'Sources that have checkpoints'],
   chunkdav_vault_open_checkpoints: ['vault', 'Checkpoints that are not committed'],

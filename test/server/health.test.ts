@@ -1,8 +1,10 @@
 /** `/-/health`: what it says, to whom, and when it is not well. */
 import { chmod, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { check, Health } from '../../protocol/schema.ts'
+import { makeToken } from '../../server/access/tokens.ts'
+import { editUsers } from '../../server/access/users-file.ts'
 import { MemoryChunkStore } from '../../server/store/memory-chunk-store.ts'
 import { WritableProbe } from '../../server/watch/writable-probe.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
@@ -96,5 +98,57 @@ describe('whether a folder can be written', () => {
     await chmod(server.dataDir, 0o500)
     expect(await new WritableProbe(server.dataDir).ask()).toBe('no')
     await chmod(server.dataDir, 0o700)
+  })
+})
+
+describe('where there are users', () => {
+  let guarded: TestReceiver
+  const logins = new Map<string, string>()
+  beforeAll(async () => {
+    guarded = await startReceiver({ unobserved: true })
+    await editUsers(guarded.dataDir, ({ users, tokens }) => {
+      const now = new Date().toISOString()
+      for (const [name, metrics] of [
+        ['prometheus', true],
+        ['alice', false],
+      ] as const) {
+        const { id, token, hash } = makeToken()
+        users.push({ name, grants: { home: 'admin' }, metrics, added: now })
+        tokens.push({ id, user: name, hash, created: now })
+        logins.set(name, `Bearer ${token}`)
+      }
+    })
+    await guarded.receiver.reload()
+  })
+  afterAll(() => guarded.stop())
+
+  const asking = (name: string): RequestInit => {
+    const authorization = logins.get(name)
+    return authorization === undefined ? {} : { headers: { authorization } }
+  }
+
+  test.each([
+    ['nobody', false, 401],
+    ['alice', false, 403],
+    ['prometheus', true, 200],
+  ])('%s is told all of the health: %s; metrics: %d', async (name, isTold, status) => {
+    const answer = await fetch(`${guarded.url}/-/health`, asking(name))
+    expect(answer.status).toBe(200)
+    const members = Object.keys(check(Health, await answer.json()))
+    if (isTold) expect(members).toContain('vaultsOpen')
+    else expect(members).toEqual(['status', 'version'])
+    expect((await fetch(`${guarded.url}/-/metrics`, asking(name))).status).toBe(status)
+  })
+
+  test('a wrong token at the health is told as that', async () => {
+    const headers = { authorization: 'Bearer wrong' }
+    expect((await fetch(`${guarded.url}/-/health`, { headers })).status).toBe(401)
+  })
+
+  test('failed logins are counted', async () => {
+    const headers = { authorization: `Basic ${Buffer.from('alice:wrong').toString('base64')}` }
+    expect((await fetch(`${guarded.url}/home/`, { headers })).status).toBe(401)
+    const text = await (await fetch(`${guarded.url}/-/metrics`, asking('prometheus'))).text()
+    expect(text).toMatch(/^chunkdav_login_failures_total [12]$/m)
   })
 })

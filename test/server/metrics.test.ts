@@ -96,7 +96,10 @@ test('a scrape opens no vault, and tells what the folder of a closed one tells',
     join(folder, 'upkeep', 'collection.json'),
     JSON.stringify({ ...job, report: { garbageBytes: 99 } }),
   )
-  await writeFile(join(folder, 'upkeep', 'scrub.json'), JSON.stringify({ ...job, outcome: 'failed' }))
+  await writeFile(
+    join(folder, 'upkeep', 'scrub.json'),
+    JSON.stringify({ ...job, outcome: 'failed', report: { lostChunks: 3 } }),
+  )
   const vault = 'closed'
   const seconds = Date.parse('2026-11-21T01:00:00Z') / 1000
   for (let twice = 0; twice < 2; twice++) {
@@ -112,6 +115,7 @@ test('a scrape opens no vault, and tells what the folder of a closed one tells',
     expect(await figure('chunkdav_vault_last_collection_timestamp_seconds', { vault })).toBe(seconds)
     expect(await figure('chunkdav_vault_last_collection_done', { vault })).toBe(1)
     expect(await figure('chunkdav_vault_last_scrub_done', { vault })).toBe(0)
+    expect(await figure('chunkdav_vault_scrub_lost_chunks', { vault })).toBe(3)
   }
 })
 
@@ -171,7 +175,7 @@ test('what is no HTTP, what is cut off, and what the process is', async () => {
   ]) {
     expect(families.get(name)?.samples.length).toBe(1)
   }
-  for (const budget of ['uploads', 'questions', 'downloads', 'listings']) {
+  for (const budget of ['uploads', 'decoding', 'streams', 'questions', 'downloads', 'listings']) {
     expect(await figure('chunkdav_memory_budget_held_bytes', { budget })).toBe(0)
   }
 })
