@@ -90,7 +90,7 @@ describe.skipIf(!opensslIsInstalled)(`TLS${skipped}`, () => {
   test('whatever name the certificate is for is its own', async () => {
     await using server = await startReceiver({ tls: own })
     const status = async (headers: Record<string, string>): Promise<number> =>
-      (await ask(`${server.vaultUrl}/`, { headers })).status
+      (await ask(`${server.vaultUrl}/`, { headers, servername: 'localhost' })).status
     const host = 'backup.example'
     expect(await status({ Host: host })).toBe(200)
     expect(await status({ Host: host, Origin: `https://${host}` })).toBe(200)
