@@ -211,6 +211,19 @@ describe.each(frontPrograms)('$name', ({ name, missing, start }) => {
   )
 })
 
+test.each(['nginx', 'apache'])('what is tested of %s stands in docs/operations.md', async (language) => {
+  const docs = await readFile(new URL('../../docs/operations.md', import.meta.url), 'utf8')
+  const tested = await readFile(new URL('../support/front-proxies.ts', import.meta.url), 'utf8')
+  const [, block = ''] = docs.split(`\`\`\`${language}\n`, 2)
+  const lines = (block.split('```', 1)[0] as string).split('\n').map((line) => line.trim())
+  // Names, addresses and paths are the test's own.
+  const own =
+    /^(#|$|[<}]|listen|server|upstream|location|ssl_|SSL|ServerName|ProxyPass |RequestHeader set X-Forwarded-Proto)/
+  const said = lines.filter((line) => !own.test(line))
+  expect(said.length).toBeGreaterThan(4)
+  expect(said.filter((line) => !tested.includes(line))).toEqual([])
+})
+
 test('without a proxy that is trusted, forwarded headers are nothing but text', async () => {
   await using server = await startReceiver()
   const headers = {
