@@ -88,7 +88,9 @@ async function check(url: string, options: CheckOptions, context: CommandContext
 
 // -- by the receiver --------------------------------------------------------------------------------------
 
-const pollMs = 500
+/** How often the receiver is asked how far it is: a small vault is done at once. */
+const firstPollMs = 50
+const lastPollMs = 500
 
 type LastRun = NonNullable<ScrubState['last']>
 
@@ -127,6 +129,7 @@ function isClean({ badRecords, strayRows }: ScrubReport): boolean {
 /** Begins, follows it, and returns how it ended. */
 async function untilEnded(client: ReceiverClient, signal: AbortSignal, progress: Progress): Promise<LastRun> {
   let state = await client.beginScrub({ signal })
+  let pollMs = firstPollMs
   const startedAt = state.running?.startedAt
   while (state.running !== undefined && state.running.startedAt === startedAt) {
     const { bytes, totalBytes, records } = state.running.progress
@@ -137,6 +140,7 @@ async function untilEnded(client: ReceiverClient, signal: AbortSignal, progress:
       if (error instanceof Error && error.name === 'AbortError') throw cancelledBy(signal)
       throw error
     }
+    pollMs = Math.min(lastPollMs, pollMs * 1.5)
     state = await client.scrubState({ signal })
   }
   if (state.last !== undefined) return state.last

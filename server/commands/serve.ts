@@ -26,7 +26,7 @@ interface ServeOptions extends ListenOptions, LimitOptions {
   readonly htpasswd?: string
   readonly keepTrash: number
   readonly freeze: readonly ScheduledFreeze[]
-  readonly scrub: number | undefined
+  readonly scrub: number | 'off'
   readonly scrubRate: number
   readonly gc: string | undefined
   readonly gcShare: number
@@ -130,7 +130,7 @@ async function serve(options: ServeOptions, surroundings: Surroundings): Promise
     log,
     trashMs: keepTrash,
     freezes: freeze,
-    scrubMs: scrub,
+    scrubMs: scrub === 'off' ? undefined : scrub,
     scrubBytesPerSecond: scrubRate,
     collect: options.gc,
     upkeepShare: options.gcShare,

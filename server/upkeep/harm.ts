@@ -9,10 +9,11 @@ import { LRUCache } from 'lru-cache'
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
 import { nameBytes } from '../../protocol/objects.ts'
-import { isProblem, type ProblemCode } from '../../protocol/problem.ts'
+import { isProblem, Problem, type ProblemCode } from '../../protocol/problem.ts'
 import type { CheckpointState, Part, ScrubHarm } from '../../protocol/schema.ts'
-import { encodeSegment } from '../../protocol/url.ts'
+import { type CheckpointName, encodeSegment } from '../../protocol/url.ts'
 import type { Catalog } from '../catalog/catalog.ts'
+import type { ChunkReader } from '../catalog/chunk-reader.ts'
 import { entriesOf } from '../catalog/directory.ts'
 import type { DirectoryRecord, LiveTree } from '../catalog/live-tree.ts'
 import { readObject } from '../catalog/objects.ts'
@@ -62,6 +63,39 @@ export function isHarmless(harm: ScrubHarm | undefined): boolean {
   return harm === undefined || (harm.checkpoints.length === 0 && harm.tree === undefined)
 }
 
+/** Whether the checkpoint was deleted. */
+export async function isGone(vault: Pick<HarmedVault, 'catalog'>, name: CheckpointName): Promise<boolean> {
+  try {
+    await vault.catalog.checkpoints.state(name)
+    return false
+  } catch (error) {
+    if (isProblem(error, 'checkpoint-not-found')) return true
+    // It is there, whatever is wrong with it.
+    if (isProblem(error, 'store-corrupt')) return false
+    throw error
+  }
+}
+
+/** A damaged index tells nothing of what is here: it ends the walk, as any other failure. */
+function withoutIndexFaults(reader: ChunkReader): ChunkReader {
+  const guarded = async <T>(read: () => Promise<T>): Promise<T> => {
+    try {
+      return await read()
+    } catch (error) {
+      if (!isProblem(error, 'store-corrupt')) throw error
+      throw new Problem('unavailable', error.message, { cause: error })
+    }
+  }
+  return {
+    get losses() {
+      return reader.losses
+    },
+    stat: (ids) => guarded(() => reader.stat(ids)),
+    get: (id) => guarded(() => reader.get(id)),
+    flush: () => reader.flush(),
+  }
+}
+
 /** The paths of one checkpoint, or of the tree. */
 class Harmed {
   count = 0
@@ -71,6 +105,7 @@ class Harmed {
 class HarmWalk {
   readonly missing = new Set<Id>()
   readonly #vault: HarmedVault
+  readonly #reader: ChunkReader
   readonly #pace: Pick<Pace, 'step'>
   readonly #clean = new LRUCache<Id, true>({ max: rememberedIds })
   readonly #harmed: ScrubHarm['checkpoints'] = []
@@ -79,6 +114,7 @@ class HarmWalk {
 
   constructor(vault: HarmedVault, pace: Pick<Pace, 'step'>) {
     this.#vault = vault
+    this.#reader = withoutIndexFaults(vault.catalog.reader)
     this.#pace = pace
   }
 
@@ -100,19 +136,9 @@ class HarmWalk {
         await this.#checkpoint(state, harmed)
         if (harmed.count === 0 || this.#harmed.length === namedCheckpoints) continue
         // What it alone reached may have been collected after it was deleted.
-        if (await this.#isGone(state)) continue
+        if (await isGone(this.#vault, state)) continue
         this.#harmed.push({ source, number: state.number, count: harmed.count, paths: harmed.paths })
       }
-    }
-  }
-
-  async #isGone(name: CheckpointState): Promise<boolean> {
-    try {
-      await this.#vault.catalog.checkpoints.state(name)
-      return false
-    } catch (error) {
-      if (isProblem(error, 'checkpoint-not-found')) return true
-      throw error
     }
   }
 
@@ -144,7 +170,7 @@ class HarmWalk {
       files = []
     }
     await this.#unlessHarmed(id, harmed, path, async () => {
-      for await (const entry of entriesOf(this.#vault.catalog.reader, id)) {
+      for await (const entry of entriesOf(this.#reader, id)) {
         const below = () => path + encodeSegment(nameBytes(entry))
         if (entry.kind === 'file') files.push({ part: entry, path: below() })
         else if (entry.kind === 'directory') await this.#directory(entry.id, `${below()}/`, harmed)
@@ -162,7 +188,7 @@ class HarmWalk {
     const broken: number[] = []
     for (let first = 0; first < parts.length; first += statBatch) {
       const some = parts.slice(first, first + statBatch)
-      const lengths = await this.#vault.catalog.reader.stat(some.map(({ id }) => id))
+      const lengths = await this.#reader.stat(some.map(({ id }) => id))
       for (const [i, { id, chunked }] of some.entries()) {
         const isHere = lengths[i] !== undefined
         if (!isHere) this.#miss(id)
@@ -180,7 +206,7 @@ class HarmWalk {
     await this.#pace.step()
     const harmed = new Harmed()
     await this.#unlessHarmed(id, harmed, '', async () => {
-      const { parts } = await readObject(this.#vault.catalog.reader, 'file', id)
+      const { parts } = await readObject(this.#reader, 'file', id)
       harmed.count += (await this.#broken(parts.filter(({ chunked }) => chunked !== true))).length
       for (const part of parts) {
         if (part.chunked === true && !(await this.#isWhole(part.id, depth + 1))) harmed.count++

@@ -64,9 +64,9 @@ export function parseDuration(text: string): number {
   throw usage('it must be a number with s, m, h, d or w behind it, such as 12h or 30d, and at most 100 years')
 }
 
-/** How often everything stored is read: a duration of at least an hour in ms, or undefined for `off`. Problem `usage`. */
-export function parseScrubPeriod(text: string): number | undefined {
-  if (text === 'off') return undefined
+/** Within what time everything stored is read: at least an hour, in ms; or `off`. Problem `usage`. */
+export function parseScrubPeriod(text: string): number | 'off' {
+  if (text === 'off') return text
   const ms = parseDuration(text)
   if (ms >= unitMs.h) return ms
   throw usage('it must be an hour or more, such as 30d, or off')

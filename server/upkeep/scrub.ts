@@ -32,7 +32,7 @@ import type { BadStretch, PackAudit, StrayRow } from '../store/pack-audit.ts'
 import { PackChunkStore } from '../store/pack-chunk-store.ts'
 import { isBefore, type Location, type Position, packHeaderBytes, packName } from '../store/pack-file.ts'
 import { verified } from '../store/receive.ts'
-import { findHarm, type HarmedVault, isHarmless } from './harm.ts'
+import { findHarm, type HarmedVault, isGone, isHarmless } from './harm.ts'
 import { Job, type Run } from './jobs.ts'
 import { Pace } from './pace.ts'
 import { maxBlockBytes, Quarantine } from './quarantine.ts'
@@ -167,6 +167,8 @@ export class Scrub {
   // -- a run --------------------------------------------------------------------------------------------
 
   async #run(run: Run<ScrubProgress>, everything: boolean, budget: number): Promise<ScrubReport> {
+    // At once: whoever asks for all of it must not take it for a share.
+    run.tell({ ...begun, everything })
     const pace = new Pace({
       bytesPerSecond: this.#options.bytesPerSecond ?? defaultScrubBytesPerSecond,
       signal: run.signal,
@@ -194,12 +196,14 @@ export class Scrub {
     return reportOn(this.#round)
   }
 
-  /** What is lost may have been sent again since it was told of. */
+  /** What is lost may have been sent again since it was told of, or what lacked it be gone. */
   async #mayBeHealed(): Promise<boolean> {
     const { harm, missing } = this.#round
-    if (isHarmless(harm)) return false
+    if (harm === undefined || isHarmless(harm)) return false
     if (missing.length === 0) return true
-    return (await this.#options.store.stat(missing)).some((length) => length !== undefined)
+    if ((await this.#options.store.stat(missing)).some((length) => length !== undefined)) return true
+    for (const name of harm.checkpoints) if (await isGone(this.#options.vault, name)) return true
+    return false
   }
 
   async #lookAgain(run: Run<ScrubProgress>): Promise<ScrubReport> {

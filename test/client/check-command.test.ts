@@ -104,36 +104,33 @@ const cases: [string, () => Promise<FoundRecord>, (at: FoundRecord) => Promise<v
   ['the object of a directory', () => text('"name":"big"'), flipPayload, ['docs']],
 ]
 
-describe.each(cases)('damage to %s', (_, find, damage, paths) => {
-  const expected = ['test/2', 'test/1'].flatMap((backup) => paths.map((path) => `${backup}: ${path}`))
-  beforeEach(async () => {
-    await back()
-    await writeFile(join(source(), 'zero'), 'another root')
-    await back()
-    await damage(await find())
-  })
+test.each(cases)('damage to %s is found by both, and healed by a backup', async (_, find, damage, paths) => {
+  const expected = ['test/1', 'test/2'].flatMap((backup) => paths.map((path) => `${backup}: ${path}`))
+  await back()
+  await writeFile(join(source(), 'zero'), 'another root')
+  await back()
+  await damage(await find())
+  const there = await check('--json')
+  expect([there.code, problems(there.out).sort()]).toEqual([1, expected])
+  expect(summary(there.out)).toMatchObject({ sound: false, badRecords: 1, harmed: 2 })
+  const here = await check('--read-back', '--json')
+  expect([here.code, problems(here.out).sort()]).toEqual([1, expected])
+  expect(summary(here.out)).toMatchObject({ sound: false, problems: expected.length })
+  const again = await check()
+  expect([again.code, again.out]).toEqual([1, expect.stringMatching(/ is damaged\.\n/)])
+  for (const path of paths) {
+    expect(again.err).toContain(`chunkdav: test/1: ${path}: its content is damaged or gone\n`)
+  }
+  await back()
+  expect((await check()).code).toBe(0)
+  expect((await check('--read-back')).code).toBe(0)
+})
 
-  test('the receiver names the files, and a backup heals them', async () => {
-    const { code, out } = await check('--json')
-    expect([code, problems(out).sort()]).toEqual([1, [...expected].sort()])
-    expect(summary(out)).toMatchObject({ sound: false, badRecords: 1, harmed: 2 })
-    const again = await check()
-    expect(again.code).toBe(1)
-    expect(again.out).toMatch(/ is damaged\.\n/)
-    for (const path of paths) {
-      expect(again.err).toContain(`chunkdav: test/1: ${path}: its content is damaged or gone\n`)
-    }
-    await back()
-    expect((await check()).code).toBe(0)
-  })
-
-  test('reading back names them too', async () => {
-    const { code, out } = await check('--read-back', '--json')
-    expect([code, problems(out).sort()]).toEqual([1, [...expected].sort()])
-    expect(summary(out)).toMatchObject({ sound: false, problems: expected.length })
-    await back()
-    expect((await check('--read-back')).code).toBe(0)
-  })
+test('what the receiver has not found yet is found by reading back', async () => {
+  await back()
+  await flipPayload(await content('one'))
+  const { code, out } = await check('--read-back', '--json')
+  expect([code, problems(out)]).toEqual([1, ['test/1: copy of one', 'test/1: one']])
 })
 
 test.each([

@@ -5,8 +5,11 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { crc32 } from 'node:zlib'
+import { Level } from 'level'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { hashId } from '../../../protocol/hash.ts'
+import { idToBytes } from '../../../protocol/id.ts'
 import { check, type ScrubReport, ScrubState } from '../../../protocol/schema.ts'
 import { PackChunkStore } from '../../../server/store/pack-chunk-store.ts'
 import { backUp, restoreTo } from '../../support/backup.ts'
@@ -189,6 +192,47 @@ describe('damage is found, named, and healed by the next backup', () => {
     })
     // It stays where it is in the pack, and is not told of again.
     expect(await scrub()).toMatchObject({ badRecords: 0, lostChunks: 0 })
+  })
+})
+
+describe('damage in the index', () => {
+  /** Changes the row of a chunk while nobody has the index open. */
+  async function changeRow(name: string, change: (value: Buffer) => void): Promise<void> {
+    await server.stop()
+    const index = new Level<Buffer, Buffer>(join(dataDir, 'vaults/home/index'), {
+      keyEncoding: 'buffer',
+      valueEncoding: 'buffer',
+    })
+    const key = idToBytes(idOf(name))
+    const value = Buffer.from((await index.get(key)) as Buffer)
+    change(value)
+    await index.put(key, value)
+    await index.close()
+    server = await start()
+  }
+
+  test.each([
+    ['another place in the pack', 4, 17],
+    ['another pack', 0, 77],
+    ['another length', 12, 1],
+  ])('a row that tells of %s', async (_, at, by) => {
+    await secondBackup()
+    await changeRow('one', (value) => {
+      value.writeUInt32LE(value.readUInt32LE(at) + by, at)
+      value.writeUInt32LE(crc32(value.subarray(0, 16), crc32(idToBytes(idOf('one')))), 16)
+    })
+    expect(await scrub()).toMatchObject({ badRecords: 0, strayRows: 1, lostChunks: 1, healedChunks: 1 })
+    expect((await scrub()).harm).toMatchObject({ missingChunks: 0, checkpoints: [] })
+  })
+
+  test('a row with a wrong checksum: it says what mends it', async () => {
+    await secondBackup()
+    await changeRow('one', (value) => value.writeUInt32LE(1, 4))
+    await fetch(upkeep(), { method: 'POST' })
+    const { scrub: own } = await server.receiver.vaults.get('home')
+    const { last } = await (await own.everything()).ended
+    expect(last).toMatchObject({ outcome: 'failed', detail: expect.stringContaining('chunkdav reindex') })
+    expect(last?.report.harm).toBeUndefined()
   })
 })
 
