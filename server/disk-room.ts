@@ -63,6 +63,16 @@ export class DiskRoom implements Room {
     return Math.max(0, this.#freeBytes - this.#writtenBytes - this.reserveBytes)
   }
 
+  /**
+   * Whether even half of the reserve is gone. Then nothing more is noted for clients either, such as the lists of their open
+   * checkpoints: the rest is for what ends them, and for giving space back.
+   */
+  async isShort(): Promise<boolean> {
+    if (this.reserveBytes === 0) return false
+    await this.#ask(freshMs)
+    return this.#freeBytes - this.#writtenBytes < this.reserveBytes / 2
+  }
+
   async #ask(maxAgeMs: number): Promise<void> {
     if (performance.now() - this.#askedAt < maxAgeMs) return
     this.#asking ??= this.#statfs().finally(() => {

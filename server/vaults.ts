@@ -54,7 +54,7 @@ export interface VaultsOptions {
   /** Of the time, how much a collection may work: above 0, up to 1. */
   readonly upkeepShare?: number | undefined
   /** What is left of the disk; with it, stores are kept within it and within their vaults' quotas. */
-  readonly room?: Room & { freeBytes(): Promise<number> }
+  readonly room?: Room & { freeBytes(): Promise<number>; isShort(): Promise<boolean> }
   /** Gives up a little space that was held back for a full disk; false when there is none left. */
   readonly makeRoom?: () => Promise<boolean>
   /** Told when something was removed from a vault, so that some of what it stores may be garbage now. */
@@ -209,6 +209,7 @@ export class Vaults {
       }
       const collector = await Collector.open(path, whole, {
         share: this.options.upkeepShare,
+        makeRoom: this.makeRoom,
         files: this.files,
       })
       const scrub = await Scrub.open({
@@ -246,6 +247,14 @@ export class Vaults {
     if (room !== undefined) return await room.freeBytes()
     const { bavail, bsize } = await statfs(this.path)
     return bavail * bsize
+  }
+
+  /** Before small things are written for a client that are no content. Problem `insufficient-storage`. */
+  async expectRoom(): Promise<void> {
+    const { room } = this.options
+    if (room === undefined || !(await room.isShort())) return
+    const text = 'the disk of the receiver is nearly full: what is left is kept for commits and deletions'
+    throw new Problem('insufficient-storage', text, { extensions: { reserveBytes: room.reserveBytes } })
   }
 
   private async openTree(path: string, store: CollectableStore): Promise<LiveTree | Problem> {

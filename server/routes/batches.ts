@@ -34,7 +34,7 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
   if (ctx.is(batchMediaType) === false) {
     throw new Problem('unsupported-media-type', `a batch is ${batchMediaType}`)
   }
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(parts, ctx, vault)
   bodyEncoding(ctx, false)
   const { maxBatchBytes, maxBatchChunks: maxChunks } = parts.limits
   const decodedBytes = ({ bytes }: RequestBody): number => decodedAtOnce * largestDecodedBytes(bytes)
@@ -51,7 +51,7 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
 
 async function postMissing(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(parts, ctx, vault)
   const { maxJsonBytes, maxMissingIds } = parts.limits
   ctx.body = await withText(ctx, parts.questions, maxJsonBytes, async (text) => {
     const { ids } = parseJson(MissingRequest, text)
@@ -70,7 +70,7 @@ async function postMissing(parts: Parts, ctx: Context): Promise<void> {
 
 async function postFetch(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
-  const touch = await touchFor(ctx, vault)
+  const touch = await touchFor(parts, ctx, vault)
   const { ids } = await withText(ctx, parts.questions, parts.limits.maxJsonBytes, async (text) => {
     return parseJson(FetchRequest, text)
   })

@@ -96,6 +96,7 @@ const begin: Use = async (ctx, checkpoints, parts) => {
   const source = sourceOf(ctx)
   const by = claimantOf(ctx)
   checkpoints.expectUsable(source, by)
+  await parts.vaults.expectRoom()
   const opened = await withText(ctx, parts.questions, parts.limits.maxJsonBytes, async (text) => {
     return await checkpoints.begin(source, parseJson(OpenRequest, text), by)
   })
@@ -138,6 +139,7 @@ function note({ audit }: Parts, ctx: Context, event: AuditEventName): void {
 const addItems: Use = async (ctx, checkpoints, parts) => {
   const name = nameOf(ctx)
   checkpoints.expectUsable(name.source, claimantOf(ctx))
+  await parts.vaults.expectRoom()
   const { maxJsonBytes, maxPageItems } = parts.limits
   ctx.body = await withText(ctx, parts.questions, maxJsonBytes, async (text) => {
     const request = parseJson(ItemsRequest, text)

@@ -33,7 +33,7 @@ async function putChunk(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const { store } = vault
   const id = idOf(ctx)
-  const touch = await touchFor(ctx, vault, id)
+  const touch = await touchFor(parts, ctx, vault, id)
   const zstd = bodyEncoding(ctx, true) === 'zstd'
   const maxBytes = zstd ? maxEncodedBytes(parts.limits.maxChunkBytes) : parts.limits.maxChunkBytes
   const [size] = await store.stat([id])
@@ -61,7 +61,7 @@ async function patchChunk(parts: Parts, ctx: Context): Promise<void> {
   }
   bodyEncoding(ctx, false)
   const base = parseId(ctx.get(baseHeader))
-  const touch = await touchFor(ctx, vault, id)
+  const touch = await touchFor(parts, ctx, vault, id)
   const { maxChunkBytes } = parts.limits
   if (await isPresent(vault.store, id)) {
     await touch.note([id])
@@ -94,7 +94,7 @@ function answerPut(ctx: Context, id: Id, outcome: PutAnswer['outcome']): void {
 async function getChunk(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const id = idOf(ctx)
-  const touch = await touchFor(ctx, vault, id)
+  const touch = await touchFor(parts, ctx, vault, id)
   const [size] = await vault.store.stat([id])
   if (size === undefined) throw chunkNotFound(id)
   await touch.note([id])

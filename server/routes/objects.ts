@@ -43,7 +43,7 @@ export function objectRoutes(router: Router<RequestState>, parts: Parts): void {
 export async function putObject(parts: Parts, ctx: Context, kind: ObjectKind): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const id = idOf(ctx)
-  const touch = await touchFor(ctx, vault, id)
+  const touch = await touchFor(parts, ctx, vault, id)
   const zstd = bodyEncoding(ctx, true) === 'zstd'
   const { maxObjectBytes } = parts.limits
   const maxBytes = zstd ? maxEncodedBytes(maxObjectBytes) : maxObjectBytes
@@ -134,7 +134,7 @@ export async function patchObject(parts: Parts, ctx: Context, kind: ObjectKind):
     throw new Problem('unsupported-media-type', `an object is patched by ${mediaTypes.jsonPatch}`)
   }
   const base = parseId(ctx.get(baseHeader))
-  const touch = await touchFor(ctx, vault, id)
+  const touch = await touchFor(parts, ctx, vault, id)
   const noBase = new Problem('base-not-found', `there is no ${kind} object ${base}`, { extensions: { base } })
   const [length] = await vault.store.stat([base])
   if (length === undefined) throw noBase
@@ -154,7 +154,7 @@ export async function patchObject(parts: Parts, ctx: Context, kind: ObjectKind):
 async function getFile(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const id = idOf(ctx)
-  const touch = await touchFor(ctx, vault, id)
+  const touch = await touchFor(parts, ctx, vault, id)
   const accepted = new Negotiator(ctx.req).mediaTypes([
     mediaTypes.file,
     'application/json',

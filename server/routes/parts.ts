@@ -65,12 +65,18 @@ const noTouch: Touch = { lease: { add() {}, release() {} }, note: async () => {}
  * Notes ids in the log of the checkpoint that the request names, if it names one. Problems
  * `checkpoint-not-found`, `checkpoint-committed`, and `forbidden` for another's, come from `touchFor` itself, before any body is read.
  */
-export async function touchFor(ctx: Context, vault: Vault, ...ids: readonly Id[]): Promise<Touch> {
+export async function touchFor(
+  parts: Pick<Parts, 'vaults'>,
+  ctx: Context,
+  vault: Vault,
+  ...ids: readonly Id[]
+): Promise<Touch> {
   const header = ctx.get(checkpointHeader)
   if (header === '') return noTouch
   const name = parseCheckpointName(header)
   const { checkpoints } = vault.catalog
   checkpoints.expectUsable(name.source, claimantOf(ctx))
+  await parts.vaults.expectRoom()
   // As long as the request is under way, the checkpoint is not abandoned, however slowly the body comes.
   const leave = await checkpoints.enter(name)
   const lease = vault.store.lease()

@@ -1,5 +1,5 @@
 import type Router from '@koa/router'
-import type { Context, RequestState } from '../http/context.ts'
+import type { Context, Handler, RequestState } from '../http/context.ts'
 import { readingMethods } from './dav-reading.ts'
 import { freezeTreePath } from './freeze.ts'
 import type { Parts } from './parts.ts'
@@ -15,15 +15,22 @@ import { treeReading } from './tree-view.ts'
 
 /** `/{vault}/tree/` and below: the live tree, RFC 4918 class 1, 2 and 3. */
 export function treeRoutes(router: Router<RequestState>, parts: Parts): void {
+  // What adds to the tree's database. Moving and deleting go on: that is how a disk gets empty again.
+  const inRoom =
+    (handler: Handler): Handler =>
+    async (ctx) => {
+      await parts.vaults.expectRoom()
+      await handler(ctx)
+    }
   const methods: Methods = {
     ...readingMethods(parts, (ctx) => treeReading(parts, ctx, 'tree')),
-    PUT: (ctx) => putTreeFile(parts, ctx),
+    PUT: inRoom((ctx) => putTreeFile(parts, ctx)),
     DELETE: (ctx) => deleteTreePath(parts, ctx),
-    MKCOL: (ctx) => makeTreeCollection(parts, ctx),
-    COPY: (ctx) => copyTreePath(parts, ctx),
+    MKCOL: inRoom((ctx) => makeTreeCollection(parts, ctx)),
+    COPY: inRoom((ctx) => copyTreePath(parts, ctx)),
     MOVE: (ctx) => moveTreePath(parts, ctx),
-    PROPPATCH: (ctx) => patchTreeProperties(parts, ctx),
-    LOCK: (ctx) => lockTreePath(parts, ctx),
+    PROPPATCH: inRoom((ctx) => patchTreeProperties(parts, ctx)),
+    LOCK: inRoom((ctx) => lockTreePath(parts, ctx)),
     UNLOCK: (ctx) => unlockTreePath(parts, ctx),
     POST: (ctx) => freezeTreePath(parts, ctx),
     REPORT: (ctx) => reportTreeChanges(parts, ctx),

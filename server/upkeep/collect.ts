@@ -10,6 +10,7 @@
  * and that says what is missing.
  */
 import type { CollectionProgress, CollectionReport, CollectionState } from '../../protocol/schema.ts'
+import { withBallast } from '../ballast.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import type { CollectableStore, Garbage, Pacing } from '../store/collectable.ts'
 import { Job, type Run } from './jobs.ts'
@@ -109,6 +110,8 @@ export interface CollectorOptions {
   /** Of the time, how much it may work: above 0, up to 1. */
   readonly share?: number | undefined
   readonly minGarbage?: number | undefined
+  /** On a full disk: gives up space that was held back; false when there is none left. */
+  readonly makeRoom?: (() => Promise<boolean>) | undefined
   readonly files?: FileLayer | undefined
 }
 
@@ -147,13 +150,16 @@ export class Collector {
     state: CollectionState
     ended: Promise<CollectionState>
   } {
+    const { makeRoom = async () => false } = this.#options
     const work = ({ signal, tell }: Run<CollectionProgress>): Promise<CollectionReport> =>
-      collect(this.#vault, {
-        minGarbage: minGarbage ?? this.#options.minGarbage ?? defaultMinGarbage,
-        dryRun: dryRun ?? false,
-        pacing: new Pace({ share: this.#options.share ?? defaultShare, signal }),
-        tell,
-      })
+      withBallast(makeRoom, () =>
+        collect(this.#vault, {
+          minGarbage: minGarbage ?? this.#options.minGarbage ?? defaultMinGarbage,
+          dryRun: dryRun ?? false,
+          pacing: new Pace({ share: this.#options.share ?? defaultShare, signal }),
+          tell,
+        }),
+      )
     const { ended } = this.#job.start(work)
     return { state: this.state, ended }
   }

@@ -16,6 +16,7 @@ import { OpenExpiry } from './open-expiry.ts'
 import { prune, prunedNumbers } from './prune.ts'
 import { cronJob, type ScheduledFreeze } from './schedule-options.ts'
 import { shareEveryMs } from './scrub.ts'
+import { SteadyClock } from './steady-clock.ts'
 
 export type { ScheduledFreeze }
 
@@ -58,6 +59,7 @@ export class Schedule {
   readonly #dirty = new Set<string>()
   #dirtyTimer: NodeJS.Timeout | undefined
   readonly #openExpiry: OpenExpiry | undefined
+  readonly #clock = new SteadyClock()
   #pruning: Promise<void> | undefined
 
   /** Nothing runs yet. Problem `usage` for a pattern that is none. */
@@ -249,6 +251,10 @@ export class Schedule {
 
   async #pruneVault(vault: Vault, log: Logger): Promise<void> {
     if (!vault.settings.hasPolicy) return
+    if (this.#clock.isDoubtful()) {
+      log.warn('not pruned: the clock was set forward; see that it is right. It is believed a day later')
+      return
+    }
     const answer = await prune(vault, { signal: this.#stopping.signal })
     const { kept, removed } = answer
     if (removed === 0) return

@@ -1,5 +1,5 @@
 /** A vault's quota and the reserve of the disk, as clients see them; and what is held back for a full disk. */
-import { mkdtemp, readdir, rm, stat } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -7,6 +7,7 @@ import { Problem } from '../../protocol/problem.ts'
 import { Ballast, withBallast } from '../../server/ballast.ts'
 import { DiskRoom, defaultReserveBytes } from '../../server/disk-room.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
+import { writeUsers } from '../support/users.ts'
 import { ask } from './dav-requests.ts'
 import { begin, chunk, MiB, noise, post, problemOf, put } from './requests.ts'
 
@@ -20,6 +21,11 @@ const davQuota = async (server: TestReceiver): Promise<number[]> => {
   return ['available', 'used'].map((what) =>
     Number(new RegExp(`quota-${what}-bytes>(\\d+)<`).exec(text)?.[1]),
   )
+}
+
+/** So many times what is free. */
+async function reserveAround(path: string, times: number): Promise<number> {
+  return Math.round((await (await DiskRoom.open(path, 1)).freeBytes()) * times)
 }
 
 /** Everything that takes content in. */
@@ -109,10 +115,12 @@ describe('the reserve of the disk', () => {
         const first = await startReceiver({ dataDir })
         await put(first, 'chunks', item)
         await first.stop()
-        await using server = await startReceiver({ dataDir, reserveBytes: 2 ** 50 })
+        // Content does not fit, and yet half of it is free.
+        const reserveBytes = await reserveAround(dataDir, 1.5)
+        await using server = await startReceiver({ dataDir, reserveBytes })
         const answer = await send(server, 3)
         const text = answer instanceof Response ? await answer.text() : answer.text
-        expect([answer.status, JSON.parse(text).reserveBytes]).toEqual([507, 2 ** 50])
+        expect([answer.status, JSON.parse(text).reserveBytes]).toEqual([507, reserveBytes])
         expect((await put(server, 'chunks', item)).status).toBe(200)
         const path = await begin(server, 's', 'chunks')
         await post(server, `${path}/items`, { first: 0, items: [{ id: item.id, size: 1000 }] })
@@ -125,6 +133,47 @@ describe('the reserve of the disk', () => {
       }
     },
   )
+
+  test('when half of it is gone, nothing small is taken either; what gives space back goes on', async () => {
+    const dataDir = await mkdtemp(join(tmpdir(), 'chunkdav-reserve-'))
+    try {
+      const item = chunk(noise(1000))
+      const items = { first: 0, items: [{ id: item.id, size: 1000 }] }
+      const first = await startReceiver({ dataDir })
+      await put(first, 'chunks', item)
+      for (const path of [await begin(first, 's', 'chunks'), await begin(first, 's', 'chunks')]) {
+        await post(first, `${path}/items`, items)
+      }
+      for (const name of ['c/', 'd/']) await ask(first, 'MKCOL', name)
+      await first.stop()
+      await using server = await startReceiver({ dataDir, reserveBytes: await reserveAround(dataDir, 3) })
+      const headers = { 'Chunkdav-Checkpoint': 's/1' }
+      const body = '<propertyupdate xmlns="DAV:"><set><prop><x/></prop></set></propertyupdate>'
+      const refused = [
+        await post(server, 'checkpoints/s/', { kind: 'dir' }),
+        await post(server, 'checkpoints/s/1/items', items),
+        await put(server, 'chunks', item, headers),
+        await ask(server, 'MKCOL', 'e/'),
+        await ask(server, 'PUT', 'f', {}, ''),
+        await ask(server, 'PROPPATCH', 'c/', {}, body),
+        await ask(server, 'COPY', 'c/', { destination: `${server.vaultUrl}/tree/e` }),
+      ]
+      expect(refused.map(({ status }) => status)).toEqual(refused.map(() => 507))
+      const done = [
+        await post(server, 'checkpoints/s/1/commit', { items: 1 }),
+        await fetch(`${server.vaultUrl}/checkpoints/s/1/pin`, { method: 'PUT' }),
+        await fetch(`${server.vaultUrl}/checkpoints/s/2`, { method: 'DELETE' }),
+        await ask(server, 'MOVE', 'd/', { destination: `${server.vaultUrl}/tree/e` }),
+        await ask(server, 'DELETE', 'c/'),
+        await fetch(`${server.vaultUrl}/upkeep/prune`, { method: 'POST' }),
+        await fetch(`${server.vaultUrl}/settings`, { method: 'PUT', body: '{}' }),
+        await fetch(`${server.vaultUrl}/upkeep/collection`, { method: 'POST' }),
+      ]
+      expect(done.map(({ status }) => status)).toEqual([200, 200, 204, 201, 204, 200, 200, 202])
+    } finally {
+      await rm(dataDir, { recursive: true, force: true })
+    }
+  })
 
   test('is 256 MiB, or 5 % of a smaller disk', () => {
     expect([64, 1024, 5120, 1e6].map((mib) => defaultReserveBytes(mib * MiB) / MiB)).toEqual(
@@ -198,7 +247,37 @@ describe('ballast', () => {
 })
 
 test('only an operator changes the quota', async () => {
-  await using server = await startReceiver()
-  expect((await setQuota(server, 5)).status).toBe(200)
-  expect(await problemOf(await put(server, 'chunks', chunk('x')))).toBe('507 insufficient-storage')
+  const dataDir = await mkdtemp(join(tmpdir(), 'chunkdav-quota-'))
+  try {
+    const tokens = await writeUsers(dataDir, {
+      admin: { grants: { home: 'admin' } },
+      operator: { grants: { '*': 'admin' } },
+    })
+    await using server = await startReceiver({ dataDir })
+    const set = (user: string, settings: unknown): Promise<Response> =>
+      fetch(`${server.vaultUrl}/settings`, {
+        method: 'PUT',
+        body: JSON.stringify(settings),
+        headers: { authorization: `Bearer ${tokens[user]}` },
+      })
+    expect(await problemOf(await set('admin', { quotaBytes: 5 }))).toBe('403 forbidden')
+    expect((await set('admin', { retention: { keepLast: 1 } })).status).toBe(200)
+    expect((await set('operator', { quotaBytes: 5 })).status).toBe(200)
+    expect(await problemOf(await set('admin', { quotaBytes: 6 }))).toBe('403 forbidden')
+    expect(await problemOf(await set('admin', {}))).toBe('403 forbidden')
+    expect((await set('admin', { quotaBytes: 5, retention: { keepLast: 2 } })).status).toBe(200)
+    await server.stop()
+    await writeFile(join(dataDir, 'vaults/home/settings.json'), '{')
+    await using again = await startReceiver({ dataDir })
+    const later = (user: string): Promise<Response> =>
+      fetch(`${again.vaultUrl}/settings`, {
+        method: 'PUT',
+        body: '{}',
+        headers: { authorization: `Bearer ${tokens[user]}` },
+      })
+    expect(await problemOf(await later('admin'))).toBe('403 forbidden')
+    expect((await later('operator')).status).toBe(200)
+  } finally {
+    await rm(dataDir, { recursive: true, force: true })
+  }
 })
