@@ -55,7 +55,7 @@ async function getPath(parts: Parts, ctx: Context): Promise<void> {
   const vault = await vaultOf(parts, ctx)
   const root = idOf(ctx)
   const names = pathNames(ctx.path, 3)
-  const touch = await touchFor(ctx, vault, root)
+  const touch = await touchFor(parts, ctx, vault, root)
   const { reader } = vault.catalog
   const entry = await resolvePath(reader, root, names, overSignal(ctx))
   await touch.note([root])
