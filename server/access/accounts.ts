@@ -20,7 +20,7 @@ import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import type { Audit } from '../audit.ts'
 import { DirectoryOfUsers } from './directory-of-users.ts'
-import { HashingQueue } from './hashing-queue.ts'
+import { HashingQueue, type Rank } from './hashing-queue.ts'
 import type { Identity } from './identity.ts'
 import { LastUsed } from './last-used.ts'
 import { LoginAudit } from './login-audit.ts'
@@ -37,7 +37,7 @@ const rememberWrongMs = 60 * 60_000
 const rememberedFailures = 10_000
 /** Of the four threads that files and zstd use too. */
 const hashingsAtOnce = 2
-const maxHashingsWaiting = 128
+const maxHashingsWaiting = 64
 
 export interface AccountsOptions {
   readonly dataDir: string
@@ -198,7 +198,7 @@ export class Accounts {
     const attempt = this.#limits.begin(from, counted)
     let isRight: boolean
     try {
-      isRight = await this.#isPasswordOf(name, password, from)
+      isRight = await this.#isPasswordOf(name, password, from, attempt.rank)
     } catch (error) {
       attempt.undecided()
       throw error
@@ -214,10 +214,10 @@ export class Accounts {
     return isRight
   }
 
-  async #isPasswordOf(name: string, password: string, from: string): Promise<boolean> {
+  async #isPasswordOf(name: string, password: string, from: string, rank: Rank): Promise<boolean> {
     for (;;) {
       const hash = this.#directory.hashOf(name)
-      const isRight = await this.#hashing.run(addressKey(from), () => this.#compare(password, hash))
+      const isRight = await this.#hashing.run(addressKey(from), rank, () => this.#compare(password, hash))
       // The users may have changed meanwhile.
       if (this.#directory.hashOf(name) === hash) return isRight
     }

@@ -14,6 +14,7 @@
 import { isIPv6 } from 'node:net'
 import { LRUCache } from 'lru-cache'
 import { Problem } from '../../protocol/problem.ts'
+import type { Rank } from './hashing-queue.ts'
 
 const maxCounts = 10_000
 const free = { pair: 10, attackedPair: 1, address: 50 } as const
@@ -40,6 +41,7 @@ export interface Block {
 
 /** A login that was let through; exactly one of these is to be called. */
 export interface Try {
+  readonly rank: Rank
   right(): void
   wrong(): void
   /** Nobody looked. */
@@ -92,6 +94,7 @@ export class LoginLimits {
       all.underWay--
     }
     return {
+      rank: pair.welcome ? 'welcome' : pair.failures > 0 || all.failures > 0 ? 'suspect' : 'unknown',
       right: () => {
         end()
         pair.failures = 0

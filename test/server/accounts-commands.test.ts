@@ -378,6 +378,14 @@ test('processes that add users and tokens at once, beside a receiver, lose nothi
   }
 })
 
+test('serve names the line of an htpasswd file that it cannot take', async () => {
+  const htpasswd = join(dir, 'htpasswd')
+  execFileSync('htpasswd', ['-cb', '-m', htpasswd, 'bob', 'geheim 3'], { stdio: 'ignore' })
+  const ended = await run('serve', '--listen', '127.0.0.1:0', '--htpasswd', htpasswd)
+  expect([ended.code, ended.out]).toEqual([2, ''])
+  expect(ended.err).toMatch(/^chunkdav: \S+htpasswd, line 1: the password of bob [^\n]+\n$/)
+})
+
 test('a receiver does not start with users that it cannot read, and does when they are mended', async () => {
   await addUser('alice')
   const path = join(data, 'users.json')

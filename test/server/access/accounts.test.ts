@@ -485,7 +485,7 @@ describe('too many failures', () => {
       const answers = await Promise.all([...fromOne, ...fromMany])
       const count = (what: string) => answers.filter((answer) => answer === what).length
       expect(count('too-many-requests')).toBe(290)
-      expect(count('unavailable')).toBe(600 - 290 - 130)
+      expect(count('unavailable')).toBe(600 - 290 - 66)
       expect(most).toBe(2)
     } finally {
       hashings.mockReset()
