@@ -221,8 +221,10 @@ export class ContentIndex {
     const { keeper } = this
     if (keeper === undefined) throw new TypeError('no collection is under way')
     const candidates: { id: Id; key: Buffer }[] = []
-    for (let first = 0; first < ids.length; first += rowsAtOnce) {
-      const some = ids.slice(first, first + rowsAtOnce)
+    // A block may hold a chunk twice; its row goes once.
+    const asked = [...new Set(ids)]
+    for (let first = 0; first < asked.length; first += rowsAtOnce) {
+      const some = asked.slice(first, first + rowsAtOnce)
       const keys = some.map(idToBytes)
       const values = await this.#do((db) => db.getMany(keys))
       for (const [i, value] of values.entries()) {

@@ -80,6 +80,20 @@ export function collectableSuite({ describe, it }: SuiteRunner, { create }: Coll
   }
 
   describe('Collectable', () => {
+    test('a chunk that stands twice in a block is counted, and goes, once', async (store) => {
+      const [twice, kept] = [sampleChunk(700), sampleChunk(500)]
+      await store.put(await sampleBlock([twice, kept, twice]))
+      await store.flush()
+      assert.equal(store.usage.chunks, 2)
+      const collection = store.collect()
+      collection.keep([kept.id])
+      await sweep(collection)
+      collection.end()
+      assert.equal(store.usage.chunks, 1)
+      await expectWhole(store, [kept])
+      await expectAbsent(store, [twice])
+    })
+
     test('what is kept stays, everything else goes, and the space with it', async (store) => {
       const blocks = await fill(store)
       const kept = blocks.flatMap((samples, i) => (i < 3 ? samples : i < 6 ? samples.slice(1, 3) : []))
