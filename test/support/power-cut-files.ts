@@ -74,6 +74,8 @@ export class PowerCutDisk {
   readonly levels: LevelWatch
   readonly #nodes = new Map<string, Node>()
   #changes = 0
+  /** Paths of files that nobody has closed. */
+  readonly openFiles: string[] = []
 
   private constructor(root: string) {
     this.root = root
@@ -98,7 +100,7 @@ export class PowerCutDisk {
         folder.synced.set(entry.name, file)
       } else if (await isLevelFolder(below)) {
         folder.synced.set(entry.name, new FolderNode())
-        this.levels.add(below)
+        await this.levels.add(below)
       } else {
         folder.synced.set(entry.name, await this.#load(below))
       }
@@ -331,12 +333,22 @@ export class ProcessFiles implements FileLayer {
   async open(path: string, mode: OpenMode): Promise<StoreFile> {
     const { disk } = this
     const name = basename(path)
-    const file = await this.#call(`open ${name} to ${mode}`, async () => {
-      const opened = await this.#base.open(path, mode)
-      if (mode === 'replace' && disk.knows(path)) disk.truncates(path, 0)
-      else if (mode === 'create' || mode === 'replace') disk.added(path, 'file')
-      return opened
-    })
+    this.moment(`open ${name} to ${mode}`)
+    const file = await this.#base.open(path, mode)
+    if (mode === 'replace' && disk.knows(path)) disk.truncates(path, 0)
+    else if (mode === 'create' || mode === 'replace') disk.added(path, 'file')
+    try {
+      this.moment(`open ${name} to ${mode}, done`)
+    } catch (error) {
+      await file.close()
+      throw error
+    }
+    disk.openFiles.push(path)
+    const close = async (): Promise<void> => {
+      const place = disk.openFiles.indexOf(path)
+      if (place >= 0) disk.openFiles.splice(place, 1)
+      await file.close()
+    }
     // Renaming an open file is nothing that anybody does.
     return {
       read: (target, position) => this.#call(`read ${name}`, () => file.read(target, position)),
@@ -358,7 +370,7 @@ export class ProcessFiles implements FileLayer {
           await file.truncate(length)
         }),
       size: () => this.#call(`size of ${name}`, () => file.size()),
-      close: () => file.close(),
+      close,
     }
   }
 

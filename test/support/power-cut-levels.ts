@@ -40,8 +40,10 @@ export class LevelWatch {
     return folder.startsWith(this.#root)
   }
 
-  add(folder: string): void {
+  /** A folder that is on the disk as it is. */
+  async add(folder: string): Promise<void> {
     this.#folders.add(folder)
+    await this.#note(folder)
   }
 
   has(folder: string): boolean {
@@ -57,12 +59,12 @@ export class LevelWatch {
     while (this.#busy.size > 0) await Promise.allSettled(this.#busy)
   }
 
-  /** Runs a call that makes everything in the log durable. */
-  async run<T>(folder: string, what: string, work: () => Promise<T>): Promise<T> {
+  /** Runs a call; when it `syncs`, everything in the log is durable behind it. */
+  async run<T>(folder: string, what: string, syncs: boolean, work: () => Promise<T>): Promise<T> {
     const { process } = this
     const named = `${what} of ${basename(folder)}`
     process?.moment(named)
-    this.add(folder)
+    this.#folders.add(folder)
     if (what === 'batch' && this.failBatches > 0) {
       this.failBatches--
       throw new Error('IO error: Input/output error')
@@ -71,9 +73,14 @@ export class LevelWatch {
     this.#busy.add(working)
     try {
       const result = await working
+      // Refused, it would be open and closed by nobody.
+      if (what === 'open') {
+        await this.#note(folder)
+        return result
+      }
       // What the process does after the power is gone is not on the disk, though LevelDB did it.
       if (process?.isAlive === false) throw new PowerOff()
-      await this.#note(folder)
+      if (syncs) await this.#note(folder)
       process?.moment(`${named}, done`)
       return result
     } finally {
@@ -100,8 +107,8 @@ function watchOf(level: object): LevelWatch | undefined {
 
 interface Inside {
   _open(options: unknown): Promise<void>
-  _batch(operations: unknown, options: unknown): Promise<void>
-  _chainedBatch(): { _write(options: unknown): Promise<void> }
+  _batch(operations: unknown, options: { sync?: boolean }): Promise<void>
+  _chainedBatch(): { _write(options: { sync?: boolean }): Promise<void> }
 }
 
 /** Once per process, and for good: what is on no watched disk goes through untouched. */
@@ -110,20 +117,22 @@ function watchLevels(): void {
   isWatching = true
   const inside = Level.prototype as unknown as Inside
   const { _open, _batch, _chainedBatch } = inside
-  const run = <T>(level: object, what: string, work: () => Promise<T>): Promise<T> => {
+  const run = <T>(level: object, what: string, syncs: boolean, work: () => Promise<T>): Promise<T> => {
     const watch = watchOf(level)
-    return watch === undefined ? work() : watch.run((level as { location: string }).location, what, work)
+    return watch === undefined
+      ? work()
+      : watch.run((level as { location: string }).location, what, syncs, work)
   }
   inside._open = function (options) {
-    return run(this, 'open', () => _open.call(this, options))
+    return run(this, 'open', true, () => _open.call(this, options))
   }
   inside._batch = function (operations, options) {
-    return run(this, 'batch', () => _batch.call(this, operations, options))
+    return run(this, 'batch', options.sync === true, () => _batch.call(this, operations, options))
   }
   inside._chainedBatch = function () {
     const batch = _chainedBatch.call(this)
     const { _write } = batch
-    batch._write = (options) => run(this, 'batch', () => _write.call(batch, options))
+    batch._write = (options) => run(this, 'batch', options.sync === true, () => _write.call(batch, options))
     return batch
   }
 }
