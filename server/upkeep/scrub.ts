@@ -376,7 +376,7 @@ class Pass {
     const { pack, offset, damage, lostChunks } = finding
     const place = offset === undefined ? packName(pack) : `${packName(pack)} at byte ${offset}`
     this.#options.onDamage?.(
-      new Problem('chunk-corrupt', `${place}: ${damage}; ${lostChunks} chunks are to be sent again`, {
+      new Problem('chunk-corrupt', `${place}: ${damage}; chunks to be sent again: ${lostChunks}`, {
         extensions: { pack, ...(offset !== undefined && { offset }), lostChunks },
       }),
     )
