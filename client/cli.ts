@@ -22,6 +22,7 @@ import { errorEvent, exitCodeOf, lineOf, oneLine } from './commands/report.ts'
 import { registerRestore } from './commands/restore.ts'
 import { registerTrash } from './commands/trash.ts'
 import { errnoReason, isSystemError } from './errno.ts'
+import { type Login, readCertificate } from './login.ts'
 
 /** What the command line needs of the process. */
 export interface CliProcess {
@@ -98,12 +99,18 @@ function currentFolder(): string | undefined {
 /** Runs one command against `streams` and returns what the process is to end with. Never rejects. */
 export async function runCli(argv: readonly string[], from: CliProcess): Promise<ExitCode> {
   let exitCode: ExitCode = 0
-  const context = contextOf(from, (code) => {
+  const { CHUNKDAV_PASSWORD, CHUNKDAV_TOKEN, CHUNKDAV_CERT, CHUNKDAV_KEY } = from.env
+  const login: { -readonly [Name in keyof Login]: Login[Name] } = {
+    password: CHUNKDAV_PASSWORD || undefined,
+    token: CHUNKDAV_TOKEN || undefined,
+  }
+  const context = contextOf(from, login, (code) => {
     exitCode = code
   })
   const json = jsonWanted(argv)
   const program = buildProgram(context)
   try {
+    if (CHUNKDAV_CERT) login.certificate = await readCertificate(CHUNKDAV_CERT, CHUNKDAV_KEY || undefined)
     await program.parseAsync([...argv], { from: 'user' })
     return exitCode
   } catch (error) {
@@ -152,7 +159,7 @@ function jsonWanted(argv: readonly string[]): boolean {
   return argv.slice(0, end < 0 ? argv.length : end).includes('--json')
 }
 
-function contextOf(from: CliProcess, exitWith: (code: ExitCode) => void): CommandContext {
+function contextOf(from: CliProcess, login: Login, exitWith: (code: ExitCode) => void): CommandContext {
   const { stdout, stderr, stderrIsTerminal, env, signal } = from
   const isScript = isOwnScript(env)
   const homeFolder = env.HOME || homedir()
@@ -167,7 +174,7 @@ function contextOf(from: CliProcess, exitWith: (code: ExitCode) => void): Comman
     confirm: from.confirm,
     hostName: hostname(),
     homeFolder,
-    login: { password: env.CHUNKDAV_PASSWORD || undefined, token: env.CHUNKDAV_TOKEN || undefined },
+    login,
     signal,
     emit: (event) => void stdout.write(`${JSON.stringify(event)}\n`),
     say: (line) => void stdout.write(`${oneLine(line)}\n`),
@@ -215,7 +222,8 @@ Examples:
 Each command has its own --help. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, but some files could not
 be read. CHUNKDAV_STATE_DIR says where the client keeps its databases (default: the system's state folder),
 CHUNKDAV_PASSWORD is the password when the URL names a user and none: http://alice@HOST:PORT/VAULT. CHUNKDAV_TOKEN is
-a receiver's token, for URLs that name no user. NODE_EXTRA_CA_CERTS names a file with certificates to trust besides.`
+a receiver's token, for URLs that name no user. CHUNKDAV_CERT names a file with a certificate for receivers that ask for
+one (CHUNKDAV_KEY that with its key); NODE_EXTRA_CA_CERTS one with certificates to trust besides.`
 
 function buildProgram(context: CommandContext): Command {
   const program = new Command('chunkdav')

@@ -8,7 +8,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry from 'p-retry'
 import { type Dispatcher, Pool } from 'undici'
 import { decodeProblem, isProblem, Problem } from '../protocol/problem.ts'
-import { cancelledBy, foreignServerText, type ServerKind, transportProblem } from './transport-problem.ts'
+import type { ClientCertificate } from './login.ts'
+import {
+  cancelledBy,
+  endedBeforeAnswer,
+  foreignServerText,
+  type ServerKind,
+  transportProblem,
+} from './transport-problem.ts'
 
 export interface TransportOptions {
   /** Connections at most, and so requests in flight. */
@@ -28,7 +35,9 @@ export interface TransportOptions {
   /** What an answer of 400 or more means. Default: what a chunkdav receiver means by it. */
   readonly refusal?: (answer: RefusedAnswer) => Problem
   /** Connect to this Unix socket instead of the origin's host. */
-  readonly socketPath?: string
+  readonly socketPath?: string | undefined
+  /** Shown to a server that asks for one. */
+  readonly certificate?: ClientCertificate | undefined
   /** What answers there, for what is told when nothing does. Default: a receiver. */
   readonly kind?: ServerKind
 }
@@ -42,6 +51,8 @@ export interface RefusedAnswer {
   readonly body: Buffer
 }
 
+type DefaultedOptions = Required<Omit<TransportOptions, 'socketPath' | 'certificate'>>
+
 const defaults = {
   connections: 8,
   retries: 8,
@@ -52,7 +63,7 @@ const defaults = {
   headers: {},
   refusal: receiverProblem,
   kind: 'receiver',
-} satisfies Required<Omit<TransportOptions, 'socketPath'>>
+} satisfies DefaultedOptions
 const maxPauseMs = 10_000
 /** Answers that are read whole are bounded: the largest is a chunk, or a page of items. */
 const maxAnswerBytes = 32 * 1024 * 1024
@@ -89,8 +100,9 @@ export interface IncomingAnswer<Body> {
 export class Transport {
   readonly origin: string
   readonly counters: TransportCounters = { bytesSent: 0, bytesReceived: 0, requests: 0 }
-  readonly #options: Required<Omit<TransportOptions, 'socketPath'>>
+  readonly #options: DefaultedOptions
   readonly #pool: Pool
+  readonly #hasCertificate: boolean
   #answered = false
   #closed = false
 
@@ -98,11 +110,12 @@ export class Transport {
     this.origin = origin
     this.#options = { ...defaults, ...definedOf(options) }
     const { connections, idleMs } = this.#options
-    const { socketPath } = options
+    const { socketPath, certificate } = options
+    this.#hasCertificate = certificate !== undefined
     const timeouts = { headersTimeout: idleMs, bodyTimeout: idleMs }
-    const place = socketPath === undefined ? {} : { connect: { socketPath } }
+    const connect = { ...(socketPath !== undefined && { socketPath }), ...certificate }
     const url = socketPath === undefined ? origin : 'http://localhost'
-    this.#pool = new Pool(url, { connections, pipelining: 1, ...timeouts, ...place })
+    this.#pool = new Pool(url, { connections, pipelining: 1, ...timeouts, connect })
   }
 
   /** The answer with its body, read whole. A status of 400 or more rejects with its Problem. */
@@ -188,7 +201,10 @@ export class Transport {
         ...(answerMs === undefined ? {} : { headersTimeout: answerMs }),
       })
     } catch (error) {
-      throw signal?.aborted ? cancelledBy(signal) : transportProblem(error, this.origin, this.#options.kind)
+      if (signal?.aborted) throw cancelledBy(signal)
+      const problem = transportProblem(error, this.origin, this.#options.kind)
+      const isExplained = this.#answered || this.#hasCertificate || this.#options.kind !== 'receiver'
+      throw isExplained ? problem : endedBeforeAnswer(problem, this.origin)
     }
     this.#answered = true
     const incoming = this.#received(answer.body, signal)
@@ -227,7 +243,7 @@ export class Transport {
   }
 }
 
-function definedOf(options: TransportOptions): Partial<Required<Omit<TransportOptions, 'socketPath'>>> {
+function definedOf(options: TransportOptions): Partial<DefaultedOptions> {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
 }
 

@@ -1,4 +1,6 @@
 /** How the client says who it is: from the URL and the environment to the one place that the URL names, and nowhere else. */
+import { readFile } from 'node:fs/promises'
+import { createSecureContext } from 'node:tls'
 import { Problem } from '../protocol/problem.ts'
 
 /** What the environment has for logging in; the URL says whether it is wanted. */
@@ -7,6 +9,27 @@ export interface Login {
   readonly password?: string | undefined
   /** Of a receiver, where the URL names no user. */
   readonly token?: string | undefined
+  /** Shown to a receiver that asks for one, over https. */
+  readonly certificate?: ClientCertificate | undefined
+}
+
+/** In PEM. */
+export interface ClientCertificate {
+  readonly cert: string
+  readonly key: string
+}
+
+/** The certificate in a file, whose key may stand in another. Problem `usage` when they cannot be used. */
+export async function readCertificate(certPath: string, keyPath = certPath): Promise<ClientCertificate> {
+  try {
+    const [cert, key] = await Promise.all([readFile(certPath, 'utf8'), readFile(keyPath, 'utf8')])
+    createSecureContext({ cert, key })
+    return { cert, key }
+  } catch (cause) {
+    const why = (cause as Error).message
+    const text = `the certificate ${certPath} (CHUNKDAV_CERT) and its key ${keyPath} (CHUNKDAV_KEY) cannot be used: ${why}`
+    throw new Problem('usage', text, { cause })
+  }
 }
 
 /** RFC 6750, section 2.1. */
@@ -39,7 +62,14 @@ function decode(text: string): string {
 }
 
 /** What to do about a 401 of a receiver at `shown`, a URL without user and password. */
-export function loginAdvice(shown: string, { authorization }: Readonly<Record<string, string>>): string {
+export function loginAdvice(
+  shown: string,
+  { authorization }: Readonly<Record<string, string>>,
+  hasCertificate = false,
+): string {
+  if (authorization === undefined && hasCertificate) {
+    return `${shown} knows no user by the certificate in CHUNKDAV_CERT; ask whoever runs the receiver`
+  }
   if (authorization === undefined) {
     const example = shown.replace('://', () => '://USER@')
     return `${shown} asks who you are; put a token into CHUNKDAV_TOKEN, or name the user in the URL, ${example}, and put the password into CHUNKDAV_PASSWORD`

@@ -67,8 +67,8 @@ export class ReceiverClient {
     this.location = location
     const headers = { ...location.headers, ...options.headers }
     const refusal = refusalOf(location)
-    const place = location.socketPath === undefined ? {} : { socketPath: location.socketPath }
-    this.#transport = new Transport(location.origin, { refusal, ...place, ...options, headers })
+    const { origin, socketPath, certificate } = location
+    this.#transport = new Transport(origin, { refusal, socketPath, certificate, ...options, headers })
   }
 
   get vault(): string {

@@ -17,10 +17,10 @@ export function refusalOf(location: VaultLocation): (answer: RefusedAnswer) => P
 function adviceOn(
   problem: Problem,
   answer: RefusedAnswer,
-  { shown, headers }: VaultLocation,
+  { shown, headers, certificate }: VaultLocation,
 ): string | undefined {
   const { code, message } = problem
-  if (code === 'unauthenticated') return loginAdvice(shown, headers)
+  if (code === 'unauthenticated') return loginAdvice(shown, headers, certificate !== undefined)
   // A right is what is lacking: others can give it.
   if (code === 'forbidden' && problem.extensions.need !== undefined) {
     return `${message}; ask whoever runs the receiver`

@@ -55,6 +55,12 @@ export function transportProblem(error: unknown, origin: string, kind: ServerKin
       'if it is your own, name its file in NODE_EXTRA_CA_CERTS'
     return new Problem('protocol-violation', text, { cause: error })
   }
+  if (
+    /_CERTIFICATE_REQUIRED$|_HANDSHAKE_FAILURE$|_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_EXPIRED)$/.test(code)
+  ) {
+    const text = `${place} asks for a certificate that it trusts (${code}); name its file in CHUNKDAV_CERT`
+    return new Problem('protocol-violation', text, { cause: error })
+  }
   if (code.startsWith('ERR_SSL_') || code === 'EPROTO') {
     const text = `what answers at ${place} does not speak TLS as it should; check the URL, it may have to be ${plain}`
     return new Problem('protocol-violation', text, { cause: error })
@@ -64,6 +70,18 @@ export function transportProblem(error: unknown, origin: string, kind: ServerKin
     `the connection to ${place} broke (${code === '' ? error.message : code}); ` +
       'run the command again, it goes on from what was done'
   return new Problem('transport-failed', text, { cause: error })
+}
+
+/**
+ * `problem`, with what else may be the reason when a server ends a TLS connection before it has ever answered: with
+ * TLS 1.3 a certificate that is lacking shows as nothing more than that.
+ */
+export function endedBeforeAnswer(problem: unknown, origin: string): unknown {
+  const { code } = ((problem as Error).cause ?? {}) as NodeJS.ErrnoException
+  const isEnd = code === 'UND_ERR_SOCKET' || code === 'ECONNRESET'
+  if (!isEnd || !(problem instanceof Problem) || !origin.startsWith('https:')) return problem
+  const text = `${origin} ends the connection before it answers; if it asks for a certificate, name its file in CHUNKDAV_CERT`
+  return new Problem(problem.code, text, { cause: problem.cause })
 }
 
 /** What to tell when what answers speaks HTTP, but not our protocol. */

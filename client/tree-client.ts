@@ -31,8 +31,8 @@ export class TreeClient {
     this.location = location
     const headers = { ...location.headers, ...options.headers }
     const refusal = refusalOf(location)
-    const place = location.socketPath === undefined ? {} : { socketPath: location.socketPath }
-    this.#transport = new Transport(location.origin, { refusal, ...place, ...options, headers })
+    const { origin, socketPath, certificate } = location
+    this.#transport = new Transport(origin, { refusal, socketPath, certificate, ...options, headers })
   }
 
   /** Ends connections and whatever is under way. Idempotent. */

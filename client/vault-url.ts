@@ -1,13 +1,15 @@
 /** Where a vault is: `http://host:port/vault`, in parts. */
 import { Problem } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
-import { headersOf, type Login } from './login.ts'
+import { type ClientCertificate, headersOf, type Login } from './login.ts'
 
 export interface VaultLocation {
   /** Scheme, host and port, as `URL.origin` writes it; of a Unix socket `http+unix://` and its path, percent-encoded. */
   readonly origin: string
   /** Of a Unix socket. */
   readonly socketPath?: string
+  /** For a receiver that asks for one. */
+  readonly certificate?: ClientCertificate
   readonly vault: string
   /** Headers that every request to it carries: `authorization` when the URL names a user, or there is a token. */
   readonly headers: Readonly<Record<string, string>>
@@ -43,7 +45,9 @@ export function parseVaultUrl(text: string, login?: Login): VaultLocation {
   const vault = vaultOf(segments[0] as string)
   const withUser = withUserOf(url, shown)
   const headers = headersOf(url, login)
-  return { origin, ...(socketPath !== undefined && { socketPath }), vault, headers, shown, withUser }
+  const certificate = url.protocol === 'https:' ? login?.certificate : undefined
+  const connecting = { ...(socketPath !== undefined && { socketPath }), ...(certificate && { certificate }) }
+  return { origin, ...connecting, vault, headers, shown, withUser }
 }
 
 const socketScheme = 'http+unix:'

@@ -325,25 +325,61 @@ describe('elsewhere than on a TCP port in the clear', () => {
     expect([code, err.includes('there is no socket at http+unix://')]).toEqual([1, true])
   })
 
-  test.skipIf(!opensslIsInstalled)('https, with a certificate of one’s own', async () => {
-    const authority = await TestAuthority.create(folder)
-    await using secure = await startReceiver({ tls: await authority.issue('receiver') })
-    const bin = fileURLToPath(new URL('../../client/bin.ts', import.meta.url))
-    const start = async (env: Record<string, string>) => {
-      const argv = ['backup', join(folder, 'from'), `${secure.url}/home`, '--source', 's']
+  describe.skipIf(!opensslIsInstalled)('https', () => {
+    let authority: TestAuthority
+    beforeAll(async () => {
+      authority = await TestAuthority.create(folder)
+    })
+
+    /** The program as a process: Node reads which certificates to trust when it starts. */
+    async function backUp(url: string, env: Record<string, string>) {
+      const bin = fileURLToPath(new URL('../../client/bin.ts', import.meta.url))
+      const argv = ['backup', join(folder, 'from'), `${url}/home`, '--source', 's']
       const child = spawn(process.execPath, [bin, ...argv], {
         env: { ...process.env, CHUNKDAV_STATE_DIR: join(folder, 'tls'), ...env },
         stdio: ['ignore', 'pipe', 'pipe'],
       })
       let text = ''
-      for (const stream of [child.stdout, child.stderr]) stream.on('data', (piece: Buffer) => (text += piece))
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.on('data', (piece: Buffer) => {
+          text += piece
+        })
+      }
       const code = await new Promise((resolve) => child.once('close', resolve))
       return { code, text }
     }
-    const untrusted = await start({})
-    expect(untrusted.code).toBe(1)
-    expect(untrusted.text).toContain('if it is your own, name its file in NODE_EXTRA_CA_CERTS')
-    const trusted = await start({ NODE_EXTRA_CA_CERTS: authority.root })
-    expect(trusted.text).toContain('Checkpoint 1 of s is committed')
+
+    test('with a certificate of one’s own', async () => {
+      await using secure = await startReceiver({ tls: await authority.issue('receiver') })
+      const untrusted = await backUp(secure.url, {})
+      expect(untrusted.code).toBe(1)
+      expect(untrusted.text).toContain('if it is your own, name its file in NODE_EXTRA_CA_CERTS')
+      const trusted = await backUp(secure.url, { NODE_EXTRA_CA_CERTS: authority.root })
+      expect(trusted.text).toContain('Checkpoint 1 of s is committed')
+    })
+
+    test('a certificate of the client says who it is', async () => {
+      const dataDir = join(folder, 'certified')
+      mkdirSync(dataDir)
+      await writeUsers(dataDir, { laptop: { grants: { home: 'append-only' } } })
+      const own = await authority.issue('receiver')
+      const tls = { ...own, clientCa: authority.root, isClientRequired: true }
+      await using secure = await startReceiver({ dataDir, tls })
+      const trust = { NODE_EXTRA_CA_CERTS: authority.root }
+      const none = await backUp(secure.url, trust)
+      expect([none.code, none.text]).toEqual([1, expect.stringContaining('name its file in CHUNKDAV_CERT')])
+      for (const [name, says] of [
+        ['laptop', 'is committed'],
+        ['stranger', 'knows no user by the certificate in CHUNKDAV_CERT'],
+      ] as const) {
+        const { cert, key } = await authority.issue(name, { isForClients: true })
+        const answer = await backUp(secure.url, { ...trust, CHUNKDAV_CERT: cert, CHUNKDAV_KEY: key })
+        expect(answer.text).toContain(says)
+      }
+      const absent = await runIn(folder, ['checkpoints', 'https://127.0.0.1:1/v'], undefined, {
+        CHUNKDAV_CERT: join(folder, 'none.pem'),
+      })
+      expect([absent.code, absent.err]).toEqual([2, expect.stringContaining('(CHUNKDAV_CERT)')])
+    })
   })
 })
