@@ -55,6 +55,7 @@ export class Listeners {
    * errors of the system as they are.
    */
   static async open(places: readonly Place[], options: ListenersOptions): Promise<Listeners> {
+    if (places.length === 0) throw new TypeError('a receiver must listen somewhere')
     const { exposure } = options
     // All are judged before the first takes a connection.
     for (const place of places) if (place.kind === 'tcp' && exposure) admissionOn(place.host, exposure)

@@ -2,14 +2,20 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { lstat, mkdir, symlink, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { type IncomingMessage, request } from 'node:http'
+import { request as httpsRequest } from 'node:https'
 import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
+import { Command } from 'commander'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { editUsers } from '../../server/access/users-file.ts'
+import { type ListenOptions, listeningOf, withListenOptions } from '../../server/commands/listen-options.ts'
 import { ProxyTrust } from '../../server/http/proxy-trust.ts'
+import { openReceiver } from '../../server/index.ts'
+import { parsePlace, parseSocketMode } from '../../server/listen/place.ts'
+import { opensslIsInstalled, TestAuthority } from '../support/certificates.ts'
 import { startReceiver } from '../support/receiver.ts'
 import { nodeArguments, runServerCommand, serveProcess, watch } from '../support/serve-process.ts'
 import { type TemporaryFolder, temporaryFolder } from '../support/tree.ts'
@@ -45,7 +51,6 @@ describe('a Unix socket', () => {
   test.each<[string[], number]>([
     [[], 0o600],
     [['--socket-mode', '0660'], 0o660],
-    [['--socket-mode', '666'], 0o666],
   ])('%j', async (args, mode) => {
     await using served = await serveProcess(dataDir, ['--listen', `unix:${socketPath}`, ...args])
     expect(served.urls).toEqual([`unix:${socketPath}`])
@@ -91,21 +96,24 @@ describe('a Unix socket', () => {
     expect((await lstat(socketPath)).ino).toBe(before.ino)
   })
 
+  test.each([['unix:relative.sock'], ['unix:'], ['nowhere'], ['127.0.0.1:99999'], ['[::1:80'], ['Systemd']])(
+    '%s is no place',
+    (place) => {
+      expect(() => parsePlace(place)).toThrow(expect.objectContaining({ code: 'usage' }))
+    },
+  )
+
+  test.each([['0999'], ['rw'], ['07777'], ['']])('"%s" is no mode', (mode) => {
+    expect(() => parseSocketMode(mode)).toThrow(expect.objectContaining({ code: 'usage' }))
+  })
+
   test.each([
-    ['unix:relative.sock', 2],
     [`unix:/${'x'.repeat(108)}`, 2],
     ['unix:/nowhere/http.sock', 1],
-    ['unix:', 2],
-  ])('%s is refused', async (place, code) => {
+  ])('%s cannot be listened on', async (place, code) => {
     await using served = runServerCommand(['serve', '--data', dataDir, '--listen', place])
     expect(await served.ended).toBe(code)
     expect(served.err).toMatch(/^chunkdav: [^\n]+\n$/)
-  })
-
-  test.each([['0999'], ['rw'], ['07777']])('--socket-mode %s is refused', async (mode) => {
-    const args = ['--listen', `unix:${socketPath}`, '--socket-mode', mode]
-    await using served = runServerCommand(['serve', '--data', dataDir, ...args])
-    expect(await served.ended).toBe(2)
   })
 
   test('several places at once, each as it is', async () => {
@@ -200,6 +208,37 @@ describe.skipIf(skipped !== '')(`sockets of systemd${skipped}`, () => {
     },
   )
 
+  test.skipIf(!opensslIsInstalled)(
+    'with a certificate the addresses speak TLS, Unix sockets do not',
+    async () => {
+      const authority = await TestAuthority.create(folder.path)
+      const { cert, key } = await authority.issue('receiver')
+      const port = await freePort()
+      const places = [`127.0.0.1:${port}`, socketPath]
+      await using served = activated(places, ['--tls-cert', cert, '--tls-key', key])
+      const ca = await readFile(authority.root)
+      const secure = async (): Promise<number | undefined> => {
+        const asked = httpsRequest(`https://localhost:${port}/-/health`, {
+          ca,
+          agent: false,
+          family: 4,
+        }).end()
+        const [answer] = (await once(asked, 'response')) as [IncomingMessage]
+        answer.resume()
+        return answer.statusCode
+      }
+      expect(await connected(secure)).toBe(200)
+      expect(await statusOf({ socketPath })).toBe(200)
+      expect(served.out).toContain(`chunkdav listens on https://127.0.0.1:${port}, a Unix socket of systemd`)
+      served.child.kill('SIGHUP')
+      await served.logged('the certificate was read again')
+      expect(await secure()).toBe(200)
+      await expect(statusOf(`http://127.0.0.1:${port}`)).rejects.toThrow()
+      served.child.kill('SIGTERM')
+      expect(await served.ended).toBe(0)
+    },
+  )
+
   test('an address that others can reach is judged like any other', async () => {
     const port = await freePort()
     await using served = activated([`0.0.0.0:${port}`, socketPath], [])
@@ -218,14 +257,21 @@ describe.skipIf(skipped !== '')(`sockets of systemd${skipped}`, () => {
   })
 })
 
+const surroundings = { calledAs: 'chunkdav', defaultDataDir: '/nowhere', systemdSockets: 0 }
+
 describe('who may come, and how', () => {
   const everywhere = ['--listen', '0.0.0.0:0']
+  const tls = ['--tls-cert', 'x', '--tls-key', 'y']
   test.each<[string, boolean, string[], string]>([
     ['nobody is known', false, everywhere, '--no-auth'],
     ['passwords in the clear', true, everywhere, '--plain-http'],
     ['--no-auth is no word on passwords', true, [...everywhere, '--no-auth'], '--plain-http'],
     ['a proxy for nobody', false, ['--trust-proxy', '127.0.0.1', '--listen', '127.0.0.1:0'], '--no-auth'],
     ['one of several', true, ['--listen', '127.0.0.1:0', ...everywhere], '--plain-http'],
+    ['a certificate without its key', false, ['--tls-cert', 'x'], '--tls-key'],
+    ['a key without its certificate', false, ['--tls-key', 'x'], '--tls-cert'],
+    ['authorities without a certificate', false, ['--tls-client-ca', 'x'], '--tls-cert'],
+    ['client certificates of nobody', false, [...tls, '--tls-client-required'], '--tls-client-ca'],
     ['a header without a proxy', true, ['--proxy-user-header', 'X-User'], '--trust-proxy'],
     [
       'a header that is none',
@@ -242,10 +288,13 @@ describe('who may come, and how', () => {
     ],
   ])('%s: refused', async (_, hasUsers, args, text) => {
     if (hasUsers) await addUser()
-    await using served = runServerCommand(['serve', '--data', dataDir, ...args])
-    expect(await served.ended).toBe(2)
-    expect(served.err).toMatch(/^chunkdav: [^\n]+\n$/)
-    expect(served.err).toContain(text)
+    const opened = async (): Promise<unknown> => {
+      const options = withListenOptions(new Command()).parse(args, { from: 'user' }).opts<ListenOptions>()
+      return await openReceiver({ dataDir, ...listeningOf(options, surroundings) })
+    }
+    await expect(opened()).rejects.toThrow(
+      expect.objectContaining({ code: 'usage', message: expect.stringContaining(text) }),
+    )
   })
 
   test('with users, and a word that passwords may travel in the clear', async () => {
