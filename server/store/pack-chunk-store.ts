@@ -118,6 +118,8 @@ export class PackChunkStore implements CollectableStore {
       folder: this.#folder,
       settle: async () => {
         await this.flush()
+        // Whoever took the pack away that is written to would take along what comes from now on.
+        if (!(await this.#endStands())) await this.#call(() => this.#log.seal())
         return this.#log.index.mark ?? { pack: 0, offset: 0 }
       },
       list: () => this.list(),
@@ -128,6 +130,14 @@ export class PackChunkStore implements CollectableStore {
           await this.#log.forget(doomed, ids)
         }),
     })
+  }
+
+  /** Whether the pack that is written to is there as far as it was written. */
+  async #endStands(): Promise<boolean> {
+    const { mark } = this.#log.index
+    if (mark === undefined || mark.offset === 0) return true
+    const found = await this.#files.stat(join(this.#folder, packName(mark.pack)))
+    return found !== undefined && found.bytes >= mark.offset
   }
 
   stat(ids: readonly Id[]): Promise<(number | undefined)[]> {

@@ -195,6 +195,22 @@ describe('damage is found, named, and healed by the next backup', () => {
   })
 })
 
+test.each([
+  ['removed', removePack],
+  ['cut short', cutIn],
+])('when the pack that is written to is %s, what is sent again is safe', async (_, damage) => {
+  await server.stop()
+  server = await startReceiver({ dataDir, scrubBytesPerSecond: 1024 * MiB })
+  await back()
+  await damage(await withChunk('one'))
+  expect((await scrub()).harm?.checkpoints).toMatchObject([{ source: 'test', number: 1 }])
+  await back()
+  // What was written into a file that has no name any more would be gone now.
+  await server.stop()
+  server = await start()
+  await expectHealed(3)
+})
+
 describe('damage in the index', () => {
   /** Changes the row of a chunk while nobody has the index open. */
   async function changeRow(name: string, change: (value: Buffer) => void): Promise<void> {
