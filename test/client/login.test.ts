@@ -267,6 +267,17 @@ describe('answers of', () => {
     expect(seen).toEqual([])
   })
 
+  test('other WebDAV servers are asked without the token of a receiver', async () => {
+    const seen: unknown[] = []
+    const url = await serve((request, response) => {
+      seen.push(request.headers.authorization)
+      request.resume()
+      response.writeHead(404).end()
+    })
+    const { code } = await run('reader', ['checkpoints', `webdav+${url}/folder`])
+    expect([code, new Set(seen)]).toEqual([1, new Set([undefined])])
+  })
+
   test('429 are waited for as long as they say', async () => {
     let asked = 0
     const times: number[] = []

@@ -111,6 +111,20 @@ describe('where there are users', () => {
     expect((await ask('/home/', login('bob'))).status).toBe(401)
   })
 
+  test('whoever guesses is told for how long to stop, and others are not', async () => {
+    let answer: Response | undefined
+    for (let guess = 0; guess < 20 && answer?.status !== 429; guess++) {
+      const headers = { authorization: basic(`alice:guess ${guess}`) }
+      answer = await ask('/home/', { headers })
+      expect([401, 429]).toContain(answer.status)
+      if (answer.status === 401) await answer.arrayBuffer()
+    }
+    expect(Number(answer?.headers.get('retry-after'))).toBeGreaterThan(0)
+    expect(answer?.headers.get('www-authenticate')).toBe(null)
+    expect(await problemOf(answer as Response)).toBe('429 too-many-requests')
+    expect((await ask('/home/', { headers: as('alice') })).status).toBe(200)
+  })
+
   test('two Authorization headers are 400', async () => {
     const connection = await RawConnection.open(server.url)
     const line = `Authorization: Bearer ${tokens.alice}\r\n`
