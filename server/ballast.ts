@@ -16,6 +16,8 @@ const pieces = 8
 const MiB = 1024 * 1024
 const refillEveryMs = 60_000
 
+export type BallastUse = 'open' | 'collect'
+
 export interface BallastOptions {
   /** Of each of the eight files. Default 1 MiB, less on a small disk. */
   readonly pieceBytes?: number | undefined
@@ -38,9 +40,12 @@ export class Ballast {
     this.#timer = setInterval(() => void this.refill(), refillEveryMs).unref()
   }
 
-  /** Gives up one file; false when there is none left. */
-  async release(): Promise<boolean> {
-    return await this.#alone(() => releasePiece(this.#folder))
+  /**
+   * Gives up one file, to open something, or for a collection of garbage; false when there is none left for that. A
+   * collection leaves half of them: what it wants may be more than there is.
+   */
+  async release(use: BallastUse): Promise<boolean> {
+    return await this.#alone(() => releasePiece(this.#folder, use === 'collect' ? pieces / 2 : 0))
   }
 
   /** Makes what is missing, as far as there is room beside the reserve. Never rejects. */
@@ -99,7 +104,7 @@ export function releaseBallast(dataDir: string): Promise<boolean> {
   return releasePiece(join(dataDir, 'ballast'))
 }
 
-async function releasePiece(folder: string): Promise<boolean> {
+async function releasePiece(folder: string, left = 0): Promise<boolean> {
   let names: string[]
   try {
     names = await readdir(folder)
@@ -108,7 +113,7 @@ async function releasePiece(folder: string): Promise<boolean> {
     throw error
   }
   const [name] = names
-  if (name === undefined) return false
+  if (name === undefined || names.length <= left) return false
   await rm(join(folder, name), { force: true })
   return true
 }

@@ -180,7 +180,7 @@ async function listenOn(
   })
   const vaults = await Vaults.open(options.dataDir, {
     room,
-    makeRoom: () => ballast.release(),
+    makeRoom: (use) => ballast.release(use),
     openStore: async (path) => metrics.counted(basename(path), await openStore(path)),
     onDamage: (problem) =>
       log.error(failureFields(problem), failureText('something damaged is left out', problem)),

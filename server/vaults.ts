@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { isProblem, Problem, type ProblemCode } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
 import { vaultNotFound } from './access/needs.ts'
-import { withBallast } from './ballast.ts'
+import { type BallastUse, withBallast } from './ballast.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
 import { makeFolderDurably } from './catalog/durable-file.ts'
 import { LiveTree } from './catalog/live-tree.ts'
@@ -56,7 +56,7 @@ export interface VaultsOptions {
   /** What is left of the disk; with it, stores are kept within it and within their vaults' quotas. */
   readonly room?: Room & { freeBytes(): Promise<number>; isShort(): Promise<boolean> }
   /** Gives up a little space that was held back for a full disk; false when there is none left. */
-  readonly makeRoom?: () => Promise<boolean>
+  readonly makeRoom?: (use: BallastUse) => Promise<boolean>
   /** Told when something was removed from a vault, so that some of what it stores may be garbage now. */
   readonly onRemoved?: (vault: string) => void
 }
@@ -209,7 +209,7 @@ export class Vaults {
       }
       const collector = await Collector.open(path, whole, {
         share: this.options.upkeepShare,
-        makeRoom: this.makeRoom,
+        makeRoom: () => this.makeRoom('collect'),
         files: this.files,
       })
       const scrub = await Scrub.open({
@@ -234,12 +234,17 @@ export class Vaults {
 
   private async openStore(path: string, settings: Settings): Promise<CollectableStore> {
     const { openStore, room } = this.options
-    const store = await withBallast(this.makeRoom, () => openStore(path))
+    const store = await withBallast(
+      () => this.makeRoom('open'),
+      () => openStore(path),
+    )
     return room === undefined ? store : boundedStore(store, { quotaBytes: () => settings.quotaBytes, room })
   }
 
   /** On a full disk: gives up a little space that was held back for this; false when there is none left. */
-  readonly makeRoom = async (): Promise<boolean> => (await this.options.makeRoom?.()) ?? false
+  private async makeRoom(use: BallastUse): Promise<boolean> {
+    return (await this.options.makeRoom?.(use)) ?? false
+  }
 
   /** Bytes that are free for new content, by the disk alone. */
   async freeBytes(): Promise<number> {
@@ -259,7 +264,10 @@ export class Vaults {
 
   private async openTree(path: string, store: CollectableStore): Promise<LiveTree | Problem> {
     try {
-      return await withBallast(this.makeRoom, () => LiveTree.open(join(path, 'tree'), store, this.options))
+      return await withBallast(
+        () => this.makeRoom('open'),
+        () => LiveTree.open(join(path, 'tree'), store, this.options),
+      )
     } catch (error) {
       const isLeftOut = isProblem(error) && treeFaults.has(error.code)
       if (!isLeftOut) throw error

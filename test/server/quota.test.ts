@@ -210,7 +210,7 @@ describe('ballast', () => {
     const folder = await mkdtemp(join(tmpdir(), 'chunkdav-ballast-'))
     const ballast = new Ballast(folder, { pieceBytes: 4096, reserveBytes: 0 })
     try {
-      expect(await ballast.release()).toBe(false)
+      expect(await ballast.release('open')).toBe(false)
       await Promise.all([ballast.refill(), ballast.refill()])
       const names = await readdir(join(folder, 'ballast'))
       expect(names.length).toBe(8)
@@ -220,11 +220,13 @@ describe('ballast', () => {
         if (fails-- > 0) throw new Problem('insufficient-storage', 'full')
         return 'done'
       }
-      expect(await withBallast(() => ballast.release(), work)).toBe('done')
+      expect(await withBallast(() => ballast.release('open'), work)).toBe('done')
       expect((await readdir(join(folder, 'ballast'))).length).toBe(5)
       fails = 100
-      await expect(withBallast(() => ballast.release(), work)).rejects.toThrow('full')
-      expect(fails).toBe(94)
+      await expect(withBallast(() => ballast.release('collect'), work)).rejects.toThrow('full')
+      expect((await readdir(join(folder, 'ballast'))).length).toBe(4)
+      await expect(withBallast(() => ballast.release('open'), work)).rejects.toThrow('full')
+      expect((await readdir(join(folder, 'ballast'))).length).toBe(0)
       await ballast.refill()
       expect((await readdir(join(folder, 'ballast'))).length).toBe(8)
     } finally {
