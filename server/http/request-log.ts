@@ -25,9 +25,12 @@ export function requestIds(log: Logger, patience: Patience): Middleware<RequestS
   }
 }
 
-/** 503 and 507 pass by themselves, or when somebody makes room; any other 5xx is a fault. */
+/**
+ * 503 and 507 pass by themselves, or when somebody makes room. 502 is a client's wish to copy to another server, and
+ * no fault of ours. Any other 5xx is.
+ */
 function levelOf(status: number): 'debug' | 'warn' | 'error' {
-  if (status < 500) return 'debug'
+  if (status < 500 || status === 502) return 'debug'
   return status === 503 || status === 507 ? 'warn' : 'error'
 }
 
@@ -47,6 +50,8 @@ export function requestLog(): Middleware<RequestState> {
         method,
         path,
         status: ctx.res.statusCode,
+        user: ctx.state.who.name,
+        from: ctx.state.client,
         ms: Math.round((performance.now() - started) * 10) / 10,
         bytesIn: ctx.state.bytesIn,
         bytesOut: socket.bytesWritten - writtenBefore,
