@@ -55,11 +55,12 @@ test.each(local)('%s never travels', (code) => {
 describe('a type that this version does not know', () => {
   test.each([
     [400, 'invalid-request'],
-    [403, 'invalid-request'],
+    [401, 'unauthenticated'],
+    [403, 'forbidden'],
     [404, 'not-found'],
     [405, 'method-not-allowed'],
     [413, 'body-too-large'],
-    [429, 'unavailable'],
+    [429, 'too-many-requests'],
     [499, 'invalid-request'],
     [500, 'internal-error'],
     [502, 'unavailable'],
