@@ -43,16 +43,15 @@ export function countedStore<S extends ChunkStore>(store: S, counts: StoreCounts
     },
   }
   // One bound function per method: a walk asks for `get` a million times.
-  const bound = new Map<PropertyKey, unknown>(Object.entries(counting))
+  const bound = new WeakMap<object, unknown>()
   return new Proxy(store, {
     get(target, name) {
-      const known = bound.get(name)
-      if (known !== undefined) return known
+      if (Object.hasOwn(counting, name)) return counting[name as keyof typeof counting]
       const value: unknown = Reflect.get(target, name, target)
       if (typeof value !== 'function') return value
-      const method: unknown = value.bind(target)
-      bound.set(name, method)
-      return method
+      const known = bound.get(value) ?? value.bind(target)
+      bound.set(value, known)
+      return known
     },
   })
 }

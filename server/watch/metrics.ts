@@ -350,10 +350,7 @@ const looked = {
   chunkdav_vault_last_scrub_timestamp_seconds: ['vault', 'When the last scrub ended'],
   chunkdav_vault_last_scrub_done: ['vault', '1 if it came to its end, 0 if it was stopped or failed'],
   chunkdav_vault_scrub_bad_records: ['vault', 'Records that the last round of scrubs found damaged so far'],
-  chunkdav_vault_scrub_lost_chunks: [
-    'vault',
-    'Chunks that it found to be lost',
-  ],
+  chunkdav_vault_scrub_lost_chunks: ['vault', 'Chunks that it found to be lost'],
   chunkdav_vault_quota_bytes: ['vault', 'What the vault may store; absent without a quota'],
   chunkdav_vault_sources: ['vault', 'Sources that have checkpoints'],
   chunkdav_vault_open_checkpoints: ['vault', 'Checkpoints that are not committed'],

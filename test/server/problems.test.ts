@@ -133,6 +133,7 @@ test.each<[Error | undefined, number, [number, string][]]>([
       [40, 'request'],
     ],
   ],
+  [new Problem('bad-gateway', 'not there'), 502, [[20, 'request']]],
   [
     new Problem('store-corrupt', 'reindex it'),
     500,
