@@ -52,7 +52,8 @@ Examples:
 
 URL is http://HOST:PORT/VAULT; the vault is made at its first backup. With webdav+https:// (or webdav+http://) it
 is a folder on any WebDAV server, where the backup is kept as plain files. Where a user is asked for, write
-http://USER@HOST and so on; the password comes from CHUNKDAV_PASSWORD, or stands in the URL.
+http://USER@HOST and so on; the password comes from CHUNKDAV_PASSWORD, or stands in the URL. Of a receiver a token will do,
+in CHUNKDAV_TOKEN, without a user in the URL: the right append-only is enough.
 
 A backup that was interrupted goes on where it was when it is run again. chunkdav's own state is left out: the
 databases in which it remembers what it has sent. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done, but

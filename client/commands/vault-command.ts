@@ -13,10 +13,11 @@ import type { CommandContext } from './context.ts'
 import { parsePath } from './report.ts'
 
 /** For the help of what takes a URL. */
-export const passwordHelp = 'the password of USER comes from CHUNKDAV_PASSWORD, or stands in the URL'
+export const passwordHelp =
+  'the password of USER comes from CHUNKDAV_PASSWORD, or stands in the URL; a token comes from CHUNKDAV_TOKEN'
 export const vaultArgument = [
   '<url>',
-  `the vault: http://[USER@]HOST:PORT/VAULT; or on any WebDAV server: webdav+https://[USER@]HOST/FOLDER; ${passwordHelp}`,
+  `the vault: http[s]://[USER@]HOST:PORT/VAULT; or on any WebDAV server: webdav+https://[USER@]HOST/FOLDER; ${passwordHelp}`,
 ] as const
 export const sourceOption = [
   '--source <name>',
