@@ -26,6 +26,7 @@ import {
 } from '../../support/damage.ts'
 import { startReceiver, type TestReceiver } from '../../support/receiver.ts'
 import { listing, seededBytes, type TemporaryFolder, temporaryFolder } from '../../support/tree.ts'
+import { writeUsers } from '../../support/users.ts'
 
 const MiB = 1024 * 1024
 
@@ -352,4 +353,42 @@ test('DELETE stops it', async () => {
   await fetch(upkeep(), { method: 'POST' })
   expect((await fetch(upkeep(), { method: 'DELETE' })).status).toBe(204)
   expect((await state()).running).toBeUndefined()
+})
+
+test('the schedule reads the share of every vault', async () => {
+  await back()
+  await server.receiver.vaults.create('other')
+  await server.stop()
+  server = await startReceiver({ dataDir, scrubMs: 3_600_000 })
+  await server.receiver.schedule.scrub()
+  expect((await state()).last).toMatchObject({ outcome: 'done', report: { complete: true, badRecords: 0 } })
+})
+
+test('whoever may not restore is told of harm, and no names; only an admin begins and stops it', async () => {
+  await back()
+  await flipPayload(await withChunk('one'))
+  await scrub()
+  await server.stop()
+  const tokens = await writeUsers(dataDir, {
+    admin: { grants: { home: 'admin' } },
+    reader: { grants: { home: 'read' } },
+    appender: { grants: { home: 'append-only' } },
+    stranger: { grants: { other: 'admin' } },
+  })
+  server = await startReceiver({ dataDir })
+  const ask = async (user: string, method: string) => {
+    const answer = await fetch(upkeep(), { method, headers: { Authorization: `Bearer ${tokens[user]}` } })
+    const told = answer.status === 200 ? check(ScrubState, await answer.json()) : undefined
+    return [answer.status, told?.last?.report.harm?.checkpoints]
+  }
+  const named = { source: 'test', number: 1, count: 1, paths: ['one'] }
+  expect(await ask('reader', 'GET')).toEqual([200, [named]])
+  expect(await ask('appender', 'GET')).toEqual([200, [{ ...named, paths: [] }]])
+  expect(await ask('stranger', 'GET')).toEqual([404, undefined])
+  for (const [user, status] of Object.entries({ reader: 403, appender: 403, stranger: 404 })) {
+    expect((await ask(user, 'POST'))[0]).toBe(status)
+    expect((await ask(user, 'DELETE'))[0]).toBe(status)
+  }
+  expect((await ask('admin', 'POST'))[0]).toBe(202)
+  expect((await ask('admin', 'DELETE'))[0]).toBe(204)
 })
