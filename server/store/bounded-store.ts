@@ -31,18 +31,18 @@ export interface Bounds {
  */
 export function boundedStore<S extends ChunkStore>(store: S, bounds: Bounds): S {
   const gate = new Gate(store, bounds)
-  const bound = new Map<PropertyKey, unknown>([
-    ['put', (block: VerifiedBlock) => gate.put(block)],
-    ['close', () => gate.close()],
-  ])
+  const bounded = {
+    put: (block: VerifiedBlock) => gate.put(block),
+    close: () => gate.close(),
+  }
+  const bound = new WeakMap<object, unknown>()
   return new Proxy(store, {
     get(target, name) {
-      const known = bound.get(name)
-      if (known !== undefined) return known
+      if (Object.hasOwn(bounded, name)) return bounded[name as keyof typeof bounded]
       const value: unknown = Reflect.get(target, name, target)
       if (typeof value !== 'function') return value
-      const method: unknown = value.bind(target)
-      bound.set(name, method)
+      const method = bound.get(value) ?? value.bind(target)
+      bound.set(value, method)
       return method
     },
   })

@@ -133,7 +133,6 @@ test.each<[Error | undefined, number, [number, string][]]>([
       [40, 'request'],
     ],
   ],
-  [new Problem('bad-gateway', 'not there'), 502, [[20, 'request']]],
   [
     new Problem('store-corrupt', 'reindex it'),
     500,
@@ -159,6 +158,14 @@ test.each<[Error | undefined, number, [number, string][]]>([
   await new Promise((resolve) => setTimeout(resolve, 20))
   const of = lines.filter(({ requestId }) => requestId === id)
   expect(of.map(({ level, msg }) => [level, msg])).toEqual(expected)
+})
+
+test('a copy to another server is no fault of ours', async () => {
+  const headers = { Destination: 'http://example.invalid/x', 'X-Request-Id': 'elsewhere' }
+  expect((await fetch(`${server.url}/home/tree/f`, { method: 'COPY', headers })).status).toBe(502)
+  await expect
+    .poll(() => lines.filter(({ requestId }) => requestId === 'elsewhere'))
+    .toMatchObject([{ level: 20 }])
 })
 
 test('one log line per request, without secrets', async () => {

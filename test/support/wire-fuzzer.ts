@@ -160,8 +160,8 @@ class Fuzzer {
     const isCheckedAfterwards = random.chance(0.25)
     const started = performance.now()
     try {
-      await this.#exchange(index, world, request)
-      if (isCheckedAfterwards) await this.#expectGood(world)
+      await inTime(this.#exchange(index, world, request))
+      if (isCheckedAfterwards) await inTime(this.#expectGood(world))
     } catch (error) {
       const text = error instanceof MalformedAnswer ? `no HTTP: ${error.message}` : (error as Error).message
       this.#violation(index, text, request)
@@ -318,6 +318,7 @@ class Fuzzer {
   /** What is refused leaves nothing behind, to the byte. */
   async #refusedUploads(world: World): Promise<void> {
     const [authorization = ''] = world.strangers
+    await world.stopUpkeep()
     const { storedBytes } = await world.figures()
     const count = Math.min(400, Math.ceil(this.#options.requests / 10))
     const random = new Random(this.#options.seed)
@@ -370,5 +371,20 @@ class Fuzzer {
 
   #log(line: string): void {
     this.#options.log?.(line)
+  }
+}
+
+async function inTime(work: Promise<void>): Promise<void> {
+  const stop = new AbortController()
+  const late = sleep(3 * dueMs, undefined, { signal: stop.signal }).then(
+    () => {
+      throw new Error('it hangs')
+    },
+    () => undefined,
+  )
+  try {
+    await Promise.race([work, late])
+  } finally {
+    stop.abort()
   }
 }

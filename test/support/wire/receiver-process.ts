@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir } from 'node:fs/promises'
+import { request } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Family, parseExposition } from '../exposition.ts'
 
@@ -19,6 +20,18 @@ export interface ProcessFigures {
   readonly heldBytes: number
   readonly waiting: number
   readonly storedBytes: number
+}
+
+export interface Asking {
+  /** Nobody's, when it is empty. */
+  readonly authorization?: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: Buffer | string | undefined
+}
+
+export interface Answered {
+  readonly status: number
+  readonly body: Buffer
 }
 
 export class ReceiverProcess {
@@ -44,7 +57,7 @@ export class ReceiverProcess {
       process.execPath,
       [...args, '--listen', '127.0.0.1:0', '--log-level', 'warn', ...more],
       {
-        stdio: ['ignore', 'pipe', 'pipe'],
+        stdio: ['pipe', 'pipe', 'pipe'],
       },
     )
     let out = ''
@@ -85,9 +98,9 @@ export class ReceiverProcess {
         await sleep(150)
       }
     }
-    const headers = { connection: 'close', ...(authorization === '' ? {} : { authorization }) }
-    const answer = await fetch(`${this.url}/-/metrics`, { headers })
-    const families = parseExposition(await answer.text())
+    const { status, body } = await this.ask('GET', '/-/metrics', { authorization })
+    if (status !== 200) throw new Error(`the metrics are answered ${status}`)
+    const families = parseExposition(body.toString('utf8'))
     const sum = (name: string): number => valuesOf(families, name).reduce((total, value) => total + value, 0)
     return {
       residentBytes: sum('process_resident_memory_bytes'),
@@ -99,6 +112,34 @@ export class ReceiverProcess {
       waiting: sum('chunkdav_memory_budget_waiting'),
       storedBytes: sum('chunkdav_vault_stored_bytes'),
     }
+  }
+
+  /** One request on a connection of its own. Rejects when nothing comes for a minute. */
+  ask(
+    method: string,
+    path: string,
+    { authorization = '', headers = {}, body }: Asking = {},
+  ): Promise<Answered> {
+    return new Promise((resolve, reject) => {
+      const login: Record<string, string> = authorization === '' ? {} : { authorization }
+      const options = {
+        method,
+        path,
+        headers: { ...login, ...headers },
+        agent: false,
+        port: this.port,
+        host: '127.0.0.1',
+      }
+      const asked = request(options, (answer) => {
+        const pieces: Buffer[] = []
+        answer.on('data', (piece: Buffer) => pieces.push(piece))
+        answer.on('end', () => resolve({ status: answer.statusCode ?? 0, body: Buffer.concat(pieces) }))
+        answer.on('error', reject)
+      })
+      asked.setTimeout(60_000, () => asked.destroy(new Error(`${method} ${path} is not answered`)))
+      asked.on('error', reject)
+      asked.end(body)
+    })
   }
 
   async stop(): Promise<void> {

@@ -74,7 +74,10 @@ const treePaths = [
   'docs/%23%3F',
   'none/at/all',
 ]
-const pathsBelow = ['a.txt', 'big', 'sub', 'sub/', 'sub/c%20d.txt', 'e.txt', 'none']
+const pathsBelow = ['', 'a.txt', 'big', 'sub', 'sub/', 'sub/c%20d.txt', 'e.txt', 'none']
+const trashPaths = ['', 'a.txt', 'b.txt', 'c.txt', 'deep/', 'docs/']
+/** Where locks do not keep the others out. */
+const lockPaths = ['locked.txt', 'locked/', 'docs/locked.txt']
 const tokens = [
   'opaquelocktoken:e71d4fae-5dec-22d6-fea5-00a0c91e6be4',
   'urn:uuid:181d4fae-7d8c-11d0-a765-00a0c91e6bf2',
@@ -161,7 +164,14 @@ function targetOf(operation: Described, { id }: Subject, { random, universe }: M
         ? 'latest'
         : String(1 + random.below(4)),
     item: () => String(1 + random.below(12)),
-    path: () => random.pick(operation.template.includes('/tree/') ? treePaths : pathsBelow),
+    path: () => {
+      if (operation.template.includes('/trash/')) return random.pick(trashPaths)
+      if (!operation.template.includes('/tree/')) return random.pick(pathsBelow)
+      const isLock = operation.method === 'LOCK' && random.chance(0.95)
+      if (isLock) return random.pick(lockPaths)
+      const isTransfer = (operation.method === 'COPY' || operation.method === 'MOVE') && random.chance(0.6)
+      return random.pick(isTransfer ? ['a.txt', 'docs/b.txt', 'docs/'] : treePaths)
+    },
   }
   const path = operation.template.replace(/\{(\w+)\}/g, (_, name: string) => values[name]?.() ?? 'x')
   const query: string[] = []
@@ -243,7 +253,7 @@ function bodyOf(
     const items = universe.chunks
       .slice(0, 1 + random.below(4))
       .map(({ id, bytes }) => ({ id, size: bytes.length }))
-    return Buffer.from(JSON.stringify({ first: random.below(3), items }))
+    return Buffer.from(JSON.stringify({ first: random.chance(0.8) ? 0 : random.below(3), items }))
   }
   if (operationId === 'putSettings' && random.chance(0.8)) return Buffer.from('{"quotaBytes":1000000000000}')
   if (delta !== undefined) return delta.bytes

@@ -146,6 +146,7 @@ export class WireConnection {
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', () => resolve())
       socket.once('error', reject)
+      socket.once('close', () => reject(new Error('the connection was closed before it was there')))
     })
     return new WireConnection(socket)
   }

@@ -55,15 +55,13 @@ export class World {
     body?: Buffer | string,
     headers: Record<string, string> = {},
   ): Promise<Buffer> {
-    const authorization: Record<string, string> = this.owner === '' ? {} : { authorization: this.owner }
-    const answer = await fetch(`${this.#receiver.url}${path}`, {
-      method,
-      headers: { ...authorization, ...headers, connection: 'close' },
-      ...(body === undefined ? {} : { body: new Uint8Array(Buffer.from(body as string)) }),
+    const { status, body: bytes } = await this.#receiver.ask(method, path, {
+      authorization: this.owner,
+      headers,
+      body,
     })
-    const bytes = Buffer.from(await answer.arrayBuffer())
-    if (!answer.ok)
-      throw new Error(`${method} ${path} → ${answer.status}: ${bytes.toString('utf8').slice(0, 500)}`)
+    if (status >= 300)
+      throw new Error(`${method} ${path} → ${status}: ${bytes.toString('utf8').slice(0, 500)}`)
     return bytes
   }
 
@@ -136,6 +134,11 @@ export class World {
       hash.update(`${path} ${bytes.length} `).update(bytes)
     }
     return hash.digest('hex')
+  }
+
+  /** Ends what runs in the background of the playground: it moves what is stored. */
+  async stopUpkeep(): Promise<void> {
+    for (const job of ['collection', 'scrub']) await this.ask('DELETE', `/${playground}/upkeep/${job}`)
   }
 
   figures(): Promise<ProcessFigures> {
