@@ -310,24 +310,27 @@ describe('who may come, and how', () => {
     expect(await statusOf(url, '/')).toBe(401)
   })
 
-  test('with users and a proxy that is trusted, on the network: others are turned away at the door', async () => {
-    const places = [{ kind: 'tcp', host: '0.0.0.0', port: 0 }] as const
-    await addUser()
-    // All of 127/8 is this machine: what stands for others is an address that the machine has besides.
-    const outside = otherAddress()
-    if (outside === undefined) return
-    const exposure = { isOpen: false, allowsPlainHttp: false }
-    for (const [trusted, expected] of [
-      ['192.0.2.1', 'turned away'],
-      [outside, '200'],
-    ] as const) {
-      const trust = new ProxyTrust([trusted])
-      await using server = await startReceiver({ dataDir, places, trust, exposure, unobserved: true })
-      const url = `http://${outside}:${server.receiver.port}`
-      expect(String(await statusOf(url).catch(() => 'turned away'))).toBe(expected)
-      expect(await statusOf(`http://127.0.0.1:${server.receiver.port}`)).toBe(200)
-    }
-  })
+  // All of 127/8 is this machine: what stands for others is an address that the machine has besides.
+  const outside = otherAddress()
+  const why = outside === undefined ? ' (skipped: this machine has no address but loopback)' : ''
+  test.skipIf(outside === undefined)(
+    `with a proxy that is trusted, on the network: others are turned away at the door${why}`,
+    async () => {
+      const places = [{ kind: 'tcp', host: '0.0.0.0', port: 0 }] as const
+      await addUser()
+      const exposure = { isOpen: false, allowsPlainHttp: false }
+      for (const [trusted, expected] of [
+        ['192.0.2.1', 'turned away'],
+        [outside as string, '200'],
+      ] as const) {
+        const trust = new ProxyTrust([trusted])
+        await using server = await startReceiver({ dataDir, places, trust, exposure, unobserved: true })
+        const url = `http://${outside}:${server.receiver.port}`
+        expect(String(await statusOf(url).catch(() => 'turned away'))).toBe(expected)
+        expect(await statusOf(`http://127.0.0.1:${server.receiver.port}`)).toBe(200)
+      }
+    },
+  )
 })
 
 function otherAddress(): string | undefined {
