@@ -17,6 +17,6 @@ export interface CheckpointRoots {
   readonly isCommitted: boolean
   /** Its root directory, or its items. */
   references(): AsyncIterable<readonly Wanted[]>
-  /** Of an open one. */
-  touched(): AsyncIterable<readonly TouchedId[]>
+  /** Of an open one, in order, without the first `skipped`. */
+  touched(skipped: number): AsyncIterable<readonly TouchedId[]>
 }

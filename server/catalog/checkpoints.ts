@@ -28,7 +28,7 @@ import type {
 import type { CheckpointName } from '../../protocol/url.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import { CheckpointFolder } from './checkpoint-folder.ts'
-import type { CheckpointRoots, TouchedId } from './checkpoint-roots.ts'
+import type { CheckpointRoots } from './checkpoint-roots.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import type { Closure } from './closure.ts'
 import { appendItems, itemPages, readItems, syncItems } from './item-list.ts'
@@ -446,9 +446,7 @@ export class Checkpoints {
    * is deleted meanwhile may end early. Problem `store-corrupt` for a committed one that cannot be read.
    */
   async *roots(): AsyncGenerator<CheckpointRoots> {
-    for (const [source, { open }] of this.sources) {
-      for (const [number, opened] of [...open]) yield this.openRoots({ source, number }, opened)
-    }
+    yield* this.openRoots()
     for (const { folder } of [...this.sources.values()]) {
       for (const number of await folder.committedNumbers()) {
         const state = await folder.readCommitted(number)
@@ -457,18 +455,24 @@ export class Checkpoints {
     }
   }
 
-  private openRoots(name: CheckpointName, opened: OpenCheckpoint): CheckpointRoots {
+  /** The same of the open ones alone. */
+  openRoots(): CheckpointRoots[] {
+    return [...this.sources].flatMap(([source, { open }]) =>
+      [...open].map(([number, opened]) => this.rootsOf({ source, number }, opened)),
+    )
+  }
+
+  private rootsOf(name: CheckpointName, opened: OpenCheckpoint): CheckpointRoots {
     const { folder, committing } = opened
     const isThere = (): boolean => this.sources.get(name.source)?.open.has(name.number) === true
     const items = (): AsyncGenerator<Wanted[]> =>
       this.reached(opened, committing === undefined ? {} : { root: committing })
-    const touched = (): AsyncGenerator<TouchedId[]> =>
-      readTouched(this.files, folder.touchedPath(name.number))
     return {
       name,
       isCommitted: false,
       references: () => whileThere(items, isThere),
-      touched: () => whileThere(touched, isThere),
+      touched: (skipped) =>
+        whileThere(() => readTouched(this.files, folder.touchedPath(name.number), skipped), isThere),
     }
   }
 

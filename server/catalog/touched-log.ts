@@ -67,12 +67,12 @@ export async function recoverTouched(files: FileLayer, path: string): Promise<vo
   }
 }
 
-/** Every id in the log, in order, with its duplicates; 4,096 at a time. */
-export async function* readTouched(files: FileLayer, path: string): AsyncGenerator<TouchedId[]> {
+/** Every id in the log behind the first `skipped`, in order, with its duplicates; 4,096 at a time. */
+export async function* readTouched(files: FileLayer, path: string, skipped = 0): AsyncGenerator<TouchedId[]> {
   const file = await files.open(path, 'read')
   try {
     const buffer = Buffer.allocUnsafe(4096 * idBytes)
-    for (let position = 0; ; ) {
+    for (let position = skipped * idBytes; ; ) {
       const bytesRead = await file.read(buffer, position)
       const whole = bytesRead - (bytesRead % idBytes)
       if (whole === 0) return

@@ -14,7 +14,7 @@ import { withBallast } from '../ballast.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import type { CollectableStore, Garbage, Pacing } from '../store/collectable.ts'
 import { Job, type Run } from './jobs.ts'
-import { type MarkedVault, mark } from './mark.ts'
+import { type MarkedVault, Marking } from './mark.ts'
 import { Pace } from './pace.ts'
 
 export interface CollectOptions {
@@ -67,11 +67,13 @@ export async function collect(
     tell(progress)
   }
   try {
-    advance(await mark(vault, { collection, pacing, tell: advance }))
+    const marking = new Marking(vault, { collection, pacing, tell: advance })
+    advance(await marking.run())
     const garbage = await collection.survey(pacing)
     const chosen = chooseForCompaction(garbage, minGarbage)
     advance({ phase: 'sweep', garbageBytes: garbageIn(garbage), packs: chosen.length })
     for (const { pack, garbageBytes } of dryRun ? [] : chosen) {
+      await marking.catchUp()
       const { freedBytes, movedBytes } = await collection.compact(pack, pacing)
       advance({
         freedBytes: progress.freedBytes + freedBytes - movedBytes,

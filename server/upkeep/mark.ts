@@ -2,7 +2,8 @@
  * The first half of a garbage collection: everything that is reachable is told to the collection.
  *
  * Roots are the checkpoints, committed and open, what open ones asked about or sent, and the live tree with its trash.
- * What comes after the collection began need not be marked: it keeps whatever is found or stored since.
+ * What comes after the collection began need not be marked: it keeps whatever is found or stored since. Before each pack
+ * is swept, what open checkpoints have asked about meanwhile is walked too, so that hardly any commit loses the race.
  *
  * The walk goes depth first. A frame holds what is still to be entered of one object; a few objects are read at once.
  * Each object is entered once. So memory is bounded by the depth times a few objects, 16 to 53 bytes for each object of
@@ -55,17 +56,7 @@ interface ObjectReference extends Reference {
   readonly as: ObjectKind
 }
 
-/**
- * Keeps all that is reachable. Problem `store-corrupt` when that cannot be known: a checkpoint's file, the live tree or
- * an object is damaged or gone (extensions `damaged`: the first few, with what reaches them).
- */
-export async function mark(vault: MarkedVault, options: MarkOptions): Promise<MarkProgress> {
-  const marking = new Marking(vault, options)
-  await marking.run()
-  return marking.progress
-}
-
-class Marking {
+export class Marking {
   readonly #vault: MarkedVault
   readonly #reader: ChunkReader
   readonly #options: MarkOptions
@@ -73,6 +64,8 @@ class Marking {
   /** What is content by what refers to it: nobody has to read it to learn that. */
   readonly #content: IdFilter
   readonly #damaged: string[] = []
+  /** How far the logs of open checkpoints were read, in ids. */
+  readonly #read = new Map<string, number>()
   #checkpoints = 0
   #objects = 0
 
@@ -88,7 +81,11 @@ class Marking {
     return { checkpoints: this.#checkpoints, objects: this.#objects }
   }
 
-  async run(): Promise<void> {
+  /**
+   * Keeps all that is reachable. Problem `store-corrupt` when that cannot be known: a checkpoint's file, the live tree or
+   * an object is damaged or gone (extensions `damaged`: the first few, with what reaches them).
+   */
+  async run(): Promise<MarkProgress> {
     const open: CheckpointRoots[] = []
     for await (const root of this.#vault.catalog.checkpoints.roots()) {
       if (root.isCommitted) await this.#committed(root)
@@ -96,11 +93,28 @@ class Marking {
     }
     await this.#tree()
     // Last: what others reach is marked, and known to be whole, by then.
-    for (const { references, touched } of open) {
-      for await (const page of references()) await this.#reach(page, undefined)
-      for await (const page of touched()) await this.#touched(page)
+    for (const root of open) {
+      for await (const page of root.references()) await this.#reach(page, undefined)
+      await this.#touchedSince(root)
     }
     this.#expectSound()
+    return this.progress
+  }
+
+  /**
+   * Keeps what was asked about or sent since in the name of open checkpoints, with all that it reaches. What is found is
+   * kept anyhow; what a directory reaches that was asked about is not, for a while.
+   */
+  async catchUp(): Promise<void> {
+    for (const root of this.#vault.catalog.checkpoints.openRoots()) await this.#touchedSince(root)
+  }
+
+  async #touchedSince({ name, touched }: CheckpointRoots): Promise<void> {
+    const key = `${name.source}/${name.number}`
+    for await (const page of touched(this.#read.get(key) ?? 0)) {
+      this.#read.set(key, (this.#read.get(key) ?? 0) + page.length)
+      await this.#touched(page)
+    }
   }
 
   async #committed({ name, references }: CheckpointRoots): Promise<void> {

@@ -139,16 +139,18 @@ export class Scrub {
       await this.#job.start((run) => this.#run(run, true, Number.POSITIVE_INFINITY)).ended
       return
     }
-    const ageMs = nowMs - Date.parse(round.startedAt)
-    if (round.complete && ageMs < periodMs - shareEveryMs) {
-      if (await this.#mayBeHealed()) await this.#job.start((run) => this.#lookAgain(run)).ended
-      return
-    }
-    const elapsedMs = round.complete ? 0 : Math.max(0, ageMs)
+    const due = this.#dueBytes(periodMs, nowMs)
+    if (due > 0) await this.#job.start((run) => this.#run(run, false, due)).ended
+    else if (await this.#mayBeHealed()) await this.#job.start((run) => this.#lookAgain(run)).ended
+  }
+
+  #dueBytes(periodMs: number, nowMs: number): number {
+    const { complete, startedAt, bytes } = this.#round
+    const ageMs = Math.max(0, nowMs - Date.parse(startedAt))
+    if (complete && ageMs < periodMs - shareEveryMs) return 0
+    const elapsedMs = complete ? 0 : ageMs
     const { storedBytes } = this.#options.store.usage
-    const due = storedBytes * Math.min(1, (elapsedMs + shareEveryMs) / periodMs)
-    const left = due - (round.complete ? 0 : round.bytes)
-    if (left > 0) await this.#job.start((run) => this.#run(run, false, left)).ended
+    return storedBytes * Math.min(1, (elapsedMs + shareEveryMs) / periodMs) - (complete ? 0 : bytes)
   }
 
   /** Ends what runs. What is left of it is read by shares. */
@@ -185,7 +187,8 @@ export class Scrub {
       const reachedEnd = await pass.packs(budget)
       if (reachedEnd) await pass.rows()
       await pass.heal()
-      if (reachedEnd || this.#round.harmIsDue) await this.#findHarm(run, pace)
+      const isDue = reachedEnd || this.#round.harmIsDue || (await this.#mayBeHealed())
+      if (isDue) await this.#findHarm(run, pace)
       if (reachedEnd) {
         this.#round.complete = true
         this.#round.lastCompleteAt = new Date().toISOString()

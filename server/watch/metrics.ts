@@ -286,6 +286,9 @@ function tellUpkeep(figures: Figures, vault: string, { collection, scrub, quotaB
   if (scrub === undefined) return
   figures.set('chunkdav_vault_scrub_bad_records', { vault }, countIn(scrub, 'badRecords'))
   figures.set('chunkdav_vault_scrub_lost_chunks', { vault }, countIn(scrub, 'lostChunks'))
+  const { harm } = scrub.report as { harm?: { missingChunks?: unknown } }
+  const missing = harm?.missingChunks
+  figures.set('chunkdav_vault_missing_chunks', { vault }, typeof missing === 'number' ? missing : 0)
 }
 
 /** What a report counts; 0 where there is none. */
@@ -351,6 +354,10 @@ const looked = {
   chunkdav_vault_last_scrub_done: ['vault', '1 if it came to its end, 0 if it was stopped or failed'],
   chunkdav_vault_scrub_bad_records: ['vault', 'Records that the last round of scrubs found damaged so far'],
   chunkdav_vault_scrub_lost_chunks: ['vault', 'Chunks that it found to be lost'],
+  chunkdav_vault_missing_chunks: [
+    'vault',
+    'Chunks that backups or the live tree need and that are not there',
+  ],
   chunkdav_vault_quota_bytes: ['vault', 'What the vault may store; absent without a quota'],
   chunkdav_vault_sources: ['vault', 'Sources that have checkpoints'],
   chunkdav_vault_open_checkpoints: ['vault', 'Checkpoints that are not committed'],
