@@ -37,7 +37,7 @@ function tell(message: FromClients): void {
   process.send?.(message)
 }
 
-/** About 4 MB at first; each round changes about a quarter. */
+/** About 2 MB at first; each round changes about a quarter. */
 function change(source: string, seed: string, round: number): void {
   const write = (name: string, bytes: number): void =>
     writeFileSync(join(source, name), seededBytes(`${seed} ${name} ${round}`, bytes))

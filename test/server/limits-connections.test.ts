@@ -2,9 +2,12 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { connect as connectTls } from 'node:tls'
 import { afterEach, describe, expect, test } from 'vitest'
 import { backUp } from '../support/backup.ts'
+import { opensslIsInstalled, TestAuthority } from '../support/certificates.ts'
 import { startReceiver, type TestReceiver, type TestReceiverOptions } from '../support/receiver.ts'
+import { temporaryFolder } from '../support/tree.ts'
 import { connectFrom, elsewhere, type RawClient, until } from './connect-from.ts'
 import { chunk, noise, post } from './requests.ts'
 
@@ -125,6 +128,35 @@ test('a thousand half-open connections cost those who make them: a backup beside
     await rm(state, { recursive: true, force: true })
   }
 })
+
+test.runIf(opensslIsInstalled)(
+  'a client that does not finish its handshake counts, and gives way, like any other',
+  async () => {
+    await using folder = await temporaryFolder()
+    const tls = await (await TestAuthority.create(folder.path)).issue('receiver')
+    await start({ tls, clientLimits: { maxClientConnections: 3 } })
+    const silent = []
+    for (let i = 0; i < 3; i++) silent.push(await open(here, i === 1 ? '\x16\x03\x01\x02' : ''))
+    await until(() => connections().open === 3)
+    const { port } = server.receiver
+    const secure = connectTls({ host: here, port, rejectUnauthorized: false })
+    let text = ''
+    secure.on('data', (bytes: Buffer) => {
+      text += bytes.toString()
+    })
+    secure.write(health)
+    await until(() => text.includes('200 OK'))
+    await silent[0]?.ended
+    expect(connections()).toMatchObject({ open: 3, clients: 1, displaced: 1, refused: 0 })
+    // The one that has asked stays.
+    await open(here)
+    await silent[1]?.ended
+    secure.write(health)
+    await until(() => text.split('200 OK').length === 3)
+    secure.destroy()
+    await until(() => connections().open === 2)
+  },
+)
 
 test('who does not take an answer is cut off, also when it is no stream', async () => {
   await start({ patience: { stallMs: 300 } })

@@ -6,6 +6,8 @@ import { defaultClientLimits } from '../../server/http/client-limits.ts'
 import { networkOf } from '../../server/http/client-name.ts'
 import { ClientPace } from '../../server/http/client-pace.ts'
 import { startReceiver, type TestReceiver, type TestReceiverOptions } from '../support/receiver.ts'
+import { temporaryFolder } from '../support/tree.ts'
+import { writeUsers } from '../support/users.ts'
 import { connectFrom, elsewhere, type RawClient, until } from './connect-from.ts'
 import { chunk, MiB, noise, put } from './requests.ts'
 
@@ -85,6 +87,28 @@ describe('requests of one client', () => {
   })
 })
 
+test('users have turns of their own, wherever they come from', async () => {
+  await using folder = await temporaryFolder()
+  const tokens = await writeUsers(folder.path, {
+    alice: { grants: { home: 'write' } },
+    bob: { grants: { home: 'write' } },
+  })
+  await start({ dataDir: folder.path, clientLimits: { maxClientRequests: 1, maxWaitingRequests: 1 } })
+  const as = (name: string): string => `Authorization: Bearer ${tokens[name]}\r\n`
+  const put = `PUT /home/chunks/${chunk('x').id} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n`
+  const get = 'GET /home/ HTTP/1.1\r\nHost: localhost\r\n'
+  await openRaw('127.0.0.1', `${put}${as('alice')}\r\n`)
+  await until(() => turns().held === 1)
+  await openRaw(elsewhere, `${put}${as('alice')}\r\n`)
+  await until(() => turns().waiting === 1)
+  const [alice, bob] = [
+    await openRaw('127.0.0.3', `${get}${as('alice')}\r\n`),
+    await openRaw('127.0.0.1', `${get}${as('bob')}\r\n`),
+  ]
+  await until(() => alice.text() !== '' && bob.text() !== '')
+  expect([alice.text().slice(9, 12), bob.text().slice(9, 12)]).toEqual(['429', '200'])
+})
+
 describe('a greedy client', () => {
   test('with 200 uploads at once lets a small one through: between question and answer few of its own end', async () => {
     await start()
@@ -127,7 +151,7 @@ describe('a greedy client', () => {
       expect((await put(server, 'chunks', chunk(noise(MiB / 2, i)))).status).toBe(201)
   })
 
-  test('and another like it make a third wait for one turn of each at most', async () => {
+  test('and another like it hold all: a third goes on as soon as one of them leaves', async () => {
     await start({ memoryBytes: 4 * MiB, limits: { ...limits, maxChunkBytes: MiB } })
     const { uploads } = server.receiver
     const greedy: RawClient[] = []
@@ -138,8 +162,7 @@ describe('a greedy client', () => {
     const item = chunk(noise(MiB, 99))
     const answer = put(server, 'chunks', item)
     await until(() => uploads.usage.waiting === 37)
-    // Of each greedy one the first that waits has its turn before, if it has room in its share.
-    for (let gone = 0; gone < 3; gone++) greedy[gone]?.socket.destroy()
+    for (const { socket } of greedy.slice(0, 20)) socket.destroy()
     expect((await answer).status).toBe(201)
   })
 })
