@@ -142,6 +142,8 @@ class Stage {
   /** With the receiver stopped: nothing is torn. */
   async expectSound(): Promise<void> {
     await this.stop()
+    const doctor = runServerCommand(['doctor', '--data', this.dataDir, '--deep'])
+    expect([await doctor.ended, doctor.out]).toEqual([0, expect.stringContaining('No problem found')])
     const reindex = runServerCommand(['reindex', '--data', this.dataDir])
     expect([await reindex.ended, reindex.err]).toEqual([0, ''])
     expect(reindex.out).not.toContain('damaged')
