@@ -6,6 +6,7 @@ export type * from './engine/file-target.ts'
 export type * from './engine/source.ts'
 export type * from './engine/target.ts'
 export type { TransportCounters, TransportOptions } from './http.ts'
+export type { Login } from './login.ts'
 export {
   type ByteRange,
   type CallOptions,
@@ -13,7 +14,6 @@ export {
   ReceiverClient,
   type SendOptions,
 } from './receiver-client.ts'
-export type { Login } from './login.ts'
 export { ObjectReader } from './restore/object-reader.ts'
 export { type RestoreOptions, type RestoreSummary, restore } from './restore/restore.ts'
 export type { RestoreCounts, RestoreProblem } from './restore/restore-log.ts'
