@@ -98,7 +98,7 @@ test('a scrape opens no vault, and tells what the folder of a closed one tells',
   )
   await writeFile(
     join(folder, 'upkeep', 'scrub.json'),
-    JSON.stringify({ ...job, outcome: 'failed', report: { lostChunks: 3 } }),
+    JSON.stringify({ ...job, outcome: 'failed', report: { lostChunks: 3, harm: { missingChunks: 2 } } }),
   )
   const vault = 'closed'
   const seconds = Date.parse('2026-11-21T01:00:00Z') / 1000
@@ -116,6 +116,7 @@ test('a scrape opens no vault, and tells what the folder of a closed one tells',
     expect(await figure('chunkdav_vault_last_collection_done', { vault })).toBe(1)
     expect(await figure('chunkdav_vault_last_scrub_done', { vault })).toBe(0)
     expect(await figure('chunkdav_vault_scrub_lost_chunks', { vault })).toBe(3)
+    expect(await figure('chunkdav_vault_missing_chunks', { vault })).toBe(2)
   }
 })
 

@@ -348,6 +348,31 @@ test('a share each hour reads everything once within the period', async () => {
   expect(own.state.last.report).toMatchObject({ records: records.length, bytes: all, badRecords: 0 })
 })
 
+test('the next share sees that what was lost has been sent again, or that nobody needs it any more', async () => {
+  await secondBackup()
+  const { scrub: own, catalog } = await server.receiver.vaults.get('home')
+  const harmed = () => own.state.last?.report.harm?.checkpoints.map(({ number }) => number)
+  const periodMs = 30 * 24 * 3_600_000
+  await flipPayload(await withChunk('one'))
+  await scrub()
+  await own.share(periodMs)
+  expect(harmed()).toEqual([1, 2])
+  await catalog.checkpoints.delete({ source: 'test', number: 1 })
+  await own.share(periodMs)
+  expect(harmed()).toEqual([2])
+  await back()
+  await own.share(periodMs)
+  expect(harmed()).toEqual([])
+  // In a round that is at work it is the same.
+  await flipPayload(await withChunk('two'))
+  for (let hour = 0; harmed()?.length === 0; hour++)
+    await own.share(3_600_000 * 6, Date.now() + hour * 3_600_000)
+  expect(harmed()).toEqual([2, 3])
+  await back()
+  await own.share(periodMs)
+  expect(harmed()).toEqual([])
+})
+
 test('DELETE stops it', async () => {
   await secondBackup()
   await fetch(upkeep(), { method: 'POST' })
