@@ -1,3 +1,4 @@
+import { FairBudget, type FairBudgetOptions } from './fair-budget.ts'
 import { MemoryBudget } from './memory-budget.ts'
 
 const MiB = 1024 * 1024
@@ -6,7 +7,10 @@ const questionBytes = 16 * MiB
 /** What is listed waits for its client in pieces of 64 KiB; a directory of a snapshot is read whole. */
 const listingBytes = 32 * MiB
 
-/** The memory that clients share, by what it is for: what one kind waits for must not stop another. */
+/** Of the four walks that a vault has at a time, so many are one client's: one is left for others. */
+const clientWalks = 3
+
+/** What clients share, by what it is for: what one kind waits for must not stop another. */
 export interface Budgets {
   /** For bodies of chunks, batches, objects and short files: each is there within a bounded time. */
   readonly uploads: MemoryBudget
@@ -20,6 +24,8 @@ export interface Budgets {
   readonly downloads: MemoryBudget
   /** For listings that wait to be sent: little each. Apart, so that slow readers of content do not hide what there is. */
   readonly listings: MemoryBudget
+  /** Walks over what a checkpoint reaches, by vault and client. */
+  readonly walks: FairBudget
 }
 
 export function budgetsOf(memoryBytes: number): Budgets {
@@ -32,5 +38,12 @@ export function budgetsOf(memoryBytes: number): Budgets {
     questions: new MemoryBudget(Math.min(memoryBytes, questionBytes)),
     downloads: new MemoryBudget(memoryBytes),
     listings: new MemoryBudget(Math.min(memoryBytes, listingBytes)),
+    walks: turnsOf(clientWalks),
   }
+}
+
+/** A bound for each client by itself, whatever others have. */
+export function turnsOf(share: number, options: Omit<FairBudgetOptions, 'share' | 'spare'> = {}): FairBudget {
+  const total = Number.MAX_SAFE_INTEGER
+  return new FairBudget(total, { ...options, share, spare: total - share })
 }

@@ -1,22 +1,22 @@
 import type { Middleware } from 'koa'
 import { Problem } from '../../protocol/problem.ts'
+import { turnsOf } from './budgets.ts'
 import { overSignal, whenOver } from './client-gone.ts'
 import type { ClientLimits } from './client-limits.ts'
 import { clientOf } from './client-name.ts'
 import type { Context, RequestState } from './context.ts'
-import { FairBudget } from './fair-budget.ts'
+import type { FairBudget } from './fair-budget.ts'
 
 /** Turns for requests: each client has so many at once, whatever others have. */
 export function requestTurns(
   limits: Pick<ClientLimits, 'maxClientRequests' | 'maxWaitingRequests'>,
 ): FairBudget {
   const { maxClientRequests: share, maxWaitingRequests: maxWaiting } = limits
-  const total = Number.MAX_SAFE_INTEGER
   const refusal = (): Problem =>
     new Problem('too-many-requests', `${maxWaiting} requests of this client wait already`, {
       extensions: { retryAfter: 1 },
     })
-  return new FairBudget(total, { share, spare: total - share, maxWaiting, refusal })
+  return turnsOf(share, { maxWaiting, refusal })
 }
 
 /**

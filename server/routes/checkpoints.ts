@@ -13,6 +13,8 @@ import {
 import { type CheckpointName, parseCheckpointNumber, parseSourceName, paths } from '../../protocol/url.ts'
 import type { AuditEventName } from '../audit.ts'
 import type { Checkpoints } from '../catalog/checkpoints.ts'
+import { overSignal } from '../http/client-gone.ts'
+import { clientOf } from '../http/client-name.ts'
 import { type Context, type Handler, param, type RequestState } from '../http/context.ts'
 import { collection, type DavResource, multistatus, ownNamespace } from '../http/dav-xml.ts'
 import { countParameter, queryParameter } from '../http/parameters.ts'
@@ -105,9 +107,11 @@ const begin: Use = async (ctx, checkpoints, parts) => {
   ctx.body = opened
 }
 
-const state: Use = async (ctx, checkpoints) => {
+const state: Use = async (ctx, checkpoints, parts) => {
   const root = queryParameter(ctx, 'root')
-  ctx.body = await checkpoints.state(nameOf(ctx), root === null ? undefined : parseId(root))
+  const name = nameOf(ctx)
+  if (root === null) ctx.body = await checkpoints.state(name)
+  else ctx.body = await inWalk(parts, ctx, () => checkpoints.state(name, parseId(root)))
 }
 
 const remove: Use = async (ctx, checkpoints, parts) => {
@@ -163,5 +167,15 @@ const commit: Use = async (ctx, checkpoints, parts) => {
   const request = await withText(ctx, parts.questions, parts.limits.maxJsonBytes, async (text) => {
     return parseJson(CommitRequest, text)
   })
-  ctx.body = await checkpoints.commit(name, request)
+  ctx.body = await inWalk(parts, ctx, () => checkpoints.commit(name, request))
+}
+
+/** Before `use` walks over what a checkpoint reaches: other clients of the vault want to as well. */
+async function inWalk<T>({ walks }: Parts, ctx: Context, use: () => Promise<T>): Promise<T> {
+  const turn = await walks.take(1, `${param(ctx, 'vault')} ${clientOf(ctx)}`, overSignal(ctx))
+  try {
+    return await use()
+  } finally {
+    turn.release()
+  }
 }

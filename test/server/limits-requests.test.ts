@@ -1,15 +1,19 @@
 /** What one client may have under way, and what that means for others: turns are counted, not milliseconds. */
 import { Agent, type IncomingMessage, request } from 'node:http'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
+import { encodeDirectoryObject } from '../../protocol/objects.ts'
 import { defaultClientLimits } from '../../server/http/client-limits.ts'
 import { networkOf } from '../../server/http/client-name.ts'
 import { ClientPace } from '../../server/http/client-pace.ts'
+import type { CollectableStore } from '../../server/store/collectable.ts'
+import { MemoryChunkStore } from '../../server/store/memory-chunk-store.ts'
 import { startReceiver, type TestReceiver, type TestReceiverOptions } from '../support/receiver.ts'
 import { temporaryFolder } from '../support/tree.ts'
 import { writeUsers } from '../support/users.ts'
 import { connectFrom, elsewhere, type RawClient, until } from './connect-from.ts'
-import { chunk, MiB, noise, put } from './requests.ts'
+import { begin, chunk, fileEntry, MiB, noise, put } from './requests.ts'
 
 let server: TestReceiver
 let agents: Agent[] = []
@@ -165,6 +169,49 @@ describe('a greedy client', () => {
     for (const { socket } of greedy.slice(0, 20)) socket.destroy()
     expect((await answer).status).toBe(201)
   })
+})
+
+test('a client whose commits take long leaves a walk to others of the same vault', async () => {
+  const held = new Set<Id>()
+  const gate = Promise.withResolvers<void>()
+  let walking = 0
+  const openStore = async (): Promise<CollectableStore> => {
+    const store = await MemoryChunkStore.open()
+    return new Proxy(store, {
+      get(target, name) {
+        const value: unknown = Reflect.get(target, name, target)
+        if (name === 'get') {
+          return async (id: Id) => {
+            if (held.has(id)) walking++
+            if (held.has(id)) await gate.promise
+            return await target.get(id)
+          }
+        }
+        return typeof value === 'function' ? value.bind(target) : value
+      },
+    })
+  }
+  await start({ openStore })
+  const greedy = clientAt(elsewhere)
+  const file = chunk('a file')
+  await put(server, 'chunks', file)
+  const commits: Promise<Answer>[] = []
+  for (let i = 0; i < 9; i++) {
+    const root = encodeDirectoryObject([fileEntry(`file-${i}`, file)])
+    // As a chunk: what is put as a directory is known to be whole.
+    await put(server, 'chunks', root)
+    const path = await begin(server, `source-${i}`, 'dir')
+    const body = Buffer.from(JSON.stringify({ root: root.id }))
+    if (i < 8) {
+      held.add(root.id)
+      commits.push(greedy('POST', `/home/${path}/commit`, body))
+    } else {
+      await until(() => walking === 3 && turns().held === 8)
+      expect((await clientAt('127.0.0.1')('POST', `/home/${path}/commit`, body)).status).toBe(200)
+    }
+  }
+  gate.resolve()
+  expect((await Promise.all(commits)).map(({ status }) => status)).toEqual(Array(8).fill(200))
 })
 
 describe('the pace', () => {
