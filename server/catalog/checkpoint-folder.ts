@@ -135,10 +135,12 @@ export class CheckpointFolder {
 
   /** The states of all committed checkpoints, ascending; damaged ones are left out. */
   async listCommitted(): Promise<CheckpointState[]> {
+    const names = await this.names()
+    const pinned = new Set(numbersOf(names, '.pin'))
     const states: CheckpointState[] = []
-    for (const number of await this.committedNumbers()) {
-      const state = await this.unlessDamaged(() => this.readCommitted(number))
-      if (state !== undefined) states.push(state)
+    for (const number of numbersOf(names, '.json').sort((a, b) => a - b)) {
+      const state = await this.unlessDamaged(() => this.readState(this.committedPath(number), number))
+      if (state !== undefined) states.push(pinned.has(number) ? { ...state, pinned: true } : state)
     }
     return states
   }

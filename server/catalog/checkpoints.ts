@@ -526,7 +526,8 @@ export class Checkpoints {
 
   /** Pins a committed checkpoint, durably: nobody deletes it then. Problems `checkpoint-not-found`, `conflict` for an open one. */
   async pin(name: CheckpointName): Promise<CheckpointState> {
-    return await this.committedExclusively(name, async ({ folder }, state) => {
+    return await this.committedExclusively(name, async ({ folder }) => {
+      const state = await this.committed(name)
       await folder.pin(name.number)
       return { ...state, pinned: true }
     })
@@ -534,12 +535,17 @@ export class Checkpoints {
 
   /** Takes the pin off again, durably, when there is one. The same problems. */
   async unpin(name: CheckpointName): Promise<boolean> {
-    return await this.committedExclusively(name, ({ folder }) => folder.unpin(name.number))
+    return await this.committedExclusively(name, async ({ folder }) => {
+      // Also of one that cannot be read any more: it could not be deleted otherwise.
+      const wasPinned = await folder.unpin(name.number)
+      if (!wasPinned) await this.committed(name)
+      return wasPinned
+    })
   }
 
   private async committedExclusively<T>(
     name: CheckpointName,
-    use: (source: Source, state: CheckpointState) => Promise<T>,
+    use: (source: Source) => Promise<T>,
   ): Promise<T> {
     const source = this.sources.get(name.source)
     if (source === undefined) throw notFound(name)
@@ -547,7 +553,7 @@ export class Checkpoints {
       if (source.open.has(name.number)) {
         throw new Problem('conflict', `checkpoint ${name.source}/${name.number} is not committed yet`)
       }
-      return await use(source, await this.committed(name))
+      return await use(source)
     })
   }
 }

@@ -256,6 +256,16 @@ describe('pins', () => {
     expect(await problemOf(await pin(server, name, 'DELETE'))).toBe(expected)
   })
 
+  test('is taken off one that is damaged, so that it can be deleted', async () => {
+    await commit(server, 'damaged', 1)
+    await pin(server, 'damaged/1')
+    await writeFile(join(server.dataDir, 'vaults/home/checkpoints/damaged/1.json'), '{')
+    const remove = () => fetch(`${server.vaultUrl}/checkpoints/damaged/1`, { method: 'DELETE' })
+    expect((await remove()).status).toBe(409)
+    expect((await pin(server, 'damaged/1', 'DELETE')).status).toBe(204)
+    expect((await remove()).status).toBe(204)
+  })
+
   test('an open checkpoint cannot be pinned', async () => {
     const path = await begin(server, 'open', 'dir')
     expect(await problemOf(await fetch(`${server.vaultUrl}/${path}/pin`, { method: 'PUT' }))).toBe(
