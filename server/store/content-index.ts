@@ -15,7 +15,8 @@
  * durable, and its chunks have rows unless they were found damaged. What stands behind the mark is found
  * again by scanning. An index without a sound state is no index: everything is scanned.
  */
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setImmediate as yieldToEventLoop } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import { Level } from 'level'
@@ -401,15 +402,31 @@ function decodeState(value: Buffer): { mark: Position; rows: number } | undefine
 }
 
 async function openLevel(folder: string): Promise<Store> {
-  // Ids and locations do not compress.
-  const db: Store = new Level(folder, { keyEncoding: 'buffer', valueEncoding: 'buffer', compression: false })
   try {
     await mkdir(folder, { recursive: true })
+    await dropRemains(folder)
+    // Ids and locations do not compress. It begins to open at once.
+    const db: Store = new Level(folder, {
+      keyEncoding: 'buffer',
+      valueEncoding: 'buffer',
+      compression: false,
+    })
     await db.open()
     return db
   } catch (cause) {
     throw indexProblem(cause, folder)
   }
+}
+
+/**
+ * Removes what a removal that was cut short has left. Without CURRENT LevelDB begins anew, but with what the logs say
+ * that lie there: a mark that stands, and of the rows before it only the latest.
+ */
+async function dropRemains(folder: string): Promise<void> {
+  const names = await readdir(folder)
+  if (names.includes('CURRENT')) return
+  for (const name of names)
+    if (name !== 'LOCK') await rm(join(folder, name), { recursive: true, force: true })
 }
 
 /** What LevelDB's error means to whoever runs the receiver. */

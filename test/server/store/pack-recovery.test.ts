@@ -245,6 +245,19 @@ describe('the index', () => {
     await withStore(subject, (store) => expectHeld(store, blocks.flat()))
   })
 
+  it('is none when its removal was cut short: what its log says alone is not believed', async () => {
+    const subject = await newSubject()
+    const chunks = [sampleChunk(100), sampleChunk(200)]
+    for (const chunk of chunks) {
+      await withStore(subject, async (store) => {
+        await store.put(await sampleBlock([chunk]))
+        await store.flush()
+      })
+    }
+    await unlink(join(subject.vaultDir, 'index', 'CURRENT'))
+    await withStore(subject, (store) => expectHeld(store, chunks))
+  })
+
   it('is rebuilt in bounded steps, each of which lasts', async () => {
     const subject = await newSubject({ packBytes: 2000, flushRows: 10 })
     const chunks = Array.from({ length: 100 }, () => sampleChunk(100))
