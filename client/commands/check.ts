@@ -186,7 +186,8 @@ function tellHarm(
   const more = count - paths.length
   if (more <= 0) return
   if (json) context.emit({ type: 'problem', code: 'missing-chunks', ...about, more })
-  else context.warn(`${place}: ${paths.length > 0 ? 'and ' : ''}${plural(more, 'more thing', 'more things')}`)
+  else if (paths.length > 0) context.warn(`${place}: and ${plural(more, 'more path')}`)
+  else context.warn(`${place}: ${plural(more, 'part')} of it damaged or gone`)
 }
 
 function tellThere(

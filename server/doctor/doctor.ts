@@ -54,7 +54,11 @@ export async function examine(
       tell(finding)
     }
   }
-  const isInUse = (await isOpenElsewhere(join(dataDir, 'lock')).catch(() => undefined)) ?? false
+  const known = await lockOf(dataDir)
+  const isInUse = known ?? true
+  if (known === undefined) {
+    tell(note('lock', 'whether a receiver is at work here cannot be told by this user: taken for so'))
+  }
   const examined: Examined = { dataDir, shell: shellWord(dataDir), isInUse, deep }
   let vaults = 0
   await take(examineDirectory(examined))
@@ -66,11 +70,24 @@ export async function examine(
   return { isInUse, vaults, problems: counts.problem, warnings: counts.warning }
 }
 
+/** Whether a receiver is at work; undefined when that cannot be told. */
+async function lockOf(dataDir: string): Promise<boolean | undefined> {
+  try {
+    return await isOpenElsewhere(join(dataDir, 'lock'))
+  } catch (error) {
+    if (errorCode(error) === undefined) throw error
+    return undefined
+  }
+}
+
 /** Whatever could not be read at all. */
 function unreadable(dataDir: string, error: unknown): Finding {
   const code = errorCode(error)
   if (code === undefined || isProblem(error)) throw error
   const path = (error as NodeJS.ErrnoException).path ?? dataDir
+  if (code === 'ENOENT' && path === dataDir) {
+    return problem('.', `there is nothing at ${dataDir}`, 'name another directory with --data')
+  }
   if (code === 'EACCES' || code === 'EPERM') {
     return problem(
       path,
@@ -205,7 +222,7 @@ async function* examineUsers(dataDir: string, shell: string): Findings {
 
 /** A receiver that was started in the meantime may have been seen in the middle of its work. */
 async function* examineEnd({ dataDir, isInUse }: Examined): Findings {
-  if (isInUse || (await isOpenElsewhere(join(dataDir, 'lock')).catch(() => undefined)) !== true) return
+  if (isInUse || (await lockOf(dataDir)) !== true) return
   yield warning(
     '.',
     'a receiver was started meanwhile: what was found may be its work',

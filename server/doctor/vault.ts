@@ -56,6 +56,17 @@ interface LastRun {
 }
 
 async function* examineUpkeep(path: string, place: string, name: string): Findings {
+  const collection = await jsonIn<LastRun>(join(path, 'upkeep/collection.json'))
+  if (collection?.outcome === 'failed') {
+    const what = `the last garbage collection failed: ${String(collection.detail)}`
+    const again = `when that is mended: chunkdav gc http://HOST:PORT/${name}`
+    yield warning(`${place}/upkeep/collection.json`, what, again)
+  } else if (collection !== undefined) {
+    yield note(
+      `${place}/upkeep/collection.json`,
+      `the last garbage collection ended at ${String(collection.finishedAt)}`,
+    )
+  }
   const last = await jsonIn<LastRun>(join(path, 'upkeep/scrub.json'))
   const todo = `let the receiver read it: chunkdav check http://HOST:PORT/${name}`
   const at = `${place}/upkeep/scrub.json`

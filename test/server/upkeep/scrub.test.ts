@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { Level } from 'level'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { ChunkSource } from '../../../client/sources/chunk-source.ts'
 import { hashId } from '../../../protocol/hash.ts'
 import { idToBytes } from '../../../protocol/id.ts'
 import { check, type ScrubReport, ScrubState } from '../../../protocol/schema.ts'
@@ -194,6 +195,30 @@ describe('damage is found, named, and healed by the next backup', () => {
     // It stays where it is in the pack, and is not told of again.
     expect(await scrub()).toMatchObject({ badRecords: 0, lostChunks: 0 })
   })
+})
+
+test('a list of chunks and a stream are healed too', async () => {
+  const asChunks = {
+    vaultUrl: server.vaultUrl,
+    state: join(folder.path, 'state'),
+    source: 'list',
+    as: 'chunks',
+  } as const
+  await backUp(source(), asChunks)
+  await flipPayload(await withChunk('one'))
+  expect((await scrub()).harm?.checkpoints).toMatchObject([{ source: 'list', number: 1, paths: ['one'] }])
+  await backUp(source(), asChunks)
+  expect((await scrub()).harm?.checkpoints).toEqual([])
+  const stream = () => ChunkSource.open(join(source(), 'docs/big'))
+  const setup = { ...asChunks, source: 'stream' }
+  await backUp(await stream(), setup)
+  const answer = await fetch(`${server.vaultUrl}/checkpoints/stream/1/items`)
+  const [{ id }] = ((await answer.json()) as { items: [{ id: string }] }).items
+  await flipPayload(await recordWith(dataDir, id))
+  const { harm } = await scrub()
+  expect(harm?.checkpoints).toContainEqual({ source: 'stream', number: 1, count: 1, paths: [] })
+  await backUp(await stream(), setup)
+  expect((await scrub()).harm?.checkpoints.filter((each) => each.source === 'stream')).toEqual([])
 })
 
 test.each([
