@@ -146,7 +146,15 @@ function streamOf(pieces: BodyPieces): Readable {
 export function letContinue(ctx: Context): void {
   if (!ctx.state.expectsContinue) return
   ctx.state.expectsContinue = false
-  ctx.res.writeContinue()
+  const { res } = ctx
+  if (res.socket !== null) {
+    res.writeContinue()
+    return
+  }
+  // It waits behind another answer of its connection. Written now, Node would put it between the head and the body.
+  res.once('socket', () => {
+    if (!res.headersSent) res.writeContinue()
+  })
 }
 
 /** Reads the body and keeps nothing of it, so that the connection can be used again. Bounded. */

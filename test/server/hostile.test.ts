@@ -321,6 +321,39 @@ function gated() {
   }
 }
 
+describe('a body that waits to be let, behind another request of its connection', () => {
+  const item = chunk(noise(1000, 14))
+  const put = `PUT /home/chunks/${item.id} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n`
+
+  test.each([true, false])('is let when it is its turn; sent at once: %s', async (isSentAtOnce) => {
+    const gate = gated()
+    await using slow = await startReceiver({
+      unobserved: true,
+      openStore: async () => gate.around(await MemoryChunkStore.open()),
+    })
+    const first = chunk(noise(2000, 15))
+    await fetch(`${slow.vaultUrl}/chunks/${first.id}`, { method: 'PUT', body: new Uint8Array(first.bytes) })
+    gate.close()
+    const raw = await RawConnection.open(slow.url)
+    raw.send(`GET /home/chunks/${first.id} HTTP/1.1\r\nHost: localhost\r\n\r\n${put}`)
+    if (isSentAtOnce) raw.send(item.bytes)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    expect(raw.received).toBe('')
+    gate.open()
+    if (!isSentAtOnce) {
+      await raw.until('100 Continue')
+      raw.send(item.bytes)
+    }
+    const text = await raw.until('"outcome"')
+    raw.socket.destroy()
+    const behind = text.slice(text.indexOf('\r\n\r\n') + 4 + first.bytes.length)
+    expect(behind).toMatch(
+      /^(HTTP\/1\.1 100 Continue\r\n\r\n)?HTTP\/1\.1 201 [^{]*\r\n\r\n\{"id":"[^}]*"stored"\}$/,
+    )
+    if (!isSentAtOnce) expect(behind).toMatch(/^HTTP\/1\.1 100/)
+  })
+})
+
 describe('an upgrade to something that nobody speaks here', () => {
   const head = 'Host: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n'
 

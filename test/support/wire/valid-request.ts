@@ -122,7 +122,9 @@ export function makeValid(making: Making): WireRequest {
   if (authorization !== '') request.headers.push(['Authorization', authorization])
   for (const { name, in: where, required = false } of operation.parameters) {
     // A lock without a timeout would keep others out for long.
-    const isWanted = required || name === 'Timeout' || random.chance(0.1)
+    // Without a depth a PROPFIND means all there is, and is refused.
+    const isUsual = name === 'Timeout' || (name === 'Depth' && operation.method === 'PROPFIND')
+    const isWanted = required || random.chance(isUsual ? 0.95 : 0.1)
     if (where !== 'header' || !isWanted) continue
     const value = headerValue(name, subject, making)
     if (value !== undefined) request.headers.push([name, value])
@@ -198,7 +200,7 @@ function headerValue(
     'Chunkdav-Base': () => delta?.base ?? universe.absent,
     // Only where the client would wait; here it sends at once, as it may.
     Expect: () => '100-continue',
-    Depth: () => random.pick(['0', '1', 'infinity']),
+    Depth: () => random.pick(['0', '1', '1', 'infinity']),
     Destination: () => {
       const path = `/${playground}/tree/${random.pick(treePaths)}`
       return random.chance(0.3) ? `http://${host}${path}` : path
