@@ -141,7 +141,7 @@ class Fuzzer {
         await this.#request(index, world)
         if (index % 500 === 499) this.#takeFaults(world, index)
         if (index % 400 < this.#worlds.length) await world.refurnish(this.#universe)
-        if (index % 10_000 === 9999) this.#log(`${index + 1} requests, ${this.#violations.length} violations`)
+        if (index % 10_000 === 9999) await this.#logProgress(index + 1)
       }
     }
     await Promise.all(Array.from({ length: this.#options.connections ?? 24 }, work))
@@ -367,6 +367,14 @@ class Fuzzer {
     ].join('\n')
     this.#violations.push({ index, fault, text })
     this.#log(`\n${text}\n`)
+  }
+
+  async #logProgress(done: number): Promise<void> {
+    const figures = await Promise.all(
+      this.#worlds.map(({ receiver, owner }) => receiver.figures(owner, { collect: false })),
+    )
+    const resident = figures.map(({ residentBytes }) => Math.round(residentBytes / MiB)).join(' and ')
+    this.#log(`${done} requests, ${this.#violations.length} violations, ${resident} MiB resident`)
   }
 
   #log(line: string): void {

@@ -25,8 +25,8 @@ export interface Universe {
   readonly fresh: readonly EncodedObject[]
   readonly batches: readonly Buffer[]
   readonly deltas: readonly Delta[]
-  /** JSON patches that make one directory of another. */
-  readonly patches: readonly Delta[]
+  /** JSON patches that make one directory, or one file, of another. */
+  readonly patches: { readonly dirs: readonly Delta[]; readonly files: readonly Delta[] }
   readonly absent: Id
   readonly bombs: readonly Buffer[]
   readonly zstdOf: ReadonlyMap<Id, Buffer>
@@ -44,6 +44,7 @@ export async function makeUniverse(): Promise<Universe> {
     parts.map(({ id, bytes }) => ({ id, size: bytes.length })),
     hashId(Buffer.concat(parts.map(({ bytes }) => bytes))),
   )
+  const undigested = encodeFileObject(parts.map(({ id, bytes }) => ({ id, size: bytes.length })))
   const [one, two] = [chunks[3] as EncodedObject, chunks[4] as EncodedObject]
   const sub = encodeDirectoryObject([fileEntry('c d.txt', two)])
   const size = parts.reduce((sum, { bytes }) => sum + bytes.length, 0)
@@ -78,7 +79,10 @@ export async function makeUniverse(): Promise<Universe> {
         bytes: await compress(changed.bytes, { dictionary: base.bytes }),
       },
     ],
-    patches: [{ base: sub.id, id: renamed.id, bytes: patch }],
+    patches: {
+      dirs: [{ base: sub.id, id: renamed.id, bytes: patch }],
+      files: [{ base: file.id, id: undigested.id, bytes: Buffer.from('[{"op":"remove","path":"/digest"}]') }],
+    },
     absent: chunk('never sent').id,
     bombs: [await compress(Buffer.alloc(64 * MiB)), await compress(Buffer.alloc(17 * MiB, 'x'))],
     zstdOf,

@@ -143,7 +143,8 @@ interface Subject {
 function subjectOf({ template, method }: Operation, { random, universe }: Making): Subject {
   const kind = template.split('/')[2]
   if (method === 'PATCH') {
-    const delta = random.pick(kind === 'chunks' ? universe.deltas : universe.patches)
+    const patches = kind === 'files' ? universe.patches.files : universe.patches.dirs
+    const delta = random.pick(kind === 'chunks' ? universe.deltas : patches)
     return { id: delta.id, content: undefined, delta }
   }
   if (method !== 'PUT' && random.chance(0.15)) return { id: universe.absent, content: undefined }
