@@ -10,6 +10,7 @@
  */
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
+import { againAfterLoss } from './again-after-loss.ts'
 import { makeFolderDurably } from './durable-file.ts'
 import { pagesOf } from './pages.ts'
 import {
@@ -221,6 +222,15 @@ export class LiveTree {
     depth: 0 | 'infinity',
     judge: (change: TreeChange) => Promise<void>,
   ): Promise<'created' | 'replaced'> {
+    return await againAfterLoss(this.#database, () => this.#copyOnce(from, to, depth, judge))
+  }
+
+  async #copyOnce(
+    from: Names,
+    to: Names,
+    depth: 0 | 'infinity',
+    judge: (change: TreeChange) => Promise<void>,
+  ): Promise<'created' | 'replaced'> {
     await this.change(judge)
     const since = this.#database.losses
     return await this.#database.at(async (reads) => {
@@ -236,15 +246,16 @@ export class LiveTree {
     })
   }
 
-  /** The same for a source outside of the tree. Its content is in the chunk store. */
+  /** The same for a source outside of the tree. Its content was in the chunk store when `losses` was `since`. */
   async copyIn(
     source: CopySource,
+    since: number,
     to: Names,
     depth: 0 | 'infinity',
     judge: (change: TreeChange) => Promise<void>,
   ): Promise<'created' | 'replaced'> {
     await this.change(judge)
-    return await this.#publish({ source, to, depth, since: this.#database.losses, judge })
+    return await this.#publish({ source, to, depth, since, judge })
   }
 
   async #publish(copying: Copying): Promise<'created' | 'replaced'> {

@@ -2,6 +2,7 @@
 
 import { Problem } from '../../protocol/problem.ts'
 import type { Part } from '../../protocol/schema.ts'
+import { againAfterLoss } from '../catalog/again-after-loss.ts'
 import type { DirectoryRecord, Member, TreeRecord } from '../catalog/live-tree.ts'
 import { overSignal } from '../http/client-gone.ts'
 import type { Context } from '../http/context.ts'
@@ -14,23 +15,29 @@ import { copyTreePath, type OutsideSource } from './tree-transfer.ts'
 /** Copies a file or directory of a snapshot, or a whole one, as the snapshot shows it. */
 export async function copySnapshotPath(parts: Parts, ctx: Context): Promise<void> {
   const signal = overSignal(ctx)
-  const view = new SnapshotView(await vaultOf(parts, ctx))
-  const shown = await view.find(pathNames(ctx.path, 2), signal)
-  if (shown === undefined) throw new Problem('not-found', 'there is nothing at this path')
-  await copyTreePath(parts, ctx, new ShownSource(view, shown, signal))
+  const vault = await vaultOf(parts, ctx)
+  await againAfterLoss(vault.store, async () => {
+    const since = vault.store.losses
+    const view = new SnapshotView(vault)
+    const shown = await view.find(pathNames(ctx.path, 2), signal)
+    if (shown === undefined) throw new Problem('not-found', 'there is nothing at this path')
+    await copyTreePath(parts, ctx, new ShownSource(view, shown, since, signal))
+  })
 }
 
 /** What a view shows, as records. Directories get numbers to be asked for by. */
 class ShownSource implements OutsideSource {
   readonly record: TreeRecord
   readonly etag: string | undefined
+  readonly since: number
   readonly #view: SnapshotView
   readonly #signal: AbortSignal
   /** Those that were told of and not asked for yet. */
   readonly #directories = new Map<number, Shown>()
   #next = 1
 
-  constructor(view: SnapshotView, shown: Shown, signal: AbortSignal) {
+  constructor(view: SnapshotView, shown: Shown, since: number, signal: AbortSignal) {
+    this.since = since
     this.#view = view
     this.#signal = signal
     this.record = this.#recordOf(shown)

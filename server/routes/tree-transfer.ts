@@ -24,6 +24,8 @@ interface Transfer {
 export interface OutsideSource extends CopySource {
   /** The ETag that it is shown with. */
   readonly etag: string | undefined
+  /** The store's `losses` before it was looked up. */
+  readonly since: number
 }
 
 interface Judgement {
@@ -48,7 +50,7 @@ export async function copyTreePath(parts: Parts, ctx: Context, outside?: Outside
     const outcome =
       outside === undefined
         ? await tree.copy(request.names, to, depth, expectFree)
-        : await tree.copyIn(outside, to, depth, expectFree)
+        : await tree.copyIn(outside, outside.since, to, depth, expectFree)
     if (mtimeNs !== undefined) await tree.change((change) => change.setTimes(to, { mtimeNs }))
     answer(ctx, outcome === 'replaced', mtimeNs)
   } catch (error) {

@@ -131,7 +131,8 @@ export class MemoryChunkStore implements CollectableStore {
     const live = rows.filter(({ id }) => this.#places.get(id)?.block === block && kept.has(id))
     const liveBytes = live.reduce((sum, { length }) => sum + length, 0)
     const share = live.length === 0 ? 0 : plainBytes === 0 ? 1 : liveBytes / plainBytes
-    return { pack, storedBytes, garbageBytes: Math.round(storedBytes * (1 - share)) }
+    const least = live.length < rows.length ? 1 : 0
+    return { pack, storedBytes, garbageBytes: Math.max(least, Math.round(storedBytes * (1 - share))) }
   }
 
   async #compact(pack: number, kept: ReadonlySet<Id>): Promise<{ freedBytes: number; movedBytes: number }> {

@@ -47,6 +47,7 @@ export interface PackSums {
   /** Of the records, and of their chunks before they were encoded. */
   readonly recordBytes: number
   readonly plainBytes: number
+  readonly rows: number
 }
 
 export interface PackCollectionOptions {
@@ -165,12 +166,14 @@ export class PackCollection implements Collection {
       const size = await file.size()
       let recordBytes = 0
       let plainBytes = 0
+      let rows = 0
       for await (const lengths of peekRecordLengths(file, size)) {
         recordBytes += lengths.totalBytes
         plainBytes += lengths.plainBytes
+        rows += lengths.rows
         await pacing.step(blockHeaderBytes)
       }
-      const summed = { size, recordBytes, plainBytes }
+      const summed = { size, recordBytes, plainBytes, rows }
       if (pack < log.openPack) sums.set(pack, summed)
       return summed
     } finally {
@@ -185,12 +188,14 @@ export class PackCollection implements Collection {
  */
 function garbageOf(
   pack: number,
-  { size, recordBytes, plainBytes }: PackSums,
+  { size, recordBytes, plainBytes, rows }: PackSums,
   kept: { rows: number; plainBytes: number } | undefined,
 ): Garbage {
   const share = kept === undefined ? 0 : plainBytes === 0 ? 1 : Math.min(1, kept.plainBytes / plainBytes)
   const keptBytes = packHeaderBytes + Math.round(recordBytes * share)
-  return { pack, storedBytes: size, garbageBytes: Math.max(0, size - keptBytes) }
+  // Where something is not kept, however short, there is garbage.
+  const least = (kept?.rows ?? 0) < rows ? 1 : 0
+  return { pack, storedBytes: size, garbageBytes: Math.max(least, size - keptBytes) }
 }
 
 /** One way through a pack, from front to back. */
@@ -235,9 +240,13 @@ class Pass {
     const { rows, totalBytes } = block.header
     const from: Location = { pack: this.#pack, offset, bytes: totalBytes }
     const found = await this.#options.log.index.peek(rows.map(({ id }) => id))
-    const here = rows.filter((_, i) => {
+    // A chunk may stand twice in a block: once is enough.
+    const seen = new Set<Id>()
+    const here = rows.filter(({ id }, i) => {
       const at = found[i]?.location
-      return at?.pack === this.#pack && at.offset === offset
+      const isFirst = !seen.has(id)
+      seen.add(id)
+      return isFirst && at?.pack === this.#pack && at.offset === offset
     })
     const kept = here.filter(({ id }) => this.#filter.has(id))
     for (const { id } of here) if (!this.#filter.has(id)) this.#dead.push(id)

@@ -110,14 +110,14 @@ export async function readRecord(file: StoreFile, { offset, bytes }: Location): 
 export async function* peekRecordLengths(
   file: StoreFile,
   size: number,
-): AsyncGenerator<{ totalBytes: number; plainBytes: number }> {
+): AsyncGenerator<{ totalBytes: number; plainBytes: number; rows: number }> {
   const start = Buffer.alloc(blockHeaderBytes)
   for (let offset = packHeaderBytes; offset + blockHeaderBytes <= size; ) {
     await file.read(start, offset)
     const headerBytes = headerLength(start) ?? 0
     const totalBytes = headerBytes + start.readUInt32LE(16)
     if (!start.subarray(0, 4).equals(blockMagic) || offset + totalBytes > size) return
-    yield { totalBytes, plainBytes: start.readUInt32LE(12) }
+    yield { totalBytes, plainBytes: start.readUInt32LE(12), rows: start.readUInt32LE(8) }
     offset += totalBytes
   }
 }

@@ -112,6 +112,19 @@ export function collectableSuite({ describe, it }: SuiteRunner, { create }: Coll
       await expectAbsent(store, dead)
     })
 
+    test('nothing is so short that it stays as garbage: an empty chunk, one that stands twice', async (store) => {
+      const [empty, twice, kept] = [sampleChunk(0), sampleChunk(30), sampleText(4000)] as const
+      await store.put(await sampleBlock([empty, kept, kept, twice, twice]))
+      const collection = store.collect()
+      collection.keep([kept.id, twice.id])
+      assert.ok(garbageIn(await collection.survey(atOnce)) > 0)
+      await sweep(collection)
+      assert.equal(garbageIn(await collection.survey(atOnce)), 0)
+      collection.end()
+      await expectWhole(store, [kept, twice])
+      await expectAbsent(store, [empty])
+    })
+
     test('nothing is garbage where all is kept', async (store) => {
       const blocks = await fill(store)
       const collection = store.collect()
