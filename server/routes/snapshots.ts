@@ -13,7 +13,11 @@ import { TreeRequest } from './tree-request.ts'
 /** `/{vault}/snapshots/…`: what was committed, to be read by any WebDAV client, or as a tar. */
 export function snapshotRoutes(router: Router<RequestState>, parts: Parts): void {
   const methods = readingMethods(parts, (ctx) => snapshotReading(parts, ctx))
-  const inside = { ...methods, COPY: (ctx: Context) => copySnapshotPath(parts, ctx) }
+  const copy = async (ctx: Context): Promise<void> => {
+    await parts.vaults.expectRoom()
+    await copySnapshotPath(parts, ctx)
+  }
+  const inside = { ...methods, COPY: copy }
   const options = {
     before: async (ctx: Context): Promise<void> => {
       await vaultOf(parts, ctx)
