@@ -518,8 +518,9 @@ export class Checkpoints {
     return await opened.lock.runExclusive(() =>
       opened.touchLock.runExclusive(async () => {
         if (opened.users > 0 || opened.signedAt !== signedAt || !source.open.has(number)) return false
+        const removed = await source.folder.remove(number)
         source.open.delete(number)
-        return await source.folder.remove(number)
+        return removed
       }),
     )
   }
