@@ -44,7 +44,10 @@ export async function makeUniverse(): Promise<Universe> {
     parts.map(({ id, bytes }) => ({ id, size: bytes.length })),
     hashId(Buffer.concat(parts.map(({ bytes }) => bytes))),
   )
-  const undigested = encodeFileObject(parts.map(({ id, bytes }) => ({ id, size: bytes.length })))
+  const undigested = encodeFileObject(
+    parts.map(({ id, bytes }) => ({ id, size: bytes.length })),
+    undefined,
+  )
   const [one, two] = [chunks[3] as EncodedObject, chunks[4] as EncodedObject]
   const sub = encodeDirectoryObject([fileEntry('c d.txt', two)])
   const size = parts.reduce((sum, { bytes }) => sum + bytes.length, 0)
