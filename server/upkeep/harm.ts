@@ -2,8 +2,9 @@
  * Which checkpoints, and which files in them and in the live tree, reach something that is not here.
  *
  * One walk over all of it. What was found whole is remembered by its id, so that what checkpoints share is walked
- * once; what was not is walked in each that has it, to name its files there. Chunks are looked up, not read; objects are
- * read. Memory: the ids remembered, and a page of a list per level.
+ * once. What was not is walked wherever it stands, to name its files there, until enough of them are named; then it is
+ * counted by its id, too: directories that contain each other many times over make no endless walk. Chunks are looked
+ * up, not read; objects are read. Memory: the ids remembered, and a page of a list per level.
  */
 import { LRUCache } from 'lru-cache'
 import type { Id } from '../../protocol/id.ts'
@@ -99,7 +100,14 @@ function withoutIndexFaults(reader: ChunkReader): ChunkReader {
 /** The paths of one checkpoint, or of the tree. */
 class Harmed {
   count = 0
+  /** Rises with each harm, also when the count can rise no more. */
+  marks = 0
   readonly paths: string[] = []
+
+  add(count: number): void {
+    this.marks++
+    this.count = Math.min(Number.MAX_SAFE_INTEGER, this.count + count)
+  }
 }
 
 class HarmWalk {
@@ -108,9 +116,12 @@ class HarmWalk {
   readonly #reader: ChunkReader
   readonly #pace: Pick<Pace, 'step'>
   readonly #clean = new LRUCache<Id, true>({ max: rememberedIds })
+  /** Objects that lack something below them, and how many paths that harms. */
+  readonly #harmful = new LRUCache<Id, number>({ max: rememberedIds })
   readonly #harmed: ScrubHarm['checkpoints'] = []
   #harmedTree: Harmed | undefined
   #textLeft = namedText
+  #isTextFull = false
 
   constructor(vault: HarmedVault, pace: Pick<Pace, 'step'>) {
     this.#vault = vault
@@ -160,8 +171,13 @@ class HarmWalk {
   /** Notes what cannot be read below a directory object; false when something cannot. */
   async #directory(id: Id, path: string, harmed: Harmed): Promise<boolean> {
     if (this.#clean.has(id)) return true
+    const known = this.#harmful.get(id)
+    if (known !== undefined && (this.#isTextFull || harmed.paths.length === namedPaths)) {
+      harmed.add(known)
+      return false
+    }
     await this.#pace.step()
-    const before = harmed.count
+    const { count, marks } = harmed
     let files: { part: Part; path: string }[] = []
     const look = async (): Promise<void> => {
       for (const at of await this.#broken(files.map(({ part }) => part))) {
@@ -178,8 +194,9 @@ class HarmWalk {
       }
     })
     await look()
-    const isSound = harmed.count === before
+    const isSound = harmed.marks === marks
     if (isSound) this.#clean.set(id, true)
+    else this.#harmful.set(id, Math.max(1, harmed.count - count))
     return isSound
   }
 
@@ -202,7 +219,7 @@ class HarmWalk {
   /** Whether all parts of a file object are here. */
   async #isWhole(id: Id, depth: number): Promise<boolean> {
     if (this.#clean.has(id)) return true
-    if (depth > limits.maxPartDepth) return false
+    if (this.#harmful.has(id) || depth > limits.maxPartDepth) return false
     await this.#pace.step()
     const harmed = new Harmed()
     await this.#unlessHarmed(id, harmed, '', async () => {
@@ -213,6 +230,7 @@ class HarmWalk {
       }
     })
     if (harmed.count === 0) this.#clean.set(id, true)
+    else this.#harmful.set(id, 1)
     return harmed.count === 0
   }
 
@@ -233,8 +251,12 @@ class HarmWalk {
   }
 
   #note(harmed: Harmed, path: string): void {
-    harmed.count++
-    if (harmed.paths.length === namedPaths || path.length > this.#textLeft) return
+    harmed.add(1)
+    if (harmed.paths.length === namedPaths) return
+    if (path.length > this.#textLeft) {
+      this.#isTextFull = true
+      return
+    }
     this.#textLeft -= path.length
     harmed.paths.push(path)
   }
