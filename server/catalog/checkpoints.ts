@@ -464,7 +464,9 @@ export class Checkpoints {
 
   private rootsOf(name: CheckpointName, opened: OpenCheckpoint): CheckpointRoots {
     const { folder, committing } = opened
-    const isThere = (): boolean => this.sources.get(name.source)?.open.has(name.number) === true
+    // Whoever commits or deletes it removes its files first, under this lock.
+    const isThere = (): Promise<boolean> =>
+      opened.lock.runExclusive(() => this.sources.get(name.source)?.open.has(name.number) === true)
     const items = (): AsyncGenerator<Wanted[]> =>
       this.reached(opened, committing === undefined ? {} : { root: committing })
     return {

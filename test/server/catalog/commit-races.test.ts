@@ -6,8 +6,10 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Id } from '../../../protocol/id.ts'
 import { encodeDirectoryObject } from '../../../protocol/objects.ts'
 import { Problem } from '../../../protocol/problem.ts'
+import type { CheckpointName } from '../../../protocol/url.ts'
 import { type Catalog, openCatalog } from '../../../server/catalog/catalog.ts'
 import type { ChunkReader } from '../../../server/catalog/chunk-reader.ts'
+import { type FileLayer, nodeFiles } from '../../../server/file-layer.ts'
 import { directoryEntry, smallTree } from '../requests.ts'
 
 /** Chunks in a map, that can lose one, or be slow. */
@@ -153,6 +155,34 @@ test('directories that name each other twice on each level are entered once each
     extensions: { missing: [{ id: tree.b.id }] },
   })
   expect(reader.gets - gets).toBeLessThan(100)
+})
+
+test.each([
+  ['committed', (name: CheckpointName) => catalog.checkpoints.commit(name, root)],
+  ['deleted', (name: CheckpointName) => catalog.checkpoints.delete(name)],
+])('what an open checkpoint keeps can be read while it is being %s', async (_, end) => {
+  let look: (() => Promise<void>) | undefined
+  const seen: (Promise<void> | undefined)[] = []
+  const files: FileLayer = {
+    ...nodeFiles,
+    unlink: async (name) => {
+      await nodeFiles.unlink(name)
+      // What it asks for comes before whatever is done next.
+      seen.push(look?.())
+    },
+  }
+  catalog = await openCatalog(path, reader, undefined, files)
+  const name = await begin()
+  await catalog.checkpoints.touch(name, [tree.a.id])
+  look = async () => {
+    for (const { touched, references } of catalog.checkpoints.openRoots()) {
+      await Array.fromAsync(touched(0))
+      await Array.fromAsync(references())
+    }
+  }
+  await end(name)
+  await Promise.all(seen)
+  expect(seen.length).toBeGreaterThan(1)
 })
 
 test('a wide tree is looked up in batches', async () => {
