@@ -10,6 +10,7 @@ import { PackChunkStore } from '../../server/store/pack-chunk-store.ts'
 import { type Vault, Vaults } from '../../server/vaults.ts'
 import { Dice } from '../support/dice.ts'
 import { PowerCutDisk, ProcessFiles } from '../support/power-cut-files.ts'
+import { removeInPart } from '../support/power-cut-levels.ts'
 import { VaultModel } from './vault-model.ts'
 import { Stopped, VaultWork } from './vault-work.ts'
 
@@ -56,7 +57,7 @@ export class CutRun {
     try {
       await run.#run()
     } catch (error) {
-      throw new Error(`seed ${seed} failed after\n${run.story.slice(-1200).join('\n')}`, { cause: error })
+      throw new Error(`seed ${seed} failed after\n${run.story.slice(-150).join('\n')}`, { cause: error })
     } finally {
       run.#disk.levels.forget()
       await rm(folder, { recursive: true, force: true })
@@ -90,10 +91,14 @@ export class CutRun {
     }
     files.kill()
     this.story.push(...files.trace.slice(-40).map((what) => `      ${what}`))
-    await this.#close(vaults)
+    await this.#close(vaults, files)
     this.#figures.moments += files.moments
     if (dice.once(4)) await this.#kill()
     else await this.#cut()
+    if (dice.once(10)) {
+      this.story.push('-- a reindex was interrupted')
+      await removeInPart(join(this.#disk.root, 'vaults', vaultName, 'index'), dice.pick)
+    }
   }
 
   /** Undefined when the process ended on the way. */
@@ -144,13 +149,13 @@ export class CutRun {
     }
   }
 
-  async #close(vaults: Vaults | undefined): Promise<void> {
+  async #close(vaults: Vaults | undefined, files: ProcessFiles): Promise<void> {
     try {
       await vaults?.close()
     } catch {
       // Its disk is gone.
     }
-    await this.#disk.levels.settled()
+    await files.settled()
     assert.deepEqual(this.#disk.openFiles, [], 'every file is closed')
   }
 
@@ -176,8 +181,12 @@ export class CutRun {
       const vault = await vaults.get(vaultName)
       await this.#model.check(vault)
       const work = new VaultWork({ vault, model: this.#model, files, dice: this.#dice })
-      await work.backUp()
-      await work.collectAll()
+      try {
+        await work.backUp()
+        await work.collectAll()
+      } finally {
+        this.story.push(...work.history)
+      }
       if (isLast) await this.#model.check(vault)
       await vaults.close()
     }

@@ -34,6 +34,8 @@ export interface WorkOptions {
 }
 
 const ownership = { uid: 0, gid: 0 } as const
+/** How much garbage is in a pack is an estimate. */
+const estimateBytes = 16
 const backupSource = 'backup'
 const frozenSource = 'frozen'
 
@@ -364,8 +366,9 @@ export class VaultWork {
     if (choice < 45) await this.putFiles()
     else if (choice < 58) await this.makeCollection()
     else if (choice < 70) await this.move()
-    else if (choice < 80) await this.remove()
-    else if (choice < 96) await this.freeze()
+    else if (choice < 76) await this.copy()
+    else if (choice < 84) await this.remove()
+    else if (choice < 97) await this.freeze()
     else await this.prune(frozenSource)
   }
 
@@ -462,6 +465,25 @@ export class VaultWork {
     ])
   }
 
+  async copy(): Promise<void> {
+    const paths = [...this.#model.tree.keys()]
+    if (paths.length === 0) return
+    const from = this.#dice.of(paths)
+    const to = this.#aPath()
+    if (isAt(to, from) || isAt(from, to) || to.length > 9) return
+    await this.#change(`copy ${from} to ${to}`, [
+      {
+        work: () => this.#vault.tree.copy(at(from), at(to), 'infinity', async () => {}),
+        effect: (listing) => {
+          for (const path of [...listing.keys()]) if (isAt(path, to)) listing.delete(path)
+          for (const [path, content] of [...listing]) {
+            if (isAt(path, from)) listing.set(to + path.slice(from.length), content)
+          }
+        },
+      },
+    ])
+  }
+
   async remove(): Promise<void> {
     const paths = [...this.#model.tree.keys()]
     if (paths.length === 0) return
@@ -505,7 +527,9 @@ export class VaultWork {
   async #upkeep(): Promise<void> {
     // So that there is something to keep, and others are at work.
     for (let turns = this.#dice.pick(400); turns > 0; turns--) await nextTurn()
-    if (this.#dice.once(3)) await this.scrub()
+    const choice = this.#dice.pick(10)
+    if (choice < 3) await this.scrub()
+    else if (choice < 4) await this.#ask('expire', () => this.#vault.tree.expire(new Date(Date.now() + 1000)))
     else await this.collect(this.#dice.of([0, 0.2, 0.5]))
   }
 
@@ -529,7 +553,9 @@ export class VaultWork {
 
   /** Everything open is deleted, and then everything that nothing refers to. */
   async collectAll(): Promise<void> {
-    const { checkpoints } = this.#vault.catalog
+    const { catalog, tree } = this.#vault
+    const { checkpoints } = catalog
+    await tree.settled()
     for (const checkpoint of this.#model.open()) {
       await checkpoints.delete(checkpoint)
       checkpoint.status = 'deleted'
@@ -538,7 +564,9 @@ export class VaultWork {
     // What one collection keeps by mistake the next does not.
     for (let i = 0; i < 3; i++) {
       await this.collect(0)
-      left = await this.#model.checkGarbage(this.#vault)
+      left = (await this.#model.checkGarbage(this.#vault)).filter(
+        (id) => this.#model.sizeOf(id) > estimateBytes,
+      )
       if (left.length === 0) return
     }
     assert.deepEqual(left, [], 'what nothing refers to is gone')

@@ -295,6 +295,7 @@ export class ProcessFiles implements FileLayer {
   readonly disk: PowerCutDisk
   readonly #base: FileLayer
   readonly #onMoment: (what: string) => void
+  readonly #busy = new Set<Promise<unknown>>()
   isAlive = true
   moments = 0
   /** What it called, for a failure's report. */
@@ -325,30 +326,42 @@ export class ProcessFiles implements FileLayer {
 
   async #call<T>(what: string, work: () => Promise<T>): Promise<T> {
     this.moment(what)
-    const result = await work()
-    this.moment(`${what}, done`)
-    return result
+    const working = work()
+    this.#busy.add(working)
+    try {
+      const result = await working
+      this.moment(`${what}, done`)
+      return result
+    } finally {
+      this.#busy.delete(working)
+    }
+  }
+
+  /** Resolves when no call is under way any more: the system ends those of a killed process. */
+  async settled(): Promise<void> {
+    await this.disk.levels.settled()
+    while (this.#busy.size > 0) await Promise.allSettled(this.#busy)
   }
 
   async open(path: string, mode: OpenMode): Promise<StoreFile> {
     const { disk } = this
     const name = basename(path)
-    this.moment(`open ${name} to ${mode}`)
-    const file = await this.#base.open(path, mode)
-    if (mode === 'replace' && disk.knows(path)) disk.truncates(path, 0)
-    else if (mode === 'create' || mode === 'replace') disk.added(path, 'file')
-    try {
-      this.moment(`open ${name} to ${mode}, done`)
-    } catch (error) {
-      await file.close()
-      throw error
-    }
-    disk.openFiles.push(path)
+    let opened: StoreFile | undefined
     const close = async (): Promise<void> => {
       const place = disk.openFiles.indexOf(path)
       if (place >= 0) disk.openFiles.splice(place, 1)
-      await file.close()
+      await opened?.close()
     }
+    const file = await this.#call(`open ${name} to ${mode}`, async () => {
+      opened = await this.#base.open(path, mode)
+      disk.openFiles.push(path)
+      if (mode === 'replace' && disk.knows(path)) disk.truncates(path, 0)
+      else if (mode === 'create' || mode === 'replace') disk.added(path, 'file')
+      return opened
+    }).catch(async (error: unknown) => {
+      await close()
+      throw error
+    })
     // Renaming an open file is nothing that anybody does.
     return {
       read: (target, position) => this.#call(`read ${name}`, () => file.read(target, position)),

@@ -5,7 +5,7 @@
  * batch with `sync` returns: what stands in the log then is there; what came later ends at any byte, with or without
  * zeros or garbage behind. To know both, the calls of every Level are watched. An index may also be gone altogether.
  */
-import { copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, readFile, stat, unlink, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Level } from 'level'
@@ -23,8 +23,9 @@ export class LevelWatch {
   readonly #busy = new Set<Promise<unknown>>()
   /** The process that is at work on the disk. */
   process: ProcessFiles | undefined
-  /** The next batch fails, half written or not at all, as on a full disk. */
-  failBatches = 0
+  /** The batch after so many fails, and LevelDB sees nothing of it. */
+  failBatchAfter: number | undefined
+  batches = 0
 
   constructor(root: string) {
     this.#root = `${root}/`
@@ -65,8 +66,7 @@ export class LevelWatch {
     const named = `${what} of ${basename(folder)}`
     process?.moment(named)
     this.#folders.add(folder)
-    if (what === 'batch' && this.failBatches > 0) {
-      this.failBatches--
+    if (what === 'batch' && this.batches++ === this.failBatchAfter) {
       throw new Error('IO error: Input/output error')
     }
     const working = work()
@@ -139,6 +139,14 @@ function watchLevels(): void {
 
 export async function isLevelFolder(path: string): Promise<boolean> {
   return (await readdir(path)).some((name) => levelFile.test(name))
+}
+
+/** Leaves of an index what an interrupted removal may have left: anything but CURRENT. */
+export async function removeInPart(folder: string, pick: Pick): Promise<void> {
+  if (!(await isThere(folder))) return
+  for (const name of await readdir(folder)) {
+    if (name === 'CURRENT' || pick(2) === 0) await unlink(join(folder, name))
+  }
 }
 
 /** Copies a folder as the power cut leaves it. */
