@@ -63,12 +63,10 @@ const pruned = new Map([
   ['delta', 2],
 ])
 const kept = ['gamma', frozenSource]
-const moments: readonly Moment[] = [
-  ...Array(3).fill('any'),
-  ...Array(4).fill('collection'),
-  ...Array(2).fill('commit'),
-  ...Array(2).fill('start'),
-]
+/** How often each, in so many. */
+const moments: readonly Moment[] = Object.entries({ any: 3, collection: 4, commit: 2, start: 2 }).flatMap(
+  ([moment, times]) => Array<Moment>(times).fill(moment as Moment),
+)
 
 export async function runKills(options: KillRunOptions): Promise<KillFigures> {
   const folder = mkdtempSync(join(tmpdir(), 'chunkdav-kill-'))
@@ -321,8 +319,10 @@ class KillRun {
   }
 
   #note({ last }: CollectionState): void {
-    if (this.#struck !== undefined && (last === undefined || last.startedAt < this.#struck))
+    if (this.#struck !== undefined && (last === undefined || last.startedAt < this.#struck.startedAt)) {
       this.figures.inCollection++
+      if (this.#struck.progress.phase === 'sweep') this.figures.inSweep++
+    }
     this.#struck = undefined
     if (last === undefined || last.startedAt === this.#lastSeen) return
     this.#lastSeen = last.startedAt

@@ -4,6 +4,7 @@ import { CheckpointDatabase } from '../../client/engine/checkpoint-database.ts'
 import { type BackupSummary, Engine, type EngineOptions } from '../../client/engine/engine.ts'
 import type { Source } from '../../client/engine/source.ts'
 import type { Target } from '../../client/engine/target.ts'
+import type { TransportOptions } from '../../client/http.ts'
 import { ReceiverClient } from '../../client/receiver-client.ts'
 import { type RestoreSummary, restore } from '../../client/restore/restore.ts'
 import { LocalDirSource } from '../../client/sources/local-dir-source.ts'
@@ -18,6 +19,7 @@ export interface BackupSetup {
   readonly source?: string
   readonly as?: 'dir' | 'chunks'
   readonly options?: EngineOptions
+  readonly transport?: TransportOptions
   /** Stands between the engine and the real target. */
   readonly wrapTarget?: (target: Target) => Target
   readonly wrapSource?: (source: Source) => Source
@@ -28,7 +30,7 @@ export interface BackupSetup {
 export async function backUp(from: string | Source, setup: BackupSetup): Promise<BackupSummary> {
   const { vaultUrl, state, source: name = 'test', as = 'dir' } = setup
   const source = typeof from === 'string' ? await LocalDirSource.open([from]) : from
-  const client = new ReceiverClient(parseVaultUrl(vaultUrl))
+  const client = new ReceiverClient(parseVaultUrl(vaultUrl), setup.transport)
   const target = as === 'dir' ? new DirTarget(client, name) : new ChunkTarget(client, name)
   const database = await CheckpointDatabase.open(join(state, `${name}-${as}`))
   try {
