@@ -26,7 +26,7 @@ const statuses = [...report.statuses]
   .map(([status, count]) => `${status}: ${count}`)
 const never = operations.filter(({ operationId }) => !report.succeeded.has(operationId))
 console.log(
-  `${report.requests} requests, ${report.answers} answers, ${(report.ms / 1000).toFixed(1)} s, the slowest ${(report.slowestMs / 1000).toFixed(1)} s`,
+  `${report.requests} requests, ${report.answers} answers, ${(report.ms / 1000).toFixed(1)} s, the slowest ${(report.slowest.ms / 1000).toFixed(1)} s: ${report.slowest.text}`,
 )
 console.log(statuses.join(', '))
 console.log(

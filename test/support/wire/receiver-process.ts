@@ -13,6 +13,8 @@ const errorLevel = 50
 export interface ProcessFigures {
   readonly residentBytes: number
   readonly heapBytes: number
+  /** Buffers, and what libraries told V8 of. */
+  readonly externalBytes: number
   readonly files: number
   readonly connections: number
   readonly inFlight: number
@@ -37,11 +39,19 @@ export interface Answered {
 export class ReceiverProcess {
   readonly url: string
   readonly port: number
+  /** Of answers that broke off because a part of a file has not been sent, or was collected: nothing was promised. */
+  readonly brokenTargets: ReadonlySet<string>
   readonly #child: ChildProcess
   readonly #faults: string[]
   #isStopping = false
 
-  private constructor(child: ChildProcess, url: string, faults: string[]) {
+  private constructor(
+    child: ChildProcess,
+    url: string,
+    faults: string[],
+    brokenTargets: ReadonlySet<string>,
+  ) {
+    this.brokenTargets = brokenTargets
     this.#child = child
     this.url = url
     this.port = Number(new URL(url).port)
@@ -65,11 +75,16 @@ export class ReceiverProcess {
       out += piece
     })
     const faults: string[] = []
+    const brokenTargets = new Set<string>()
     let rest = ''
     child.stderr.on('data', (piece: Buffer) => {
       const lines = `${rest}${piece}`.split('\n')
       rest = lines.pop() ?? ''
-      for (const line of lines) if (isFault(line)) faults.push(line.slice(0, 3000))
+      for (const line of lines) {
+        const broken = brokenOff(line)
+        if (broken !== undefined) brokenTargets.add(broken)
+        else if (isFault(line)) faults.push(line.slice(0, 3000))
+      }
     })
     const until = performance.now() + 20_000
     while (!/http:\/\/[^\s]+:\d+/.test(out)) {
@@ -78,7 +93,7 @@ export class ReceiverProcess {
       await sleep(5)
     }
     const [url = ''] = /http:\/\/[^\s]+:\d+/.exec(out) ?? []
-    return new ReceiverProcess(child, url, faults)
+    return new ReceiverProcess(child, url, faults, brokenTargets)
   }
 
   get isRunning(): boolean {
@@ -105,6 +120,7 @@ export class ReceiverProcess {
     return {
       residentBytes: sum('process_resident_memory_bytes'),
       heapBytes: sum('nodejs_heap_size_used_bytes'),
+      externalBytes: sum('nodejs_external_memory_bytes'),
       files: (await readdir(`/proc/${this.#child.pid}/fd`)).length,
       connections: sum('chunkdav_http_connections'),
       inFlight: sum('chunkdav_http_requests_in_flight'),
@@ -166,4 +182,11 @@ function isFault(line: string): boolean {
     if (error instanceof SyntaxError) return true
     throw error
   }
+}
+
+/** The target of an answer that broke off for want of a chunk; undefined for any other line. */
+function brokenOff(line: string): string | undefined {
+  if (!line.includes('an answer broke off')) return undefined
+  const { err, target } = JSON.parse(line) as { err?: { code?: string }; target?: string }
+  return err?.code === 'chunk-not-found' ? target : undefined
 }

@@ -159,7 +159,8 @@ function subjectOf({ template, method }: Operation, { random, universe }: Making
 
 function targetOf(operation: Described, { id }: Subject, { random, universe }: Making): string {
   const values: Record<string, () => string> = {
-    vault: () => (random.chance(0.95) ? playground : 'nowhere'),
+    // Nobody makes it: it stays absent.
+    vault: () => (operation.method === 'MKCOL' || random.chance(0.95) ? playground : 'nowhere'),
     id: () => id,
     source: () => random.pick(sources),
     number: () =>
