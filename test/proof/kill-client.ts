@@ -9,24 +9,8 @@ import { backUp, restoreTo, wrapTarget } from '../support/backup.ts'
 import type { Dice } from '../support/dice.ts'
 import { listing } from '../support/tree.ts'
 import { changeSource, contentListing } from './kill-content.ts'
+import type { KillTally } from './kill-figures.ts'
 import type { KillModel, Known } from './kill-model.ts'
-
-/** What all clients did, and how it ended. */
-export interface KillTally {
-  backups: number
-  frozen: number
-  treeChanges: number
-  prunes: number
-  pruned: number
-  deleted: number
-  collectionsAsked: number
-  restored: number
-  bytesSent: number
-  /** Commits that were asked for and not answered yet. */
-  commitsUnderWay: number
-  /** What requests and backups failed with, but for the receiver being away. */
-  readonly refusals: Map<string, number>
-}
 
 export interface KillClientOptions {
   readonly source: string
@@ -125,11 +109,13 @@ export class KillClient {
   }
 
   protected async committing<T>(commit: () => Promise<T>): Promise<T> {
-    this.options.tally.commitsUnderWay++
+    const { commitsSince } = this.options.tally
+    const since = performance.now()
+    commitsSince.add(since)
     try {
       return await commit()
     } finally {
-      this.options.tally.commitsUnderWay--
+      commitsSince.delete(since)
     }
   }
 
