@@ -145,9 +145,12 @@ export class CheckpointFolder {
     return states
   }
 
-  /** The state of the committed checkpoint with the highest number that is not damaged. */
-  async lastCommitted(): Promise<CheckpointState | undefined> {
+  /** The state of the committed checkpoint with the highest number that is not damaged, and not among `open`. */
+  async lastCommitted(
+    open: Pick<ReadonlySet<number>, 'has'> = new Set(),
+  ): Promise<CheckpointState | undefined> {
     for (const number of (await this.committedNumbers()).reverse()) {
+      if (open.has(number)) continue
       const state = await this.unlessDamaged(() => this.readCommitted(number))
       if (state !== undefined) return state
     }

@@ -147,7 +147,10 @@ export class Checkpoints {
     const source = this.sources.get(sourceName)
     if (source === undefined) return []
     const states = new Map([...source.open].map(([number, opened]) => [number, openState(opened)]))
-    for (const state of await source.folder.listCommitted()) states.set(state.number, state)
+    for (const state of await source.folder.listCommitted()) {
+      // A commit that failed at its end has left a file that may not be durable: it is open until it is committed again.
+      if (!source.open.has(state.number)) states.set(state.number, state)
+    }
     return [...states.values()].sort((a, b) => a.number - b.number)
   }
 
@@ -159,7 +162,8 @@ export class Checkpoints {
 
   /** The committed checkpoint with the highest number; undefined when there is none. Damaged ones are passed over. */
   async latest(sourceName: string): Promise<CheckpointState | undefined> {
-    return await this.sources.get(sourceName)?.folder.lastCommitted()
+    const source = this.sources.get(sourceName)
+    return await source?.folder.lastCommitted(source.open)
   }
 
   /**
@@ -430,7 +434,7 @@ export class Checkpoints {
     const source = this.sources.get(sourceName)
     if (source === undefined) return []
     return await source.lock.runExclusive(async () => {
-      const last = await source.folder.lastCommitted()
+      const last = await source.folder.lastCommitted(source.open)
       const removed: number[] = []
       for (const number of numbers) {
         if (last === undefined || number >= last.number || source.open.has(number)) continue

@@ -1,5 +1,5 @@
 /** Commits while chunks are lost: a store that forgets at the worst moment. */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -10,6 +10,7 @@ import type { CheckpointName } from '../../../protocol/url.ts'
 import { type Catalog, openCatalog } from '../../../server/catalog/catalog.ts'
 import type { ChunkReader } from '../../../server/catalog/chunk-reader.ts'
 import { type FileLayer, nodeFiles } from '../../../server/file-layer.ts'
+import { FaultyFiles } from '../../support/faulty-files.ts'
 import { directoryEntry, smallTree } from '../requests.ts'
 
 /** Chunks in a map, that can lose one, or be slow. */
@@ -183,6 +184,21 @@ test.each([
   await end(name)
   await Promise.all(seen)
   expect(seen.length).toBeGreaterThan(1)
+})
+
+test('a commit that failed at its end has not happened, for anybody, until it is repeated', async () => {
+  const files = new FaultyFiles()
+  catalog = await openCatalog(path, reader, undefined, files)
+  const { checkpoints } = catalog
+  const name = await begin()
+  // The file is there by then; whether it would be after a power cut nobody knows.
+  files.fail('syncFolder', 'EIO')
+  await expect(checkpoints.commit(name, root)).rejects.toMatchObject({ code: 'EIO' })
+  expect(await readdir(join(path, 'checkpoints/s'))).toContain('1.json')
+  expect(await checkpoints.list('s')).toMatchObject([{ number: 1, state: 'open' }])
+  expect(await checkpoints.latest('s')).toBeUndefined()
+  await checkpoints.commit(name, root)
+  expect(await checkpoints.latest('s')).toMatchObject({ number: 1, state: 'committed' })
 })
 
 test('a wide tree is looked up in batches', async () => {
