@@ -139,7 +139,7 @@ class Fuzzer {
         const world = this.#worlds[index % this.#worlds.length] as World
         if (!world.receiver.isRunning) return
         await this.#request(index, world)
-        if (index % 500 === 499) this.#takeFaults(world, index)
+        if (index % 500 === 499) for (const each of this.#worlds) this.#takeFaults(each, index)
         if (index % 400 < this.#worlds.length) await world.refurnish(this.#universe)
         if (index % 10_000 === 9999) await this.#logProgress(index + 1)
       }
