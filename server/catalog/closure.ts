@@ -155,7 +155,8 @@ function decode(wanted: ObjectWanted, bytes: Buffer): FileObject | DirectoryObje
     return object
   } catch (error) {
     if (!isProblem(error, 'invalid-object')) throw error
-    throw invalid(wanted, `${wanted.id} is no ${wanted.as} object: ${error.message}`, error)
+    // Not why: that would quote what is stored, to people who may only back up.
+    throw invalid(wanted, `${wanted.id} is no ${wanted.as} object`, error)
   }
 }
 
