@@ -42,8 +42,12 @@ export class ReceiverLife {
     this.logPath = logPath
     this.#child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', log] })
     closeSync(log)
+    // Whoever ends the proof ends this too.
+    const kill = (): void => void this.#child.kill('SIGKILL')
+    process.once('exit', kill)
     this.#ended = once(this.#child, 'exit').then(() => {
       this.#hasEnded = true
+      process.off('exit', kill)
     })
     this.#child.stdout?.on('data', (piece: Buffer) => {
       this.#out += piece

@@ -10,6 +10,7 @@ import { runKills } from './kill-run.ts'
 const kills = Number(process.env.CHUNKDAV_KILLS ?? 200)
 const seed = Number(process.env.CHUNKDAV_SEED ?? Date.now() % 1_000_000_000)
 console.log(`${kills} kills, seed ${seed}`)
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1))
 const figures = await runKills({ kills, seed, fullCheckEvery: 25, tell: (line) => console.log(line) })
 
 for (const line of reportOf(figures)) console.log(line)
