@@ -24,6 +24,9 @@ export interface KillChecksOptions {
   readonly failed: (what: string, error: unknown) => void
 }
 
+/** What a vault has that was never backed up to, but for the numbers that are not given again. */
+const remaining =
+  /^(packs|index|tree)\/|^settings\.json$|^upkeep\/(collection|scrub)\.json$|^checkpoints\/[^/]+\/last$/
 /** A pack that nothing was written to yet. */
 const emptyPackBytes = 16
 const maxCollections = 10
@@ -100,12 +103,15 @@ export class KillChecks {
   async nothing(): Promise<void> {
     const { admin, dataDir, vault, figures, failed } = this.#options
     const { chunks, storedBytes } = await admin.capabilities()
-    const packs = join(dataDir, 'vaults', vault, 'packs')
-    const onDisk = readdirSync(packs).reduce((sum, name) => sum + statSync(join(packs, name)).size, 0)
+    const folder = join(dataDir, 'vaults', vault)
+    const packs = readdirSync(join(folder, 'packs'))
+    const onDisk = packs.reduce((sum, name) => sum + statSync(join(folder, 'packs', name)).size, 0)
     figures.leftBytes = onDisk
     if (chunks !== 0) failed('the end', `${chunks} chunks are left`)
     if (onDisk > 2 * emptyPackBytes) failed('the end', `${onDisk} bytes of packs are left`)
     if (storedBytes !== onDisk) failed('the end', `${storedBytes} bytes are told of, ${onDisk} are there`)
+    const others = filesBelow(folder).filter((path) => !remaining.test(path))
+    if (others.length > 0) failed('the end', `files are left: ${others.join(', ')}`)
   }
 
   #note({ last }: CollectionState): void {
@@ -123,4 +129,10 @@ export class KillChecks {
     figures.freedBytes += last.report.freedBytes
     figures.movedBytes += last.report.movedBytes
   }
+}
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((path) =>
+    statSync(join(folder, path)).isFile(),
+  )
 }
