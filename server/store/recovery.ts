@@ -72,7 +72,11 @@ export async function recover(options: RecoveryOptions): Promise<RecoveryReport>
   const mark = index.mark ?? { pack: 0, offset: 0 }
   for (const pack of numbers) {
     if (pack < mark.pack) await scan.skip(pack)
-    else await scan.scan(pack, pack === mark.pack ? mark.offset : packHeaderBytes, pack === numbers.at(-1))
+    else {
+      // The mark is at the very beginning when the pack was not made yet, or given up.
+      const start = pack === mark.pack ? Math.max(mark.offset, packHeaderBytes) : packHeaderBytes
+      await scan.scan(pack, start, pack === numbers.at(-1))
+    }
   }
   return scan.report()
 }

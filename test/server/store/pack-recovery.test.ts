@@ -245,6 +245,23 @@ describe('the index', () => {
     await withStore(subject, (store) => expectHeld(store, blocks.flat()))
   })
 
+  it('ends where a pack was made and given up: one that was begun there again is gone on with', async () => {
+    const subject = await newSubject()
+    const chunks = [sampleChunk(100), sampleChunk(200)] as const
+    await withStore(subject, async (store) => {
+      await store.put(await sampleBlock([chunks[0]]))
+    })
+    await subject.dropIndex()
+    await writeFile(subject.packPath(2), 'CDAV')
+    // Removes the second pack, so that the mark is at its beginning.
+    await withStore(subject, async () => {})
+    await writeFile(subject.packPath(2), (await readFile(subject.packPath(1))).subarray(0, 16))
+    await withStore(subject, async (store) => {
+      await store.put(await sampleBlock([chunks[1]]))
+    })
+    await withStore(subject, (store) => expectHeld(store, chunks))
+  })
+
   it('is none when its removal was cut short: what its log says alone is not believed', async () => {
     const subject = await newSubject()
     const chunks = [sampleChunk(100), sampleChunk(200)]
