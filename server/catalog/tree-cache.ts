@@ -6,12 +6,13 @@
  * older than that: it is kept only when no batch ended between the start of the reading and its end.
  */
 import { LRUCache } from 'lru-cache'
+import { unpooled } from '../unpooled.ts'
 import type { Overlay } from './tree-overlay.ts'
 import { keys } from './tree-records.ts'
 
 const maxBytes = 8 * 1024 * 1024
 /** What a row takes besides its key and value, about. */
-const rowBytes = 150
+const rowBytes = 300
 /** Stands for a row that is not there. */
 const nothing = Buffer.alloc(0)
 
@@ -30,7 +31,7 @@ export class TreeCache {
     if (known !== undefined) return known === nothing ? undefined : known
     const batches = this.#batches
     const value = await read()
-    if (batches === this.#batches) this.#rows.set(text, value ?? nothing)
+    if (batches === this.#batches) this.#keep(text, value)
     return value
   }
 
@@ -38,8 +39,12 @@ export class TreeCache {
   written({ rows }: Overlay): void {
     this.#batches++
     for (const [text, value] of rows) {
-      if (text[0] === 'e') this.#rows.set(text, value ?? nothing)
+      if (text[0] === 'e') this.#keep(text, value)
     }
+  }
+
+  #keep(text: string, value: Buffer | undefined): void {
+    this.#rows.set(text, value === undefined ? nothing : unpooled(value))
   }
 
   /** What LevelDB holds is not known any more. */

@@ -4,6 +4,7 @@ import { type Block, type BlockRow, decodeBlock } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { FileLayer, StoreFile } from '../file-layer.ts'
+import { unpooled } from '../unpooled.ts'
 import { type Location, packName, readRecord } from './pack-file.ts'
 
 /** A record that cannot be read back. `ids` are its chunks, when its header still tells. */
@@ -128,7 +129,7 @@ export class RecordReader {
     if ('damage' in block) return block
     const { rows } = block.header
     try {
-      const decoded = { plain: await decodeBlock(block), rows }
+      const decoded = { plain: unpooled(await decodeBlock(block)), rows }
       if (generation === this.#generation) this.#decoded.set(keyOf(location), decoded)
       return decoded
     } catch (cause) {

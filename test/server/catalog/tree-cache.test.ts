@@ -22,7 +22,7 @@ test.each([
 ])('%s is read once', async (_, value) => {
   const cache = new TreeCache()
   expect(await cache.get(key, async () => value)).toBe(value)
-  expect(await cache.get(key, never)).toBe(value)
+  expect(await cache.get(key, never)).toEqual(value)
 })
 
 test.each([
@@ -32,7 +32,7 @@ test.each([
   const cache = new TreeCache()
   await cache.get(key, async () => old)
   cache.written(batch(value))
-  expect(await cache.get(key, never)).toBe(value)
+  expect(await cache.get(key, never)).toEqual(value)
 })
 
 test('what was being read when a batch ended is not kept', async () => {
@@ -41,15 +41,26 @@ test('what was being read when a batch ended is not kept', async () => {
     cache.written(batch(young))
     return old
   })
-  expect(await early).toBe(old)
-  expect(await cache.get(key, never)).toBe(young)
+  expect(await early).toEqual(old)
+  expect(await cache.get(key, never)).toEqual(young)
 })
 
 test('nothing is kept when it is not known what stands there, and nothing but entries ever', async () => {
   const cache = new TreeCache()
   await cache.get(key, async () => old)
   cache.clear()
-  expect(await cache.get(key, async () => young)).toBe(young)
+  expect(await cache.get(key, async () => young)).toEqual(young)
   await cache.get(keys.state, async () => old)
-  expect(await cache.get(keys.state, async () => young)).toBe(young)
+  expect(await cache.get(keys.state, async () => young)).toEqual(young)
+})
+
+test('what is kept takes no more memory than it counts for', async () => {
+  const cache = new TreeCache()
+  // Of a slab of 64 KiB, which a row must not keep.
+  const value = Buffer.from('a small row')
+  expect(value.buffer.byteLength).toBeGreaterThan(1000)
+  await cache.get(key, async () => value)
+  expect((await cache.get(key, never))?.buffer.byteLength).toBe(value.length)
+  cache.written(batch(value))
+  expect((await cache.get(key, never))?.buffer.byteLength).toBe(value.length)
 })
