@@ -30,7 +30,7 @@ import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import { CheckpointFolder } from './checkpoint-folder.ts'
 import type { CheckpointRoots } from './checkpoint-roots.ts'
 import type { ChunkReader } from './chunk-reader.ts'
-import type { Closure } from './closure.ts'
+import type { Closure, InTurn } from './closure.ts'
 import { appendItems, itemPages, readItems, syncItems } from './item-list.ts'
 import { type Claimant, expectClaimable, expectOwner, unlimited } from './source-owner.ts'
 import { appendTouched, readTouched } from './touched-log.ts'
@@ -208,19 +208,20 @@ export class Checkpoints {
 
   /**
    * A checkpoint's state. An open `chunks` one tells which items are not whole yet; an open `dir` one, with
-   * `root`, what is missing below that. Problem `checkpoint-not-found`.
+   * `root`, what is missing below that. Walks run `inTurn`. Problem `checkpoint-not-found`.
    */
-  async state(name: CheckpointName, root?: Id): Promise<CheckpointState> {
+  async state(name: CheckpointName, root?: Id, inTurn?: InTurn): Promise<CheckpointState> {
     const opened = this.sources.get(name.source)?.open.get(name.number)
     if (opened === undefined) return await this.committed(name)
     const state = openState(opened)
-    if (state.kind === 'chunks') return { ...state, missing: await this.missingItems(opened) }
+    if (state.kind === 'chunks') return { ...state, missing: await this.missingItems(opened, inTurn) }
     if (root === undefined) return state
-    const missing = await this.walk(() => this.closure.missing([[wantedRoot(root)]]))
+    const walk = () => this.walk(() => this.closure.missing([[wantedRoot(root)]]))
+    const missing = await (inTurn === undefined ? walk() : inTurn(walk))
     return { ...state, missing: missing.map(({ id }) => id) }
   }
 
-  private async missingItems(opened: OpenCheckpoint): Promise<Id[]> {
+  private async missingItems(opened: OpenCheckpoint, inTurn?: InTurn): Promise<Id[]> {
     const missing = new Set<Id>()
     for await (const page of itemPages(
       this.files,
@@ -229,7 +230,7 @@ export class Checkpoints {
     )) {
       const left = limits.maxListedMissing - missing.size
       if (left <= 0) break
-      for (const id of await this.closure.incomplete(page.map(wantedItem), left)) missing.add(id)
+      for (const id of await this.closure.incomplete(page.map(wantedItem), left, inTurn)) missing.add(id)
     }
     return [...missing]
   }
@@ -304,9 +305,14 @@ export class Checkpoints {
   /**
    * Appends items at the list's end, or confirms what stands there; Problem `items-conflict` otherwise.
    * Survives kill -9; durable with the commit. Tells which of these are not whole. Problem `invalid-object`
-   * for an item that is here and not what it says: then none of these is kept.
+   * for an item that is here and not what it says: then none of these is kept. Walks run `inTurn`, which must not wait for
+   * what a commit holds: that would wait for this.
    */
-  async addItems(name: CheckpointName, { first, items }: ItemsRequest): Promise<ItemsAnswer> {
+  async addItems(
+    name: CheckpointName,
+    { first, items }: ItemsRequest,
+    inTurn?: InTurn,
+  ): Promise<ItemsAnswer> {
     return await this.exclusively(name, async (opened) => {
       if (opened.state.kind !== 'chunks') {
         throw new Problem('invalid-request', 'only a checkpoint of kind chunks has items')
@@ -325,7 +331,7 @@ export class Checkpoints {
         throw new Problem('invalid-request', 'the items of one checkpoint hold less than 2^53 bytes')
       }
       // All of them are looked at, though only so many are told of: what was kept wrong could never be committed.
-      const missing = await this.closure.incomplete(items.map(wantedItem), items.length)
+      const missing = await this.closure.incomplete(items.map(wantedItem), items.length, inTurn)
       if (fresh.length > 0) {
         await appendItems(this.files, path, opened.items, fresh)
         opened.items += fresh.length

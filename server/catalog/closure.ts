@@ -34,6 +34,11 @@ const memoBytes = 64 * 1024 * 1024
 const seenEntries = 100_000
 const seenBytes = 32 * 1024 * 1024
 
+/** Runs a walk when it is its turn: there are bounds for how many one client has at work. May reject instead. */
+export type InTurn = <T>(walk: () => Promise<T>) => Promise<T>
+
+const atOnce: InTurn = (walk) => walk()
+
 /** What a walk knows of an object: that it will be entered; what it amounts to; or that something below is missing. */
 type Seen = ListSummary | 'pending' | 'incomplete'
 
@@ -87,8 +92,15 @@ export class Closure {
     return [...walk.missing.values()]
   }
 
-  /** Of these direct references, the ids that are absent or not whole, in order, at most `limit`. */
-  async incomplete(references: readonly Wanted[], limit: number = limits.maxListedMissing): Promise<Id[]> {
+  /**
+   * Of these direct references, the ids that are absent or not whole, in order, at most `limit`. Each of them may take a
+   * walk over a tree of any size, `inTurn`.
+   */
+  async incomplete(
+    references: readonly Wanted[],
+    limit: number = limits.maxListedMissing,
+    inTurn: InTurn = atOnce,
+  ): Promise<Id[]> {
     const found = new Set<Id>()
     for (let start = 0; start < references.length && found.size < limit; start += statBatch) {
       const batch = references.slice(start, start + statBatch)
@@ -96,7 +108,7 @@ export class Closure {
       for (const [position, wanted] of batch.entries()) {
         if (found.size >= limit) break
         if (found.has(wanted.id)) continue
-        const whole = sizes[position] !== undefined && (await this.isWhole(wanted, sizes[position]))
+        const whole = sizes[position] !== undefined && (await this.isWhole(wanted, sizes[position], inTurn))
         if (!whole) found.add(wanted.id)
       }
     }
@@ -105,13 +117,17 @@ export class Closure {
 
   /**
    * Of an object that is here, the direct references that are absent or not whole; none when it is known to
-   * be whole, which is then remembered. Problem `invalid-object` when what is here does not fit together.
+   * be whole, which is then remembered. Problem `invalid-object` when what is here does not fit together. `inTurn` as above.
    */
-  async lacking(wanted: ObjectWanted, object: FileObject | DirectoryObject): Promise<Id[]> {
+  async lacking(
+    wanted: ObjectWanted,
+    object: FileObject | DirectoryObject,
+    inTurn: InTurn = atOnce,
+  ): Promise<Id[]> {
     if (this.recall(wanted) !== undefined) return []
     const since = this.reader.losses
     const references = referencesFrom(wanted, object)
-    const incomplete = await this.incomplete(references)
+    const incomplete = await this.incomplete(references, undefined, inTurn)
     if (incomplete.length > 0) return incomplete
     const summary = summarize(wanted, object, (id) => this.memo.get(memoKey({ as: wanted.as, id })))
     if (summary === undefined) return []
@@ -120,13 +136,13 @@ export class Closure {
     return []
   }
 
-  private async isWhole(wanted: Wanted, storedBytes: number): Promise<boolean> {
+  private async isWhole(wanted: Wanted, storedBytes: number, inTurn: InTurn): Promise<boolean> {
     if (wanted.as === 'chunk') {
       checkSize(wanted, storedBytes)
       return true
     }
     if (this.recall(wanted as ObjectWanted) !== undefined) return true
-    return (await this.missing([[wanted]], 1)).length === 0
+    return (await inTurn(() => this.missing([[wanted]], 1))).length === 0
   }
 
   /** The summary of an object that is known to be whole. Problem `invalid-object` when it is not what is wanted. */

@@ -13,13 +13,14 @@ import {
 import { type CheckpointName, parseCheckpointNumber, parseSourceName, paths } from '../../protocol/url.ts'
 import type { AuditEventName } from '../audit.ts'
 import type { Checkpoints } from '../catalog/checkpoints.ts'
+import type { InTurn } from '../catalog/closure.ts'
+import { takeTurn } from '../catalog/turn.ts'
 import { overSignal } from '../http/client-gone.ts'
-import { clientOf } from '../http/client-name.ts'
 import { type Context, type Handler, param, type RequestState } from '../http/context.ts'
 import { collection, type DavResource, multistatus, ownNamespace } from '../http/dav-xml.ts'
 import { countParameter, queryParameter } from '../http/parameters.ts'
 import { withText } from '../http/request-body.ts'
-import { claimantOf, type Parts, vaultOf } from './parts.ts'
+import { claimantOf, inWalk, type Parts, vaultOf } from './parts.ts'
 import { answerMultistatus, readPropfind } from './propfind.ts'
 import { resource } from './resource.ts'
 
@@ -109,9 +110,8 @@ const begin: Use = async (ctx, checkpoints, parts) => {
 
 const state: Use = async (ctx, checkpoints, parts) => {
   const root = queryParameter(ctx, 'root')
-  const name = nameOf(ctx)
-  if (root === null) ctx.body = await checkpoints.state(name)
-  else ctx.body = await inWalk(parts, ctx, () => checkpoints.state(name, parseId(root)))
+  const below = root === null ? undefined : parseId(root)
+  ctx.body = await checkpoints.state(nameOf(ctx), below, (walk) => inWalk(parts, ctx, walk))
 }
 
 const remove: Use = async (ctx, checkpoints, parts) => {
@@ -150,7 +150,12 @@ const addItems: Use = async (ctx, checkpoints, parts) => {
     if (request.items.length > maxPageItems) {
       throw new Problem('body-too-large', `one request adds at most ${maxPageItems} items`)
     }
-    return await checkpoints.addItems(name, request)
+    // The turn comes before the checkpoint's lock, as with a commit. Who has left does not go on to the next walk.
+    const whileThere: InTurn = async (walk) => {
+      await takeTurn(overSignal(ctx))
+      return await walk()
+    }
+    return await inWalk(parts, ctx, () => checkpoints.addItems(name, request, whileThere))
   })
 }
 
@@ -168,14 +173,4 @@ const commit: Use = async (ctx, checkpoints, parts) => {
     return parseJson(CommitRequest, text)
   })
   ctx.body = await inWalk(parts, ctx, () => checkpoints.commit(name, request))
-}
-
-/** Before `use` walks over what a checkpoint reaches: other clients of the vault want to as well. */
-async function inWalk<T>({ walks }: Parts, ctx: Context, use: () => Promise<T>): Promise<T> {
-  const turn = await walks.take(1, `${param(ctx, 'vault')} ${clientOf(ctx)}`, overSignal(ctx))
-  try {
-    return await use()
-  } finally {
-    turn.release()
-  }
 }

@@ -5,6 +5,7 @@ import { limits } from '../../protocol/limits.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { DirectoryObject, FileObject, ObjectAnswer, Part } from '../../protocol/schema.ts'
 import { baseHeader, mediaTypes } from '../../protocol/url.ts'
+import type { InTurn } from '../catalog/closure.ts'
 import { readContent } from '../catalog/content.ts'
 import { applyObjectPatch, parsePatch } from '../catalog/object-patch.ts'
 import { decodeObject, type ObjectKind, readObject, readObjectBytes } from '../catalog/objects.ts'
@@ -17,7 +18,7 @@ import { immutableFor } from '../http/immutable.ts'
 import { bodyEncoding, drainBody, plainBytes, type RequestBody, withBody } from '../http/request-body.ts'
 import { maxEncodedBytes, receiveChunk } from '../store/receive.ts'
 import type { Vault } from '../vaults.ts'
-import { idOf, type Parts, touchFor, vaultOf } from './parts.ts'
+import { idOf, inWalk, type Parts, touchFor, vaultOf } from './parts.ts'
 import { resource } from './resource.ts'
 
 /** What an object takes in memory, decoded, for each of its bytes: the bytes, their text and the values. */
@@ -60,7 +61,7 @@ export async function putObject(parts: Parts, ctx: Context, kind: ObjectKind): P
     { maxBytes, zstd, decoding: { budget: parts.decoding, bytes: decodedBytes } },
     async (body) => {
       const bytes = await plainBytes(body, maxObjectBytes)
-      await storeObject(ctx, vault, kind, id, bytes)
+      await storeObject(parts, ctx, vault, kind, id, bytes)
     },
   )
   await touch.note([id])
@@ -84,7 +85,7 @@ async function answerKnown(
     const known = await storedObject(vault, kind, id)
     if (known === undefined) return false
     parts.metrics.spared(vault, [length])
-    await answerObject(ctx, vault, kind, id, known, 'known')
+    await answerObject(parts, ctx, vault, kind, id, known, 'known')
     return true
   } finally {
     reservation.release()
@@ -102,6 +103,7 @@ async function storedObject({ catalog }: Vault, kind: ObjectKind, id: Id): Promi
 }
 
 async function storeObject(
+  parts: Parts,
   ctx: Context,
   vault: Vault,
   kind: ObjectKind,
@@ -110,10 +112,11 @@ async function storeObject(
 ): Promise<void> {
   const object = decodeObject(kind, bytes)
   const outcome = await receiveChunk(vault.store, id, bytes, { maxBytes: bytes.length, encoding: 'identity' })
-  await answerObject(ctx, vault, kind, id, object, outcome)
+  await answerObject(parts, ctx, vault, kind, id, object, outcome)
 }
 
 async function answerObject(
+  parts: Parts,
   ctx: Context,
   vault: Vault,
   kind: ObjectKind,
@@ -121,7 +124,8 @@ async function answerObject(
   object: StoredObject,
   outcome: ObjectAnswer['outcome'],
 ): Promise<void> {
-  const missing = await vault.catalog.closure.lacking({ id, as: kind, within: id }, object)
+  const inTurn: InTurn = (walk) => inWalk(parts, ctx, walk)
+  const missing = await vault.catalog.closure.lacking({ id, as: kind, within: id }, object, inTurn)
   ctx.status = outcome === 'stored' ? 201 : 200
   ctx.body = { id, outcome, whole: missing.length === 0, missing } satisfies ObjectAnswer
 }
@@ -146,7 +150,7 @@ export async function patchObject(parts: Parts, ctx: Context, kind: ObjectKind):
     const object = await storedObject(vault, kind, base)
     if (object === undefined) throw noBase
     const patched = await applyObjectPatch(object, parsePatch(bytes.toString('utf8')), maxObjectBytes)
-    await storeObject(ctx, vault, kind, id, patched)
+    await storeObject(parts, ctx, vault, kind, id, patched)
   })
   await touch.note([id])
 }

@@ -7,6 +7,8 @@ import { allows, anybody } from '../access/identity.ts'
 import type { Audit } from '../audit.ts'
 import type { Claimant } from '../catalog/source-owner.ts'
 import type { Budgets } from '../http/budgets.ts'
+import { overSignal } from '../http/client-gone.ts'
+import { clientOf } from '../http/client-name.ts'
 import { type Context, param } from '../http/context.ts'
 import type { Lease } from '../store/collectable.ts'
 import type { CuttingThreads } from '../store/cutting-thread.ts'
@@ -88,4 +90,14 @@ export async function touchFor(
   if (ctx.res.closed) end()
   else ctx.res.once('close', end)
   return { lease, note: (noted, isContent) => checkpoints.touch(name, noted, isContent) }
+}
+
+/** Runs `walk` over what an object or a checkpoint reaches when it is the client's turn: others want to walk as well. */
+export async function inWalk<T>({ walks }: Parts, ctx: Context, walk: () => Promise<T>): Promise<T> {
+  const turn = await walks.take(1, `${param(ctx, 'vault')} ${clientOf(ctx)}`, overSignal(ctx))
+  try {
+    return await walk()
+  } finally {
+    turn.release()
+  }
 }

@@ -1,12 +1,13 @@
-/** What whoever may only back up learns from refusals about what others have stored: nothing of what it says. */
+/** What whoever may only back up learns of what others have stored, and takes of the receiver's time. */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { batchMediaType } from '../../protocol/block.ts'
 import { encodeDirectoryObject } from '../../protocol/objects.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import { writeUsers } from '../support/users.ts'
-import { chunk, directoryEntry, fileEntry } from './requests.ts'
+import { blockOf, chunk, directoryEntry, fileEntry } from './requests.ts'
 
 let dataDir: string
 let server: TestReceiver
@@ -23,11 +24,18 @@ afterEach(async () => {
   await rm(dataDir, { recursive: true, force: true })
 })
 
-async function ask(user: string, method: string, path: string, body?: Buffer | object): Promise<string> {
+async function ask(
+  user: string,
+  method: string,
+  path: string,
+  body?: Buffer | object,
+  { type = 'application/json', signal }: { type?: string; signal?: AbortSignal } = {},
+): Promise<string> {
   const sent = body === undefined || Buffer.isBuffer(body) ? body : JSON.stringify(body)
   const answer = await fetch(`${server.vaultUrl}/${path}`, {
     method,
-    headers: { authorization: `Bearer ${tokens[user]}`, 'content-type': 'application/json' },
+    ...(signal && { signal }),
+    headers: { authorization: `Bearer ${tokens[user]}`, 'content-type': type },
     ...(sent === undefined ? {} : { body: typeof sent === 'string' ? sent : new Uint8Array(sent) }),
   })
   return `${answer.status} ${await answer.text()}`
@@ -61,3 +69,29 @@ test.each([
     expect(answer).not.toContain('hunter2')
   }
 })
+
+test('walks over what is not whole are few at a time, and end when nobody waits for them', async () => {
+  const there = chunk('')
+  await ask('mallory', 'PUT', `chunks/${there.id}`, there.bytes)
+  const entries = Array.from({ length: 2000 }, (_, i) => fileEntry(`f${String(i).padStart(4, '0')}`, there))
+  const long = encodeDirectoryObject([...entries, fileEntry('lacks', chunk('absent'))])
+  await ask('mallory', 'PUT', `dirs/${long.id}`, long.bytes)
+  const between = Array.from({ length: 500 }, (_, i) =>
+    encodeDirectoryObject([directoryEntry(`b${i}`, long)]),
+  )
+  await ask('mallory', 'POST', 'chunks/', await blockOf(between), { type: batchMediaType })
+  const top = encodeDirectoryObject(
+    between.map((each, i) => directoryEntry(`t${String(i).padStart(3, '0')}`, each)),
+  )
+  const { turns, walks } = server.receiver
+  const leaving = new AbortController()
+  const asked = Array.from({ length: 8 }, () =>
+    ask('mallory', 'PUT', `dirs/${top.id}`, top.bytes, { signal: leaving.signal }).catch(() => 'left'),
+  )
+  await vi.waitFor(() => expect(walks.usage.waiting).toBeGreaterThan(2), { timeout: 10_000 })
+  expect(walks.usage.peak).toBeLessThanOrEqual(3)
+  expect(turns.usage.held).toBe(8)
+  leaving.abort()
+  expect(await Promise.all(asked)).toEqual(asked.map(() => 'left'))
+  await vi.waitFor(() => expect([turns.usage.held, walks.usage.held]).toEqual([0, 0]), { timeout: 5000 })
+}, 30_000)
