@@ -77,5 +77,8 @@ export function loginAdvice(
   if (authorization.startsWith('Bearer ')) {
     return `${shown} does not take the token in CHUNKDAV_TOKEN; it may have expired, or been revoked: ask for a new one`
   }
+  if (Buffer.from(authorization.slice('Basic '.length), 'base64').at(-1) === 0x3a) {
+    return `${shown} asks for the password of the user in the URL; put it into CHUNKDAV_PASSWORD`
+  }
   return `${shown} does not take this user and password; check the URL and CHUNKDAV_PASSWORD`
 }

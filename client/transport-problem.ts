@@ -73,14 +73,17 @@ export function transportProblem(error: unknown, origin: string, kind: ServerKin
 }
 
 /**
- * `problem`, with what else may be the reason when a server ends a TLS connection before it has ever answered: with
- * TLS 1.3 a certificate that is lacking shows as nothing more than that.
+ * `problem`, with what else may be the reason when a server ends a connection before it has ever answered: with
+ * TLS 1.3 a certificate that is lacking shows as nothing more than that; and one that expects TLS has no words for http.
  */
 export function endedBeforeAnswer(problem: unknown, origin: string): unknown {
   const { code } = ((problem as Error).cause ?? {}) as NodeJS.ErrnoException
   const isEnd = code === 'UND_ERR_SOCKET' || code === 'ECONNRESET'
-  if (!isEnd || !(problem instanceof Problem) || !origin.startsWith('https:')) return problem
-  const text = `${origin} ends the connection before it answers; if it asks for a certificate, name its file in CHUNKDAV_CERT`
+  if (!isEnd || !(problem instanceof Problem) || !/^https?:/.test(origin)) return problem
+  const hint = origin.startsWith('https:')
+    ? 'if it asks for a certificate, name its file in CHUNKDAV_CERT'
+    : 'if it speaks TLS, the URL must begin with https://, else run the command again'
+  const text = `${origin} ends the connection before it answers; ${hint}`
   return new Problem(problem.code, text, { cause: problem.cause })
 }
 

@@ -133,7 +133,7 @@ function hintNarrower({ name, grants }: UserEntry, vault: string, right: Right):
   const has = rightIn(grants as Grants, vault)
   const left = narrower(has, right)
   if (left === right) return
-  hint(`${name} has ${has ?? 'no right'} on ${vault}, so with this token it is ${left ?? 'nothing'} there.`)
+  hint(`${name} has ${has ?? 'no right'} on ${vault}, so this token is good for ${left ?? 'nothing'} there.`)
 }
 
 async function list(userName: string | undefined, options: ListOptions): Promise<void> {

@@ -187,6 +187,13 @@ describe('a refusal says what to do next, and no secret', () => {
       /does not take this user and password; check the URL and CHUNKDAV_PASSWORD$/,
     ],
     [
+      'no password',
+      undefined,
+      (url) => ['checkpoints', url.replace('://', '://reader@')],
+      {},
+      /asks for the password of the user in the URL; put it into CHUNKDAV_PASSWORD$/,
+    ],
+    [
       'a reader',
       'reader',
       (url) => ['backup', 'from', url, '--source', 'r'],
@@ -365,6 +372,11 @@ describe('elsewhere than on a TCP port in the clear', () => {
       const untrusted = await backUp(secure.url, {})
       expect(untrusted.code).toBe(1)
       expect(untrusted.text).toContain('if it is your own, name its file in NODE_EXTRA_CA_CERTS')
+      const plain = await backUp(secure.url.replace('https:', 'http:'), {})
+      expect([plain.code, plain.text]).toEqual([
+        1,
+        expect.stringContaining('the URL must begin with https://'),
+      ])
       const trusted = await backUp(secure.url, { NODE_EXTRA_CA_CERTS: authority.root })
       expect(trusted.text).toContain('Checkpoint 1 of s is committed')
     })

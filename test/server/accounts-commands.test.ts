@@ -145,8 +145,8 @@ test('a token from beginning to end', async () => {
     'x=read',
     '--metrics',
   )
-  expect(narrow.err).toContain('alice has write on home, so with this token it is write there')
-  expect(narrow.err).toContain('alice has no right on x, so with this token it is nothing there')
+  expect(narrow.err).toContain('alice has write on home, so this token is good for write there')
+  expect(narrow.err).toContain('alice has no right on x, so this token is good for nothing there')
 
   const { out } = await run('token', 'list', 'alice', '--json')
   const rows = out
