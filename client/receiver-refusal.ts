@@ -28,6 +28,8 @@ function adviceOn(
   if (code === 'insufficient-storage') {
     return `${message}; when there is room, run the command again, it goes on from what was done`
   }
+  const id = answer.headers['x-request-id']
+  if (message.endsWith('under the request id') && id !== undefined) return `${message} ${id}`
   const seconds = answer.headers['retry-after']
   if (code === 'too-many-requests' && seconds !== undefined) {
     return `${message}; try again in ${seconds} seconds`

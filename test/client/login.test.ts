@@ -315,6 +315,17 @@ describe('answers of', () => {
     ])
   })
 
+  test('500 say where to look in the log', async () => {
+    const url = await serve((request, response) => {
+      request.resume()
+      const detail = 'the receiver failed; its log tells more under the request id'
+      problem(response, 500, 'internal-error', { 'x-request-id': 'r-17' }, detail)
+    })
+    const { code, err } = await run('reader', ['checkpoints', `${url}/home`])
+    const text = 'the receiver failed; its log tells more under the request id r-17'
+    expect([code, err]).toEqual([1, `chunkdav: ${text}\n`])
+  })
+
   test('507 say that the backup goes on later', async () => {
     const url = await serve((request, response) => {
       request.resume()
