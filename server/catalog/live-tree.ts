@@ -401,8 +401,12 @@ export class LiveTree {
     }
   }
 
-  /** Every content that the tree and its trash reach: roots of garbage collection. As of the call. */
+  /**
+   * Every content that the tree and its trash reach: roots of garbage collection. As of the call, with the changes that
+   * are being written: whether their chunks are here has been judged already.
+   */
   async *contents(): AsyncGenerator<FileRecord> {
+    await this.#database.change(async () => {})
     for await (const { value } of this.#database.range(keys.allEntries)) {
       const record = decodeJson<TreeRecord>(value)
       if (record.kind === 'file') yield record

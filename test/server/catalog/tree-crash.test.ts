@@ -116,6 +116,28 @@ test('a copy that fails twice tells why it failed first, and is cleared away at 
   expect(await strays(path)).toEqual([])
 })
 
+test('what the tree reaches includes what is just being written', async () => {
+  const tree = await open(join(folder, 'tree'))
+  const { promise: mayWrite, resolve: release } = Promise.withResolvers<void>()
+  const { promise: isWriting, resolve: writes } = Promise.withResolvers<void>()
+  const { batch } = Level.prototype as unknown as { batch: (...given: unknown[]) => Promise<void> }
+  vi.spyOn(Level.prototype, 'batch').mockImplementation(async function (this: object, ...given: unknown[]) {
+    writes()
+    await mayWrite
+    await batch.apply(this, given)
+  } as never)
+  const putting = put(tree, 'tree/x', 'x')
+  await isWriting
+  // Its content was judged to be here by now: who looks for what may go must not overlook it.
+  const contents = Array.fromAsync(tree.contents())
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  release()
+  await putting
+  expect(await contents).toHaveLength(1)
+  vi.restoreAllMocks()
+  await tree.close()
+})
+
 test('an item of the trash keeps its note: it cannot be moved itself', async () => {
   const tree = await open(join(folder, 'tree'))
   await put(tree, 'tree/x', 'x')
