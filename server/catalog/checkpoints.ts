@@ -185,6 +185,12 @@ export class Checkpoints {
     return await source.lock.runExclusive(async () => {
       this.expectUsable(sourceName, by)
       await source.folder.create()
+      // It may be there all the same: under a name that this file system takes for the same, such as `Laptop` for `laptop`.
+      if (!source.isBegun && (await source.folder.isBegun())) {
+        source.owner = await source.folder.readOwner()
+        source.isBegun = true
+        this.expectUsable(sourceName, by)
+      }
       // Before the first number is given: from then on it counts.
       if (!source.isBegun) await source.folder.setOwner(by.name)
       const number = await source.folder.nextNumber()

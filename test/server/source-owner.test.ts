@@ -1,5 +1,5 @@
 /** What whoever may only back up cannot do to what others, or they themselves, have backed up. */
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -140,6 +140,16 @@ describe('a source', () => {
     await begin('alice', 'trees')
     expect(await told('writer', 'POST', 'tree/', { freeze: {} })).toBe('201')
     expect(await told('alice', 'POST', 'checkpoints/tree/', { kind: 'dir' })).toBe(forbidden)
+  })
+
+  test('that the file system takes for another one keeps its owner', async () => {
+    await begin('alice', 'laptop')
+    const checkpoints = join(dataDir, 'vaults/home/checkpoints')
+    // What a file system does that does not tell capital letters from small ones.
+    await symlink('laptop', join(checkpoints, 'Laptop'))
+    expect(await told('bob', 'POST', 'checkpoints/Laptop/', { kind: 'dir' })).toBe(forbidden)
+    expect(await ownerOf('laptop')).toEqual({ name: 'alice' })
+    expect((await begin('alice', 'Laptop')).number).toBe(2)
   })
 
   test('whose first checkpoint never got a number is still free', async () => {
