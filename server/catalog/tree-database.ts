@@ -10,8 +10,10 @@
  * Recovery: a batch is written whole or not at all, so there is nothing to recover at an opening. When a batch
  * fails the group is told, and the database is opened again before anything else is done: LevelDB refuses all
  * writes after a failed one. When that fails too, as it does on a full disk, each later use tries it again.
+ * LevelDB takes a folder without `CURRENT` for a new database and deletes the tables in it: that is never let happen.
  */
-import { mkdir } from 'node:fs/promises'
+import { mkdir, readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { Level } from 'level'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { diskFull, isDiskFull } from '../full-disk.ts'
@@ -90,14 +92,16 @@ export class TreeDatabase implements TreeReads {
 
   /** Opens the database in `folder`, made if need be. Problems as those of `change`, `in-use`, `store-corrupt`. */
   static async open(folder: string, chunks: ChunkFlush): Promise<TreeDatabase> {
-    const level: Store = new Level(folder, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
     try {
       await mkdir(folder, { recursive: true })
+      await expectCurrent(folder)
+      // It opens by itself from here on.
+      const level: Store = new Level(folder, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
       await level.open()
+      return new TreeDatabase(folder, level, chunks)
     } catch (cause) {
       throw databaseProblem(cause, folder)
     }
-    return new TreeDatabase(folder, level, chunks)
   }
 
   /** As in `ChunkFlush`. */
@@ -214,7 +218,7 @@ export class TreeDatabase implements TreeReads {
 
   /** Those who come while it is under way share it. What kept it from being opened; undefined when it is open. */
   async #reopen(): Promise<Error | undefined> {
-    this.#reopening ??= reopen(this.#level).finally(() => {
+    this.#reopening ??= reopen(this.#level, this.#folder).finally(() => {
       this.#reopening = undefined
     })
     return await this.#reopening
@@ -259,9 +263,31 @@ export class TreeDatabase implements TreeReads {
   }
 }
 
-async function reopen(level: Store): Promise<Error | undefined> {
+/**
+ * Whether the folder holds data of LevelDB's that nothing points at any more. A manifest alone is what a stop leaves
+ * while a database is made.
+ */
+export async function lacksCurrent(folder: string): Promise<boolean> {
+  const names = await readdir(folder)
+  if (names.includes('CURRENT')) return false
+  if (names.some((name) => /\.(ldb|sst)$/.test(name))) return true
+  const logs = names.filter((name) => name.endsWith('.log'))
+  const sizes = await Promise.all(logs.map(async (name) => (await stat(join(folder, name))).size))
+  return sizes.some((size) => size > 0)
+}
+
+async function expectCurrent(folder: string): Promise<void> {
+  if (!(await lacksCurrent(folder))) return
+  throw new Problem(
+    'store-corrupt',
+    `the live tree in ${folder} is damaged: its file CURRENT is gone. Put the folder back from a copy; or move it away for an empty tree: the next garbage collection then deletes what only the old one referred to`,
+  )
+}
+
+async function reopen(level: Store, folder: string): Promise<Error | undefined> {
   try {
     await level.close()
+    await expectCurrent(folder)
     await level.open()
     return undefined
   } catch (error) {

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { Level } from 'level'
 import { isProblem } from '../../protocol/problem.ts'
+import { lacksCurrent } from '../catalog/tree-database.ts'
 import { decodeJson, keys, type TreeRecord, unsealed } from '../catalog/tree-records.ts'
 import { type Examined, errorText, type Findings, note, plural, problem, shellWord } from './finding.ts'
 import { viewLevel } from './level-view.ts'
@@ -13,9 +14,19 @@ export async function* examineTree(
   vaultPlace: string,
 ): Findings {
   const place = `${vaultPlace}/tree`
-  if (isInUse || !(await namesIn(join(path, 'tree'))).includes('CURRENT')) return
+  const names = isInUse ? [] : await namesIn(join(path, 'tree'))
+  if (names.length === 0) return
   const folder = shellWord(join(dataDir, place))
-  const todo = `stop the receiver, then: mv ${folder} ${folder}.damaged; the tree is empty then, and its last frozen state is in snapshots/`
+  const todo = `stop the receiver, then: mv ${folder} ${folder}.damaged; the tree is empty then, and its last frozen state is in snapshots/. The next garbage collection deletes what only the old one refers to: serve with --gc off until that is not needed`
+  if (await lacksCurrent(join(path, 'tree'))) {
+    yield problem(
+      place,
+      'its file CURRENT is gone, and there is data',
+      `bring it back from a copy; or ${todo}`,
+    )
+    return
+  }
+  if (!names.includes('CURRENT')) return
   await using view = await viewLevel(join(path, 'tree'))
   const level = new Level<Buffer, Buffer>(view.folder, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
   try {

@@ -231,6 +231,12 @@ const damages: Damage[] = [
     { todo: /mv .*tree / },
   ],
   [
+    'a live tree that has lost its CURRENT',
+    () => unlink(home('tree/CURRENT')),
+    /tree: its file CURRENT is gone/,
+    { todo: /mv .*tree .*--gc off/ },
+  ],
+  [
     'settings that do not parse',
     () => writeFile(home('settings.json'), '{'),
     /settings\.json: /,

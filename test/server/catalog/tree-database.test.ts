@@ -1,5 +1,5 @@
 /** The database below the live tree: groups of changes against a model, and faults of LevelDB. */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -205,5 +205,50 @@ describe('closing', () => {
     expect(await codeOf(snapshot.close())).toBe('done')
     // Nobody opened it again: the folder is free.
     database = await TreeDatabase.open(folder, chunks)
+  })
+})
+
+describe('a folder without CURRENT', () => {
+  const key = Buffer.from('e1')
+
+  async function withoutCurrent(): Promise<string[]> {
+    await database.close()
+    await unlink(join(folder, 'CURRENT'))
+    return (await readdir(folder)).sort()
+  }
+
+  test.each([
+    ['in its log', 0],
+    ['in tables', 3],
+  ])('that has data %s is told of, and left as it is', async (_, openings) => {
+    await database.change(async (writes) => writes.put(key, Buffer.from('1')))
+    for (let i = 0; i < openings; i++) {
+      await database.close()
+      database = await TreeDatabase.open(folder, chunks)
+    }
+    const names = await withoutCurrent()
+    expect(names.some((name) => name.endsWith('.ldb'))).toBe(openings > 0)
+    expect(await codeOf(TreeDatabase.open(folder, chunks))).toBe('store-corrupt')
+    expect((await readdir(folder)).sort()).toEqual(names)
+  })
+
+  test('that a stop has left while the database was made becomes one', async () => {
+    await withoutCurrent()
+    await writeFile(join(folder, '000003.log'), '')
+    await writeFile(join(folder, '000001.dbtmp'), 'MANIFEST-000001\n')
+    database = await TreeDatabase.open(folder, chunks)
+    await database.change(async (writes) => writes.put(key, Buffer.from('1')))
+    expect(`${await database.get(key)}`).toBe('1')
+  })
+
+  test('is not taken for a new database after a failed write either', async () => {
+    await database.change(async (writes) => writes.put(key, Buffer.from('1')))
+    vi.spyOn(Level.prototype, 'batch').mockImplementationOnce(async () => {
+      await unlink(join(folder, 'CURRENT'))
+      throw new Error('EIO')
+    })
+    const changed = database.change(async (writes) => writes.put(key, Buffer.from('2')))
+    expect(await codeOf(changed)).toBe('unavailable')
+    expect(await codeOf(database.get(Buffer.from('e2')))).toBe('store-corrupt')
   })
 })
