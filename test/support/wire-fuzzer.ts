@@ -61,7 +61,8 @@ const undueMs = 100
 const MiB = 1024 * 1024
 /** What caches, pools and the fragments of an allocator may keep. */
 const heapSlack = 48 * MiB
-const residentSlack = 192 * MiB
+const bufferSlack = 40 * MiB
+const residentSlack = 128 * MiB
 const fileSlack = 24
 
 export async function fuzz(options: FuzzOptions): Promise<FuzzReport> {
@@ -309,6 +310,7 @@ class Fuzzer {
         ['bytes held of budgets', now.heldBytes, 0],
         ['requests that wait for memory', now.waiting, 0],
         ['bytes of heap', now.heapBytes, then.heapBytes + heapSlack],
+        ['bytes of buffers', now.externalBytes, then.externalBytes + bufferSlack],
         ['bytes of resident memory', now.residentBytes, then.residentBytes + residentSlack],
         ['open files', now.files, then.files + fileSlack],
       ]
