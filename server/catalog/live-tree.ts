@@ -406,7 +406,8 @@ export class LiveTree {
    * are being written: whether their chunks are here has been judged already.
    */
   async *contents(): AsyncGenerator<FileRecord> {
-    await this.#database.change(async () => {})
+    // Whether those that share its batch are refused is nothing to whoever asks here.
+    await Promise.allSettled([this.#database.change(async () => {})])
     for await (const { value } of this.#database.range(keys.allEntries)) {
       const record = decodeJson<TreeRecord>(value)
       if (record.kind === 'file') yield record

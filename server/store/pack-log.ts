@@ -9,7 +9,8 @@
  * - After a failed fsync nothing behind the index's mark is trusted, whatever the page cache says.
  *
  * Concurrency: puts gather in a queue; one loop decides for each block what of it is new and writes all
- * that is waiting with one system call. `#turn` admits one of flush, forget and recovery at a time;
+ * that is waiting with one system call; `relocate` appends in the same way. `#turn` admits one of flush, forget, recovery,
+ * and what else a compaction does (seal, removing rows and packs) at a time;
  * `#appending` keeps the loop and a recovery apart. Who needs both takes `#turn` first.
  *
  * Recovery rule: a failed write or fsync calls `#break`. From then on nothing is read or written until
@@ -86,6 +87,8 @@ export class PackLog {
   #unsyncedBytes = 0
   /** Of packs that were removed since the last recovery counted them. */
   #removedBytes = 0
+  /** Written to give a pack back that is still there: nobody's quota is to pay for both. */
+  #movingBytes = 0
   #recoveries = 0
   #nextFlush: Promise<void> | undefined
 
@@ -113,7 +116,7 @@ export class PackLog {
 
   get usage(): ChunkStoreUsage {
     const writtenBytes = (this.#report?.storedBytes ?? 0) + (this.#writer?.writtenBytes ?? 0)
-    const storedBytes = writtenBytes - this.#removedBytes
+    const storedBytes = writtenBytes - this.#removedBytes - this.#movingBytes
     return { chunks: this.index.chunks, storedBytes }
   }
 
@@ -248,6 +251,7 @@ export class PackLog {
     )
     const fresh = blocks.filter((_, i) => outcomes[i]?.includes('stored'))
     const locations = await this.#write(writer, fresh)
+    this.#end = writer.position
     for (const [i, block] of fresh.entries()) {
       const location = locations[i] as Location
       const rowOutcomes = outcomes[blocks.indexOf(block)]
@@ -258,6 +262,7 @@ export class PackLog {
     return outcomes
   }
 
+  /** The caller moves the end and adds the rows in one turn: a flush between the two would set the mark behind records without rows. */
   async #write(writer: PackWriter, blocks: readonly Block[]): Promise<Location[]> {
     let locations: Location[]
     try {
@@ -265,7 +270,6 @@ export class PackLog {
     } catch (error) {
       throw this.#break(error, 'the blocks could not be written', { limit: this.#end })
     }
-    this.#end = writer.position
     this.#unsyncedBytes += locations.reduce((sum, { bytes }) => sum + bytes, 0)
     return locations
   }
@@ -315,6 +319,8 @@ export class PackLog {
       writer,
       moves.map(({ block }) => block),
     )
+    this.#movingBytes += locations.reduce((sum, { bytes }) => sum + bytes, 0)
+    this.#end = writer.position
     let at = 0
     for (const [i, { block }] of moves.entries()) {
       for (const { id, length } of block.header.rows) {
@@ -324,6 +330,11 @@ export class PackLog {
     }
   }
 
+  /** The pack that was moved from is gone, or stays: what was moved counts as stored from now on. */
+  endMoves(): void {
+    this.#movingBytes = 0
+  }
+
   /** As `ContentIndex.removeUnkept`. */
   async removeUnkept(pack: number, ids: readonly Id[]): Promise<number> {
     return await this.#turn.runExclusive(async () => {
@@ -331,6 +342,8 @@ export class PackLog {
       try {
         return await this.index.removeUnkept(pack, ids)
       } catch (error) {
+        // LevelDB may have it in its log all the same, and find it when it is opened again.
+        this.#losses++
         throw this.#break(error, 'the content index could not be written', { indexIsBroken: true })
       }
     })
@@ -443,6 +456,7 @@ export class PackLog {
     this.#limit = undefined
     this.#unsyncedBytes = 0
     this.#removedBytes = 0
+    this.#movingBytes = 0
     this.#recoveries++
     this.#options.onRecovered()
     const back = await this.index.find([...this.#atStake])

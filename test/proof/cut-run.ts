@@ -60,7 +60,8 @@ export class CutRun {
       throw new Error(`seed ${seed} failed after\n${run.story.slice(-150).join('\n')}`, { cause: error })
     } finally {
       run.#disk.levels.forget()
-      await rm(folder, { recursive: true, force: true })
+      // A failed one may still be at work.
+      await rm(folder, { recursive: true, force: true, maxRetries: 20 })
     }
     figures.runs++
   }
@@ -163,11 +164,13 @@ export class CutRun {
   async #kill(): Promise<void> {
     this.story.push('-- killed')
     this.#figures.kills++
+    this.#model.survived = new Set(this.#model.written)
   }
 
   async #cut(): Promise<void> {
     this.story.push('-- the power was cut')
     this.#figures.cuts++
+    this.#model.survived.clear()
     const before = this.#disk.root
     this.#disk = await this.#disk.cut(join(this.#folder, `${++this.#disks}`), this.#dice.pick)
     await rm(before, { recursive: true, force: true })

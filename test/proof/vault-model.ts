@@ -34,7 +34,7 @@ export interface ModelCheckpoint {
   listing?: Listing
   isPinned: boolean
   /** What was asked for and not answered. */
-  doubt?: 'commit' | 'delete' | 'pin'
+  doubt?: 'commit' | 'delete' | 'pin' | 'several'
 }
 
 /** A change of the tree that may have come to pass. */
@@ -46,6 +46,8 @@ export class VaultModel {
   readonly bytes = new Map<Id, Buffer>()
   /** Put, and not yet flushed. */
   readonly written = new Set<Id>()
+  /** Put before the process was killed: these must be there once. */
+  survived = new Set<Id>()
   /** These must be there. */
   readonly promised = new Set<Id>()
   readonly checkpoints = new Map<string, ModelCheckpoint>()
@@ -76,9 +78,13 @@ export class VaultModel {
   }
 
   addCheckpoint(state: CheckpointState): ModelCheckpoint {
-    const { source, number, kind, openedAt } = state
+    const { source, number } = state
     assert.ok(number > (this.lastNumbers.get(source) ?? 0), `${source}/${number} was given before`)
-    this.lastNumbers.set(source, number)
+    return this.#add(state)
+  }
+
+  #add({ source, number, kind, openedAt }: CheckpointState): ModelCheckpoint {
+    this.lastNumbers.set(source, Math.max(number, this.lastNumbers.get(source) ?? 0))
     const added: ModelCheckpoint = {
       source,
       number,
@@ -119,7 +125,7 @@ export class VaultModel {
     const kept = new Set<Id>([...this.tree.values()].filter((id) => id !== 'directory'))
     for (const checkpoint of this.checkpoints.values()) {
       const { status, doubt, items, known, listing, request } = checkpoint
-      if (status === 'deleted' || doubt === 'delete') continue
+      if (status === 'deleted' || doubt === 'delete' || doubt === 'several') continue
       for (const { id } of items.slice(0, known)) kept.add(id)
       if (status === 'open') continue
       for (const id of listing?.values() ?? []) if (id !== 'directory') kept.add(id)
@@ -137,6 +143,23 @@ export class VaultModel {
     await this.#checkCheckpoints(vault)
     await this.checkTree(vault)
     await this.#checkChunks(vault)
+  }
+
+  /** The same in a vault that goes on: what is in doubt stays so, since it may not be durable. */
+  async look(vault: Vault): Promise<void> {
+    const { checkpoints, lastNumbers, begun, tree, treeDoubts, keepLast, mayKeepLast, written } = this
+    const before = structuredClone({ checkpoints, lastNumbers, begun, tree, written })
+    try {
+      await this.check(vault)
+    } finally {
+      for (const name of ['checkpoints', 'lastNumbers', 'begun', 'tree'] as const) {
+        const [now, was] = [this[name] as Map<unknown, unknown>, before[name] as Map<unknown, unknown>]
+        now.clear()
+        for (const [key, value] of was) now.set(key, value)
+      }
+      for (const id of before.written) this.written.add(id)
+      Object.assign(this, { treeDoubts, keepLast, mayKeepLast })
+    }
   }
 
   #checkSettings({ settings }: Vault): void {
@@ -171,18 +194,19 @@ export class VaultModel {
     delete known.doubt
     const was = known.status
     if (state === undefined) {
-      assert.ok(was === 'deleted' || doubt === 'delete', `${name}, ${was}, is gone`)
+      assert.ok(was === 'deleted' || doubt === 'delete' || doubt === 'several', `${name}, ${was}, is gone`)
       known.status = 'deleted'
       return
     }
-    const mayBe = doubt === 'commit' ? ['open', 'committed'] : [was]
+    const mayBe = doubt === 'commit' || doubt === 'several' ? ['open', 'committed'] : [was]
     assert.ok(
       mayBe.includes(state.state),
       `${name} was ${was}${doubt ? `, ${doubt} in doubt` : ''}, is ${state.state}`,
     )
     assert.equal(state.openedAt, known.openedAt, name)
     assert.equal(state.kind, known.kind, name)
-    if (doubt !== 'pin') assert.equal(state.pinned === true, known.isPinned, `${name} is pinned`)
+    if (doubt !== 'pin' && doubt !== 'several')
+      assert.equal(state.pinned === true, known.isPinned, `${name} is pinned`)
     known.isPinned = state.pinned === true
     known.status = state.state
     if (known.kind === 'chunks') await this.#checkItems(vault, name, known, state)
@@ -232,7 +256,7 @@ export class VaultModel {
   async #adopt(vault: Vault, name: string, state: CheckpointState): Promise<void> {
     const begun = this.begun.get(state.source) ?? []
     assert.ok(begun.length > 0, `${name} was never begun`)
-    const adopted = this.addCheckpoint(state)
+    const adopted = this.#add(state)
     assert.ok((state.items ?? 0) === 0, `${name} is empty`)
     adopted.status = state.state
     adopted.isPinned = state.pinned === true
@@ -316,7 +340,8 @@ export class VaultModel {
       assert.equal(hashId(bytes as Buffer), id)
     }
     assert.equal(store.usage.chunks, count, 'chunks are counted')
-    const promised = [...this.promised]
+    const promised = [...this.promised, ...this.survived]
+    this.survived.clear()
     const lengths = await store.stat(promised)
     const gone = promised.filter((id, i) => lengths[i] !== this.sizeOf(id))
     assert.deepEqual(gone, [], 'what was flushed is there')

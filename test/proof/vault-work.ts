@@ -53,6 +53,7 @@ export class VaultWork {
   readonly #files: ProcessFiles
   readonly #dice: Dice
   readonly #mayFail: boolean
+  #losses: number
   operations = 0
   bytes = 0
   /** What was asked for, for a failure's report. */
@@ -60,6 +61,7 @@ export class VaultWork {
 
   constructor({ vault, model, files, dice, mayFail = false }: WorkOptions) {
     this.#vault = vault
+    this.#losses = vault.store.losses
     this.#model = model
     this.#files = files
     this.#dice = dice
@@ -147,14 +149,25 @@ export class VaultWork {
   /** Puts what the ids name; what was answered is written. */
   async #store(what: string, ids: readonly Id[], work: () => Promise<unknown>): Promise<boolean> {
     const { collections } = this.#model
+    const { losses } = this.#vault.store
     const done = await this.#ask(what, async () => {
       await work()
       return true
     })
     if (done !== true) return false
     for (const id of ids) this.bytes += this.#model.sizeOf(id)
-    if (collections === this.#model.collections) for (const id of ids) this.#model.written.add(id)
+    this.#noteLosses()
+    if (collections === this.#model.collections && losses === this.#vault.store.losses) {
+      for (const id of ids) this.#model.written.add(id)
+    }
     return true
+  }
+
+  /** After a loss a client asks what is missing. */
+  #noteLosses(): void {
+    const { losses } = this.#vault.store
+    if (losses !== this.#losses) this.#model.written.clear()
+    this.#losses = losses
   }
 
   async #putOne(id: Id): Promise<boolean> {
@@ -187,18 +200,14 @@ export class VaultWork {
 
   async flush(): Promise<void> {
     const model = this.#model
+    this.#noteLosses()
     const written = [...model.written]
-    const { losses } = this.#vault.store
     const done = await this.#ask('flush', async () => {
       await this.#vault.store.flush()
       return true
     })
-    // After a loss a client asks what is missing.
-    if (done !== true || losses !== this.#vault.store.losses) {
-      model.written.clear()
-      return
-    }
-    model.promise(written.filter((id) => model.written.delete(id)))
+    this.#noteLosses()
+    if (done === true) model.promise(written.filter((id) => model.written.delete(id)))
   }
 
   async begin(kind: 'chunks' | 'dir'): Promise<void> {
@@ -335,6 +344,9 @@ export class VaultWork {
     const mayGo = this.#model.committed().filter((one) => one.source === source && !one.isPinned)
     if (mayGo.length === 0) return
     if (source === backupSource) await this.#setPolicy()
+    for (const checkpoint of this.#model.checkpoints.values()) {
+      if (checkpoint.source === source && checkpoint.doubt !== undefined) checkpoint.doubt = 'several'
+    }
     for (const checkpoint of mayGo) checkpoint.doubt = 'delete'
     this.#model.mayForget()
     const answer = await this.#ask(`prune ${source}`, () => prune(this.#vault, { source }))

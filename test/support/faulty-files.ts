@@ -38,6 +38,8 @@ export class FaultyFiles implements FileLayer {
   /** `call name` in the order in which the calls succeeded. */
   readonly calls: string[] = []
   openFiles = 0
+  /** What failed: `call name`. */
+  readonly failed: string[] = []
   readonly #faults: Fault[] = []
   readonly #files: FileLayer
   #gate: Promise<void> | undefined
@@ -162,6 +164,7 @@ export class FaultyFiles implements FileLayer {
       return
     }
     fault.times--
+    this.failed.push(`${call} ${name}`)
     if (fault.code === undefined) throw new RangeError(`injected into ${call} of ${name}`)
     throw Object.assign(new Error(`${fault.code}: injected into ${call} of ${name}`), { code: fault.code })
   }
