@@ -67,8 +67,8 @@ async function identityOf(ctx: Asking, accounts: Verifier): Promise<Identity> {
 }
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-// biome-ignore lint/suspicious/noControlCharactersInRegex: RFC 7617, section 2, forbids them
-const controls = /[\u0000-\u001f\u007f]/
+/** RFC 7617, section 2, forbids them. Those from U+0080 on, too: a terminal that shows the audit may obey them. */
+const controls = /\p{Cc}/u
 
 /** What `Authorization` says. Problem `unauthenticated` when it says nothing that is known here. */
 export function parseAuthorization(header: string): Credentials {

@@ -20,6 +20,10 @@ export function ownOrigin(): Middleware<RequestState> {
     if (header === undefined && ctx.req.httpVersion !== '1.0') {
       throw new Problem('invalid-request', 'HTTP/1.1 needs a Host')
     }
+    // Node takes the first of several, and what stands in front of it perhaps another: RFC 9112, section 3.2.
+    if ((ctx.req.headersDistinct.host?.length ?? 0) > 1) {
+      throw new Problem('invalid-request', 'there is more than one Host')
+    }
     const { host, isProxied, isEncrypted } = ctx.state
     const { listened } = peerOf(ctx.req.socket)
     if (listened !== undefined && isLoopback(listened) && !isProxied && !isEncrypted) {

@@ -39,6 +39,7 @@ describe('Authorization', () => {
     basic('a\u0000:b'),
     basic('a:b\n'),
     basic('a:\u007f'),
+    basic('a\u009b31m:b'),
     'Bearer',
     'Bearer a b',
     'Bearer =',

@@ -41,6 +41,13 @@ describe('a request target that is no path', () => {
   })
 })
 
+test('of two Hosts none is taken', async () => {
+  for (const hosts of ['localhost\r\nHost: example.org', 'localhost\r\nhost: localhost']) {
+    const answer = await answerTo(`GET /home/ HTTP/1.1\r\nHost: ${hosts}\r\nConnection: close\r\n\r\n`)
+    expect(answer).toMatch(/^HTTP\/1\.1 400 [\s\S]*urn:chunkdav:problem:invalid-request/)
+  }
+})
+
 test.each([['bad host'], ['['], ['a:b:c'], ['%'], ['']])('Host "%s" is no fault of ours', async (host) => {
   const answer = await answerTo(
     `GET /home/checkpoints/s/1?root=x HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`,
