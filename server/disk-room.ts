@@ -63,6 +63,12 @@ export class DiskRoom implements Room {
     return Math.max(0, this.#freeBytes - this.#writtenBytes - this.reserveBytes)
   }
 
+  /** What may be written to give space back, in bytes: half of the reserve is left for what ends there. */
+  async freeForUpkeep(): Promise<number> {
+    await this.#ask(leastMs)
+    return Math.max(0, this.#freeBytes - this.#writtenBytes - this.reserveBytes / 2)
+  }
+
   /**
    * Whether even half of the reserve is gone. Then nothing more is noted for clients either, such as the lists of their open
    * checkpoints: the rest is for what ends them, and for giving space back.

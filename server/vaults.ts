@@ -1,5 +1,6 @@
 import { statfs } from 'node:fs/promises'
 import { join } from 'node:path'
+import { Mutex } from 'async-mutex'
 import { isProblem, Problem, type ProblemCode } from '../protocol/problem.ts'
 import { parseVaultName } from '../protocol/url.ts'
 import { vaultNotFound } from './access/needs.ts'
@@ -7,6 +8,7 @@ import { type BallastUse, withBallast } from './ballast.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
 import { makeFolderDurably } from './catalog/durable-file.ts'
 import { LiveTree } from './catalog/live-tree.ts'
+import type { DiskRoom } from './disk-room.ts'
 import { type FileLayer, nodeFiles } from './file-layer.ts'
 import { boundedStore, type Room } from './store/bounded-store.ts'
 import type { CollectableStore } from './store/collectable.ts'
@@ -54,7 +56,7 @@ export interface VaultsOptions {
   /** Of the time, how much a collection may work: above 0, up to 1. */
   readonly upkeepShare?: number | undefined
   /** What is left of the disk; with it, stores are kept within it and within their vaults' quotas. */
-  readonly room?: Room & { freeBytes(): Promise<number>; isShort(): Promise<boolean> }
+  readonly room?: Room & Pick<DiskRoom, 'freeBytes' | 'freeForUpkeep' | 'isShort'>
   /** Gives up a little space that was held back for a full disk; false when there is none left. */
   readonly makeRoom?: (use: BallastUse) => Promise<boolean>
   /** Told when something was removed from a vault, so that some of what it stores may be garbage now. */
@@ -87,6 +89,8 @@ export class Vaults {
   private readonly opened = new Map<string, Opened>()
   /** Vaults that could not be opened when they were last asked for, each with the code of what kept it. */
   readonly unopened = new Map<string, string>()
+  /** One collection at a time. */
+  private readonly collecting = new Mutex()
   private closed = false
 
   private constructor(path: string, options: VaultsOptions) {
@@ -207,9 +211,12 @@ export class Vaults {
           return opened.tree
         },
       }
+      const { room } = this.options
       const collector = await Collector.open(path, whole, {
         share: this.options.upkeepShare,
         makeRoom: () => this.makeRoom('collect'),
+        turn: this.collecting,
+        ...(room && { freeBytes: () => room.freeForUpkeep() }),
         files: this.files,
       })
       const scrub = await Scrub.open({

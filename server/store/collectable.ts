@@ -23,6 +23,8 @@ export interface Compacted {
   /** Bytes given back, and bytes that were written again elsewhere to do so. */
   readonly freedBytes: number
   readonly movedBytes: number
+  /** It is left where it is, because something in it could not be read that is still wanted. */
+  readonly isDamaged: boolean
 }
 
 /** What holds up work in the background: called between short pieces, with the bytes of each. Throws to end it. */
@@ -46,7 +48,7 @@ export interface Collection {
 
   /**
    * Gives back what is not kept in a pack: kept chunks move to the end of the store, byte for byte where all of a
-   * record is kept; the others are gone, durably, before the pack's file is. An interrupted one leaves every kept
+   * record is kept; the others are gone, durably, before the pack's file is. A pack with damage is left where it is. An interrupted one leaves every kept
    * chunk readable, and the rest for the next collection. Several, one after the other. Problems of `put`, `flush`,
    * and of `pacing`.
    */

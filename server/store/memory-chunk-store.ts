@@ -11,7 +11,7 @@ import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { ChunkStoreUsage, PutOutcome, VerifiedBlock } from './chunk-store.ts'
-import type { CollectableStore, Collection, Garbage, Lease } from './collectable.ts'
+import type { CollectableStore, Collection, Compacted, Garbage, Lease } from './collectable.ts'
 
 interface Place {
   readonly block: Block
@@ -135,7 +135,7 @@ export class MemoryChunkStore implements CollectableStore {
     return { pack, storedBytes, garbageBytes: Math.max(least, Math.round(storedBytes * (1 - share))) }
   }
 
-  async #compact(pack: number, kept: ReadonlySet<Id>): Promise<{ freedBytes: number; movedBytes: number }> {
+  async #compact(pack: number, kept: ReadonlySet<Id>): Promise<Compacted> {
     this.#expectOpen()
     const block = this.#blocks.get(pack)
     if (block === undefined) throw new TypeError(`there is no pack ${pack}`)
@@ -153,7 +153,7 @@ export class MemoryChunkStore implements CollectableStore {
     }
     this.#blocks.delete(pack)
     this.#storedBytes += movedBytes - block.bytes.length
-    return { freedBytes: block.bytes.length, movedBytes }
+    return { freedBytes: block.bytes.length, movedBytes, isDamaged: false }
   }
 
   lease(): Lease {

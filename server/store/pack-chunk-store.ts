@@ -189,8 +189,10 @@ export class PackChunkStore implements CollectableStore {
         continue
       }
       const now = await this.#call(() => this.#log.index.find(ids))
-      const moved = ids.filter((_, i) => now[i] !== undefined && !isSamePlace(now[i].location, location))
-      if (moved.length < ids.length) await this.#call(() => this.#forget(location, block))
+      const isHere = (i: number): boolean => now[i] !== undefined && isSamePlace(now[i].location, location)
+      // Of those that are gone meanwhile nothing is to be forgotten.
+      if (ids.some((_, i) => isHere(i))) await this.#call(() => this.#forget(location, block))
+      const moved = ids.filter((_, i) => now[i] !== undefined && !isHere(i))
       yield* this.#blocksOf(moved, given)
     }
   }

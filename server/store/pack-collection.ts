@@ -10,9 +10,11 @@
  *    chunks are kept, else without the others. Its rows point there as soon as it is written.
  * 2. Rows of what is not kept are removed, durably. Between the judgement and the removal nobody finds them any more;
  *    what somebody found before is spared.
- * 3. When something was spared, or the log was recovered meanwhile (then rows point where they pointed before), once more.
+ * 3. When something was spared, or rows in memory went meanwhile by a recovery or by damage (then older ones, which point
+ *    here, come to light), once more.
  * 4. The copies and their rows are made durable.
- * 5. The file is removed.
+ * 5. The file is removed; unless something in it could not be read that rows still point at. One bad read must not
+ *    destroy what is sound, and what is damaged is for scrub to look at twice, to put aside and to tell of.
  *
  * A stop anywhere between leaves copies that no row points at, or a pack that no row points into: garbage for the
  * next collection. After a reindex, rows of what was removed may be back as long as their pack is: garbage again.
@@ -25,6 +27,7 @@ import type { FileLayer } from '../file-layer.ts'
 import type { Collection, Compacted, Garbage, Pacing } from './collectable.ts'
 import { IdFilter } from './id-filter.ts'
 import type { Leases } from './leases.ts'
+import { readableFile } from './pack-audit.ts'
 import {
   type Location,
   packHeaderBytes,
@@ -98,7 +101,9 @@ export class PackCollection implements Collection {
   async survey(pacing: Pacing): Promise<Garbage[]> {
     const { log } = this.#options
     await log.flush()
-    const packs = await this.#packs()
+    // What is written from here on belongs to nobody's rows yet.
+    const { mark } = log.index
+    const packs = (await this.#packs()).filter((pack) => mark === undefined || pack <= mark.pack)
     const kept = new Map<number, { rows: number; plainBytes: number }>()
     for await (const page of log.index.rows()) {
       for (const { key, row } of page) {
@@ -111,7 +116,7 @@ export class PackCollection implements Collection {
     }
     const garbage: Garbage[] = []
     for (const pack of packs) {
-      const sums = await this.#sumsOf(pack, pacing)
+      const sums = await this.#sumsOf(pack, pack === mark?.pack ? mark.offset : undefined, pacing)
       if (sums !== undefined) garbage.push(garbageOf(pack, sums, kept.get(pack)))
     }
     return garbage
@@ -125,24 +130,39 @@ export class PackCollection implements Collection {
     if (pack >= log.openPack || mark === undefined || mark.pack <= pack) await log.seal()
     else await log.flush()
     let movedBytes = 0
-    let damaged = false
-    for (;;) {
-      const { recoveries } = log
-      const pass = new Pass(this.#options, this.#filter, pack, pacing)
-      await pass.run()
-      movedBytes += pass.movedBytes
-      damaged ||= pass.isDamaged
-      this.#expectUnderWay()
-      await log.flush()
-      if (pass.spared === 0 && log.recoveries === recoveries) break
+    try {
+      for (let isDone = false; !isDone; ) {
+        const { recoveries, losses } = log
+        const pass = new Pass(this.#options, this.#filter, pack, pacing)
+        await pass.run()
+        movedBytes += pass.movedBytes
+        this.#expectUnderWay()
+        await log.flush()
+        // A recovery drops rows in memory, and so does damage to a copy: then older rows, which point here, come to light.
+        isDone = pass.spared === 0 && log.recoveries === recoveries && log.losses === losses
+        if (isDone && pass.isDamaged && (await this.#isReferred(pack, pacing))) {
+          return { freedBytes: 0, movedBytes, isDamaged: true }
+        }
+      }
+      const freedBytes = (await this.#sizeOf(pack)) ?? 0
+      reader.closePack(pack)
+      await log.removePack(pack)
+      // A reader may have opened it once more.
+      reader.closePack(pack)
+      sums.delete(pack)
+      return { freedBytes, movedBytes, isDamaged: false }
+    } finally {
+      log.endMoves()
     }
-    // Rows that point at a record which cannot be read any more.
-    if (damaged) await log.forget((at) => at.pack === pack)
-    const freedBytes = (await this.#sumsOf(pack, pacing))?.size ?? 0
-    await log.removePack(pack)
-    reader.closePack(pack)
-    sums.delete(pack)
-    return { freedBytes, movedBytes }
+  }
+
+  /** Whether a row points into the pack: at something that could not be read. That is for scrub to judge. */
+  async #isReferred(pack: number, pacing: Pacing): Promise<boolean> {
+    for await (const page of this.#options.log.index.rows()) {
+      if (page.some(({ row }) => row.location.pack === pack)) return true
+      await pacing.step()
+    }
+    return false
   }
 
   #expectUnderWay(): void {
@@ -156,14 +176,20 @@ export class PackCollection implements Collection {
     return numbers.sort((a, b) => a - b)
   }
 
-  /** Undefined for a pack that is gone. */
-  async #sumsOf(pack: number, pacing: Pacing): Promise<PackSums | undefined> {
+  async #sizeOf(pack: number): Promise<number | undefined> {
+    const { files, folder } = this.#options
+    return (await files.stat(join(folder, packName(pack))))?.bytes
+  }
+
+  /** Up to `end`; undefined for a pack that is gone. What cannot be read counts as no record. */
+  async #sumsOf(pack: number, end: number | undefined, pacing: Pacing): Promise<PackSums | undefined> {
     const { files, folder, log, sums } = this.#options
+    const length = await this.#sizeOf(pack)
     const known = sums.get(pack)
-    if (known !== undefined) return known
-    const file = await files.open(join(folder, packName(pack)), 'read')
+    if (length === undefined || known?.size === length) return known
+    const file = readableFile(await files.open(join(folder, packName(pack)), 'read'))
     try {
-      const size = await file.size()
+      const size = Math.min(length, end ?? length)
       let recordBytes = 0
       let plainBytes = 0
       let rows = 0
@@ -222,7 +248,7 @@ class Pass {
 
   async run(): Promise<void> {
     const { files, folder } = this.#options
-    const file = await files.open(join(folder, packName(this.#pack)), 'read')
+    const file = readableFile(await files.open(join(folder, packName(this.#pack)), 'read'))
     try {
       const range = { start: packHeaderBytes, size: await file.size(), verify: false }
       for await (const step of scanRecords(file, range)) {
@@ -256,19 +282,19 @@ class Pass {
     await this.#pacing.step(totalBytes)
   }
 
-  /** Nothing is copied that is not true. */
+  /** Nothing is copied that is not true; what is false stays where it is, with its rows. */
   async #take(block: Block, kept: Block['header']['rows'], from: Location): Promise<void> {
     let plain: Buffer
     try {
       plain = await verifyBlock(block)
     } catch (error) {
       if (!isProblem(error)) throw error
-      const ids = block.header.rows.map(({ id }) => id)
-      await this.#options.log.forget((at) => at.pack === from.pack && at.offset === from.offset, ids)
+      this.isDamaged = true
       return
     }
     const isWhole = kept.length === block.header.rows.length
-    const copy = isWhole ? block : await without(plain, kept)
+    // Bytes of its own: those that were read keep a window of megabytes.
+    const copy = isWhole ? { ...block, bytes: Buffer.from(block.bytes) } : await without(plain, kept)
     this.#moves.push({ block: copy, from })
     this.#moveBytes += copy.bytes.length
   }

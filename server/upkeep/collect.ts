@@ -9,6 +9,8 @@
  * What was removed is told to nobody: chunks that a client believes to be here are asked for by a commit, at the latest,
  * and that says what is missing.
  */
+import { Mutex } from 'async-mutex'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CollectionProgress, CollectionReport, CollectionState } from '../../protocol/schema.ts'
 import { withBallast } from '../ballast.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
@@ -23,12 +25,17 @@ export interface CollectOptions {
   /** Only tell how much is garbage. */
   readonly dryRun?: boolean
   readonly pacing?: Pacing
+  /** What may be written before the disk is full. */
+  readonly freeBytes?: () => Promise<number>
   readonly tell?: (progress: CollectionProgress) => void
 }
 
 export const defaultMinGarbage = 0.2
 /** Of the time, how much it works. */
 export const defaultShare = 0.5
+
+/** A pack that is all garbage needs no room but for the index. */
+const leastRoom = 1024
 
 const begun: CollectionProgress = {
   phase: 'mark',
@@ -56,6 +63,7 @@ export async function collect(
     minGarbage = defaultMinGarbage,
     dryRun = false,
     pacing = new Pace(),
+    freeBytes = async () => Number.POSITIVE_INFINITY,
     tell = () => {},
   }: CollectOptions = {},
 ): Promise<CollectionReport> {
@@ -72,21 +80,57 @@ export async function collect(
     const garbage = await collection.survey(pacing)
     const chosen = chooseForCompaction(garbage, minGarbage)
     advance({ phase: 'sweep', garbageBytes: garbageIn(garbage), packs: chosen.length })
-    for (const { pack, garbageBytes } of dryRun ? [] : chosen) {
+    const left: Problem[] = []
+    for (const { pack, garbageBytes, storedBytes } of dryRun ? [] : chosen) {
       await marking.catchUp()
-      const { freedBytes, movedBytes } = await collection.compact(pack, pacing)
-      advance({
-        freedBytes: progress.freedBytes + freedBytes - movedBytes,
-        movedBytes: progress.movedBytes + movedBytes,
-        garbageBytes: progress.garbageBytes - garbageBytes,
-        packsDone: progress.packsDone + 1,
-      })
+      const keptBytes = storedBytes - garbageBytes
+      if (keptBytes > leastRoom && keptBytes > (await freeBytes())) {
+        left.push(
+          new Problem(
+            'unavailable',
+            `there is no room on the disk to move ${keptBytes} bytes of pack ${pack}`,
+          ),
+        )
+        continue
+      }
+      try {
+        const { freedBytes, movedBytes, isDamaged } = await collection.compact(pack, pacing)
+        advance({
+          freedBytes: progress.freedBytes + freedBytes - movedBytes,
+          movedBytes: progress.movedBytes + movedBytes,
+          garbageBytes: progress.garbageBytes - (isDamaged ? 0 : garbageBytes),
+          packsDone: progress.packsDone + (isDamaged ? 0 : 1),
+        })
+        if (isDamaged)
+          left.push(new Problem('store-corrupt', `pack ${pack} is damaged; "chunkdav check" tells more`))
+      } catch (error) {
+        // The others are not to wait for one that cannot be read.
+        if (!isDiskError(error)) throw error
+        left.push(
+          new Problem('unavailable', `pack ${pack} could not be given back: ${(error as Error).message}`, {
+            cause: error,
+          }),
+        )
+      }
     }
+    expectNoneLeft(left)
     const dueBytes = dryRun ? garbageIn(chosen) : 0
     return { ...reportOn({ ...progress, storedBytes: store.usage.storedBytes }), dueBytes, dryRun }
   } finally {
     collection.end()
   }
+}
+
+/** An error of the system, about a file. Problems, those of the pacing among them, are not. */
+function isDiskError(error: unknown): boolean {
+  return !isProblem(error) && error instanceof Error && 'code' in error
+}
+
+/** What could not be given back is told when the rest is. */
+function expectNoneLeft([first, ...others]: readonly Problem[]): void {
+  if (first === undefined) return
+  const more = others.length === 0 ? '' : `, and ${others.length} more are left as they are`
+  throw new Problem(first.code, `${first.message}${more}`, { cause: first })
 }
 
 /** In the order in which they are to be compacted. */
@@ -111,6 +155,10 @@ function reportOn(progress: CollectionProgress): CollectionReport {
 export interface CollectorOptions {
   /** Of the time, how much it may work: above 0, up to 1. */
   readonly share?: number | undefined
+  /** What may be written before the disk is full. */
+  readonly freeBytes?: () => Promise<number>
+  /** One collection at a time, of all vaults: each takes memory for what it knows. */
+  readonly turn?: Mutex
   readonly minGarbage?: number | undefined
   /** On a full disk: gives up space that was held back; false when there is none left. */
   readonly makeRoom?: (() => Promise<boolean>) | undefined
@@ -152,15 +200,18 @@ export class Collector {
     state: CollectionState
     ended: Promise<CollectionState>
   } {
-    const { makeRoom = async () => false } = this.#options
+    const { makeRoom = async () => false, turn = new Mutex(), freeBytes } = this.#options
     const work = ({ signal, tell }: Run<CollectionProgress>): Promise<CollectionReport> =>
-      withBallast(makeRoom, () =>
-        collect(this.#vault, {
-          minGarbage: minGarbage ?? this.#options.minGarbage ?? defaultMinGarbage,
-          dryRun: dryRun ?? false,
-          pacing: new Pace({ share: this.#options.share ?? defaultShare, signal }),
-          tell,
-        }),
+      turn.runExclusive(() =>
+        withBallast(makeRoom, () =>
+          collect(this.#vault, {
+            minGarbage: minGarbage ?? this.#options.minGarbage ?? defaultMinGarbage,
+            dryRun: dryRun ?? false,
+            pacing: new Pace({ share: this.#options.share ?? defaultShare, signal }),
+            ...(freeBytes && { freeBytes }),
+            tell,
+          }),
+        ),
       )
     const { ended } = this.#job.start(work)
     return { state: this.state, ended }

@@ -7,7 +7,7 @@
  *
  * The walk goes depth first. A frame holds what is still to be entered of one object; a few objects are read at once.
  * Each object is entered once. So memory is bounded by the depth times a few objects, 16 to 53 bytes for each object of
- * the vault (object-set.ts), and 2.5 bytes for each chunk.
+ * the vault (object-set.ts), and 2.5 bytes for each chunk, beside those of the collection.
  *
  * Below an object that cannot be read nobody knows what is reachable. When a committed checkpoint or the tree reaches
  * such a one, the marking fails, and nothing is given back.
@@ -27,6 +27,8 @@ import { ObjectSet } from './object-set.ts'
 
 /** Objects that are read at once. */
 const readAtOnce = 8
+/** Ids that are kept in one turn of the event loop: a millisecond or two. */
+const keptAtOnce = 1000
 const defaultSetBytes = 512 * 1024 * 1024
 /** Of what keeps a collection from its work, so much is told. */
 const maxTold = 20
@@ -154,7 +156,7 @@ export class Marking {
 
   /** Keeps these and all that they reach. `label` names what must be whole; undefined when some may be missing. */
   async #reach(references: readonly Reference[], label: string | undefined): Promise<void> {
-    const frames = [{ objects: this.#take(references), next: 0 }]
+    const frames = [{ objects: await this.#take(references), next: 0 }]
     for (let top = frames.at(-1); top !== undefined; top = frames.at(-1)) {
       const some = top.objects.slice(top.next, top.next + readAtOnce)
       top.next += some.length
@@ -163,7 +165,7 @@ export class Marking {
         continue
       }
       const below = await Promise.all(some.map((object) => this.#enter(object, label)))
-      const objects = this.#take(below.flat())
+      const objects = await this.#take(below.flat())
       if (objects.length > 0) frames.push({ objects, next: 0 })
       this.#options.tell?.(this.progress)
       await this.#options.pacing.step()
@@ -171,12 +173,16 @@ export class Marking {
   }
 
   /** Keeps them; returns those that are to be entered. */
-  #take(references: readonly Reference[]): ObjectReference[] {
-    this.#options.collection.keep(references.map(({ id }) => id))
+  async #take(references: readonly Reference[]): Promise<ObjectReference[]> {
     const objects: ObjectReference[] = []
-    for (const { id, as } of references) {
-      if (as === 'chunk') this.#content.add(id)
-      else if (this.#entered.add(as, id)) objects.push({ id, as })
+    for (let first = 0; first < references.length; first += keptAtOnce) {
+      const page = references.slice(first, first + keptAtOnce)
+      this.#options.collection.keep(page.map(({ id }) => id))
+      for (const { id, as } of page) {
+        if (as === 'chunk') this.#content.add(id)
+        else if (this.#entered.add(as, id)) objects.push({ id, as })
+      }
+      if (first > 0) await this.#options.pacing.step()
     }
     return objects
   }

@@ -1,19 +1,39 @@
 /**
  * Objects that a walk has entered, so that it enters none twice. Exact, since what it denies by mistake is not kept: by
- * 127 bits of the digest, of which nobody can make two alike. Open addressing; 16 bytes for each place.
+ * 126 bits of the digest, of which nobody can make two alike. Open addressing; 16 bytes for each place. In 256 tables by
+ * a byte of the digest, so that none takes long to grow: a millisecond at some millions of objects.
  */
 import { type Id, idBytes, idToBytes } from '../../protocol/id.ts'
 
 const wordsPerPlace = 4
-const firstPlaces = 1024
+const tables = 256
+const firstPlaces = 16
 const maxLoad = 0.6
 
 export class ObjectSet {
+  readonly #tables: Table[]
+
+  /** Beyond `maxBytes` no more are remembered: those are entered again each time. */
+  constructor(maxBytes: number) {
+    this.#tables = Array.from({ length: tables }, () => new Table(maxBytes / tables))
+  }
+
+  get size(): number {
+    return this.#tables.reduce((sum, table) => sum + table.size, 0)
+  }
+
+  /** Whether it was not in it. */
+  add(as: 'file' | 'directory', id: Id): boolean {
+    const key = keyOf(as, id)
+    return (this.#tables[(key[3] as number) >>> 24] as Table).add(key)
+  }
+}
+
+class Table {
   readonly #maxPlaces: number
   #words = new Uint32Array(firstPlaces * wordsPerPlace)
   #size = 0
 
-  /** Beyond `maxBytes` no more are remembered: those are entered again each time. */
   constructor(maxBytes: number) {
     this.#maxPlaces = 2 ** Math.floor(Math.log2(maxBytes / (4 * wordsPerPlace)))
   }
@@ -22,15 +42,13 @@ export class ObjectSet {
     return this.#size
   }
 
-  /** Whether it was not in it. */
-  add(as: 'file' | 'directory', id: Id): boolean {
-    const key = keyOf(as, id)
+  add(key: Uint32Array): boolean {
     const place = find(this.#words, key)
     if (this.#words.subarray(place, place + wordsPerPlace).some((word) => word !== 0)) return false
     if (this.#size + 1 > (this.#words.length / wordsPerPlace) * maxLoad) {
       if (this.#words.length / wordsPerPlace >= this.#maxPlaces) return true
       this.#grow()
-      return this.add(as, id)
+      return this.add(key)
     }
     this.#words.set(key, place)
     this.#size++
