@@ -3,7 +3,7 @@ import { type ProblemCode, problemCodes, statusOf } from '../../../protocol/prob
 import { responseFaults } from '../openapi.ts'
 import { secret } from './universe.ts'
 import type { WireAnswer } from './wire-connection.ts'
-import { header, type WireRequest } from './wire-request.ts'
+import type { WireRequest } from './wire-request.ts'
 
 export interface Circumstances {
   /** Whoever asks may not see what is in the sentinel. */
@@ -95,6 +95,6 @@ function isOrdinary(request: WireRequest): boolean {
     // An empty name is nothing that the contract's templates know.
     !request.target.includes('//') &&
     /^[A-Z]+$/.test(request.method) &&
-    header(request, 'Host') !== undefined
+    request.headers.filter(([name]) => name.toLowerCase() === 'host').length === 1
   )
 }
