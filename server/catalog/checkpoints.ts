@@ -347,7 +347,7 @@ export class Checkpoints {
     })
   }
 
-  /** A page of the list of a `chunks` checkpoint, open or committed. Problem `checkpoint-not-found`. */
+  /** A page of the list of a `chunks` checkpoint, open or committed. Problems `checkpoint-not-found`, `store-corrupt`. */
   async items(name: CheckpointName, first: number, limit: number): Promise<ItemsPage> {
     const opened = this.sources.get(name.source)?.open.get(name.number)
     const state = opened === undefined ? await this.committed(name) : openState(opened)
@@ -355,9 +355,26 @@ export class Checkpoints {
     const total = state.items ?? 0
     const folder = (this.sources.get(name.source) as Source).folder
     const count = Math.max(0, Math.min(limit, total - first))
-    const items = count === 0 ? [] : await readItems(this.files, folder.itemsPath(name.number), first, count)
+    const items = count === 0 ? [] : await this.itemsThere(name, folder, first, count)
     const next = first + items.length
     return { first, total, items, ...(next < total && items.length > 0 ? { next } : {}) }
+  }
+
+  private async itemsThere(
+    name: CheckpointName,
+    folder: CheckpointFolder,
+    first: number,
+    count: number,
+  ): Promise<Part[]> {
+    const path = folder.itemsPath(name.number)
+    try {
+      return await readItems(this.files, path, first, count)
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') throw cause
+      // It may have been deleted meanwhile.
+      if (this.sources.get(name.source)?.open.has(name.number) !== true) await this.committed(name)
+      throw new Problem('store-corrupt', `the item list ${path} is gone`, { cause })
+    }
   }
 
   /**

@@ -48,7 +48,7 @@ export function decodeItems(bytes: Buffer): Part[] {
   return items
 }
 
-/** Items `first` to `first + count`, fewer at the end of the list. Problem `internal-error` where the file is damaged. */
+/** Items `first` to `first + count`, which are there. Problem `store-corrupt` where they are not, or are damaged. */
 export async function readItems(
   files: FileLayer,
   path: string,
@@ -57,28 +57,29 @@ export async function readItems(
 ): Promise<Part[]> {
   const file = await files.open(path, 'read')
   try {
-    return await readAt(file, first, count)
+    return await readAt(file, path, first, count)
   } finally {
     await file.close()
   }
 }
 
-async function readAt(file: StoreFile, first: number, count: number): Promise<Part[]> {
+async function readAt(file: StoreFile, path: string, first: number, count: number): Promise<Part[]> {
   const buffer = Buffer.allocUnsafe(count * itemBytes)
   const bytesRead = await file.read(buffer, first * itemBytes)
   const items = decodeItems(buffer.subarray(0, bytesRead))
-  if (items.length < Math.floor(bytesRead / itemBytes)) {
-    throw new Problem('internal-error', `the item list is damaged at item ${first + items.length}`)
+  if (items.length < count) {
+    const how = items.length < Math.floor(bytesRead / itemBytes) ? 'damaged' : 'cut short'
+    throw new Problem('store-corrupt', `the item list ${path} is ${how} at item ${first + items.length}`)
   }
   return items
 }
 
-/** The whole list in pages, at most `total` items. */
+/** The first `total` items, in pages. Problem `store-corrupt` at the page where there are fewer, or a damaged one. */
 export async function* itemPages(files: FileLayer, path: string, total: number): AsyncGenerator<Part[]> {
   const file = await files.open(path, 'read')
   try {
     for (let first = 0; first < total; first += pageItems) {
-      yield await readAt(file, first, Math.min(pageItems, total - first))
+      yield await readAt(file, path, first, Math.min(pageItems, total - first))
     }
   } finally {
     await file.close()

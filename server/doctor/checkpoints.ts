@@ -60,9 +60,8 @@ async function* committedState(
       yield problem(`${at}.items`, `the list of the backup ${has}`, todo)
       return state
     }
-    let items = 0
-    for await (const page of itemPages(nodeFiles, path, state.items)) items += page.length
-    if (items < state.items) yield problem(`${at}.items`, `it has ${items} items of ${state.items}`, todo)
+    // Reading them tells whether they are right.
+    for await (const _ of itemPages(nodeFiles, path, state.items));
     return state
   } catch (error) {
     if (!isProblem(error)) throw error

@@ -70,7 +70,7 @@ async function look(path: string, files: ProcessFiles): Promise<Found> {
   if (state !== undefined) {
     expect(open).toEqual([])
     expect(state).toEqual(committed)
-    expect(await readItems(files, checkpoint.itemsPath(1), 0, 10)).toEqual([part])
+    expect(await readItems(files, checkpoint.itemsPath(1), 0, 1)).toEqual([part])
     return 'committed'
   }
   return open.length === 0 ? 'nothing' : 'open'

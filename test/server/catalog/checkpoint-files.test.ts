@@ -12,6 +12,7 @@ import {
   decodeItems,
   encodeItems,
   itemBytes,
+  itemPages,
   readItems,
   recoverItems,
 } from '../../../server/catalog/item-list.ts'
@@ -157,9 +158,14 @@ describe('the item list', () => {
           const at = place % bytes.length
           if (!cut) bytes[at] = (bytes[at] as number) ^ 0x40
           await writeFile(list, cut ? bytes.subarray(0, at) : bytes)
+          const all = Array.fromAsync(itemPages(nodeFiles, list, items.length))
+          await expect(all).rejects.toMatchObject({ code: 'store-corrupt' })
+          await expect(readItems(nodeFiles, list, 0, items.length)).rejects.toMatchObject({
+            code: 'store-corrupt',
+          })
           const whole = Math.floor(at / itemBytes)
           expect((await recoverItems(nodeFiles, list)).count).toBe(whole)
-          expect(await readItems(nodeFiles, list, 0, 100)).toEqual(items.slice(0, whole))
+          expect(await readItems(nodeFiles, list, 0, whole)).toEqual(items.slice(0, whole))
         },
       ),
       { numRuns: 50 },

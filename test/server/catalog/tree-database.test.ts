@@ -243,10 +243,10 @@ describe('a folder without CURRENT', () => {
 
   test('is not taken for a new database after a failed write either', async () => {
     await database.change(async (writes) => writes.put(key, Buffer.from('1')))
-    vi.spyOn(Level.prototype, 'batch').mockImplementationOnce(async () => {
+    vi.spyOn(Level.prototype, 'batch').mockImplementationOnce((async () => {
       await unlink(join(folder, 'CURRENT'))
       throw new Error('EIO')
-    })
+    }) as never)
     const changed = database.change(async (writes) => writes.put(key, Buffer.from('2')))
     expect(await codeOf(changed)).toBe('unavailable')
     expect(await codeOf(database.get(Buffer.from('e2')))).toBe('store-corrupt')

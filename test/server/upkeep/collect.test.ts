@@ -1,5 +1,5 @@
 /** Garbage collection of a running receiver: what goes, what stays, and how it is told of. */
-import { mkdir, mkdtemp, rm, unlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, truncate, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -8,8 +8,10 @@ import type { Id } from '../../../protocol/id.ts'
 import { encodeDirectoryObject } from '../../../protocol/objects.ts'
 import type { CheckpointState, CollectionReport, CollectionRequest } from '../../../protocol/schema.ts'
 import { checkpointHeader } from '../../../protocol/url.ts'
+import { itemBytes } from '../../../server/catalog/item-list.ts'
 import { PackChunkStore } from '../../../server/store/pack-chunk-store.ts'
 import { chooseForCompaction } from '../../../server/upkeep/collect.ts'
+import { findHarm } from '../../../server/upkeep/harm.ts'
 import { backUp, restoreTo } from '../../support/backup.ts'
 import { flipPayload, recordOf } from '../../support/damage.ts'
 import { startReceiver, type TestReceiver } from '../../support/receiver.ts'
@@ -227,6 +229,27 @@ describe('what cannot be known is not guessed', () => {
     expect(await failed()).toContain('1.json')
     await send('DELETE', 'checkpoints/test/1')
     expect(await gc()).toMatchObject({ checkpoints: 0 })
+  })
+
+  const items = ['one', 'two', 'three'].map((text) => chunk(text))
+  const list = () => join(dataDir, 'vaults/home/checkpoints/s/1.items')
+
+  test.each<[string, () => Promise<unknown>]>([
+    ['is cut short', () => truncate(list(), itemBytes)],
+    ['is damaged', async () => writeFile(list(), (await readFile(list())).fill(1, itemBytes, itemBytes + 8))],
+    ['is gone', () => unlink(list())],
+  ])('so does a list of items that %s, and readers are told', async (_, harm) => {
+    const state = await begin('chunks')
+    for (const { id, bytes } of items) await send('PUT', `chunks/${id}`, bytes, named(state))
+    const parts = items.map(({ id, bytes }) => ({ id, size: bytes.length }))
+    await send('POST', 'checkpoints/s/1/items', JSON.stringify({ first: 0, items: parts }))
+    expect(await send('POST', 'checkpoints/s/1/commit', '{"items":3}')).toMatchObject({ status: 200 })
+    await harm()
+    expect(await send('GET', 'checkpoints/s/1/items')).toMatchObject({ status: 500 })
+    expect(await failed()).toContain('1.items')
+    for (const { id } of items) expect(await isHere(id)).toBe(true)
+    const found = await findHarm(await vault(), { step: async () => {} })
+    expect(found.harm.checkpoints).toEqual([{ source: 's', number: 1, count: 1, paths: [''] }])
   })
 })
 
