@@ -171,6 +171,7 @@ export class CutRun {
     this.story.push('-- the power was cut')
     this.#figures.cuts++
     this.#model.survived.clear()
+    this.#model.written.clear()
     const before = this.#disk.root
     this.#disk = await this.#disk.cut(join(this.#folder, `${++this.#disks}`), this.#dice.pick)
     await rm(before, { recursive: true, force: true })
