@@ -7,7 +7,8 @@ import { vaultNotFound } from './access/needs.ts'
 import { type BallastUse, withBallast } from './ballast.ts'
 import { type Catalog, openCatalog } from './catalog/catalog.ts'
 import { makeFolderDurably } from './catalog/durable-file.ts'
-import { LiveTree } from './catalog/live-tree.ts'
+import { type FileRecord, LiveTree } from './catalog/live-tree.ts'
+import type { Wanted } from './catalog/wanted.ts'
 import type { DiskRoom } from './disk-room.ts'
 import { type FileLayer, nodeFiles } from './file-layer.ts'
 import { boundedStore, type Room } from './store/bounded-store.ts'
@@ -203,7 +204,7 @@ export class Vaults {
     const store = await this.openStore(path, settings)
     try {
       const catalog = await openCatalog(path, store, this.options.onDamage, this.files)
-      const openTree = (): Promise<LiveTree | Problem> => this.openTree(path, store)
+      const openTree = (): Promise<LiveTree | Problem> => this.openTree(path, store, catalog)
       const whole = {
         store,
         catalog,
@@ -269,11 +270,24 @@ export class Vaults {
     throw new Problem('insufficient-storage', text, { extensions: { reserveBytes: room.reserveBytes } })
   }
 
-  private async openTree(path: string, store: CollectableStore): Promise<LiveTree | Problem> {
+  private async openTree(
+    path: string,
+    store: CollectableStore,
+    { closure }: Catalog,
+  ): Promise<LiveTree | Problem> {
+    const expectHere = async (files: readonly FileRecord[]): Promise<void> => {
+      if (!store.isCollecting) return
+      const wanted = files.map(
+        ({ id, size, chunked }): Wanted => ({ id, size, as: chunked ? 'file' : 'chunk', within: id }),
+      )
+      const [gone] = await closure.incomplete(wanted, 1)
+      if (gone !== undefined)
+        throw new Problem('conflict', `the content of a file was removed meanwhile (${gone})`)
+    }
     try {
       return await withBallast(
         () => this.makeRoom('open'),
-        () => LiveTree.open(join(path, 'tree'), store, this.options),
+        () => LiveTree.open(join(path, 'tree'), store, { ...this.options, expectHere }),
       )
     } catch (error) {
       const isLeftOut = isProblem(error) && treeFaults.has(error.code)

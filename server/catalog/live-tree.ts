@@ -80,6 +80,11 @@ const maxMarks = 16
 export interface LiveTreeOptions {
   /** How long what was deleted or overwritten is kept, in ms. */
   readonly trashMs: number
+  /**
+   * Asked before records are written that refer to content which was stored before, while a garbage collection may be
+   * under way: what it finds is kept. Problem `conflict` when some is gone.
+   */
+  readonly expectHere?: (files: readonly FileRecord[]) => Promise<void>
   /** Told when clearing away fails; it is tried again at the next removal, and at the next opening. */
   readonly onFault?: (error: unknown) => void
   /** Makes the folder of the database; what is in it is LevelDB's. */
@@ -91,6 +96,7 @@ export class LiveTree {
   readonly #database: TreeDatabase
   readonly #state: TreeState
   readonly #onFault: (error: unknown) => void
+  readonly #expectHere: (files: readonly FileRecord[]) => Promise<void>
   /** Directories below which something has changed, for each freeze under way. */
   readonly #dirtied = new Set<Set<number>>()
   /** Locks, expired ones too: where there is none, none is searched for each name of a path. */
@@ -105,6 +111,7 @@ export class LiveTree {
     this.#state = state
     this.trashMs = options.trashMs
     this.#onFault = options.onFault ?? (() => {})
+    this.#expectHere = options.expectHere ?? (async () => {})
     database.onWritten = (written) => {
       for (const key of written) if (key[0] === keys.allFrozen[0]) this.#noteDirtied(keyNumber(key))
     }
@@ -262,6 +269,7 @@ export class LiveTree {
     const tree = {
       change: <T>(work: (change: TreeChange) => Promise<T>) => this.change(work),
       signal: this.#closing.signal,
+      expectHere: this.#expectHere,
       onFault: this.#onFault,
     }
     return await publishCopy(tree, copying)

@@ -5,7 +5,7 @@
 import { Problem } from '../../protocol/problem.ts'
 import { pagesOf } from './pages.ts'
 import type { TreeChange } from './tree-change.ts'
-import type { DirectoryRecord, Member, Names, TreeRecord } from './tree-records.ts'
+import type { DirectoryRecord, FileRecord, Member, Names, TreeRecord } from './tree-records.ts'
 
 /** Something to copy into the tree, with all that is below it. */
 export interface CopySource {
@@ -18,7 +18,10 @@ export interface Copying {
   readonly source: CopySource
   readonly to: Names
   readonly depth: 0 | 'infinity'
-  /** The store's `losses` when the source was looked up: its content was there then. */
+  /**
+   * The store's `losses` when the source was looked up: its content was there then. Who has the source may remove it
+   * meanwhile, so a collection that is under way must be told of the content: `expectHere`. One that begins moves `losses`.
+   */
   readonly since: number
   /** Throws what speaks against the copy, when it is published. */
   judge(change: TreeChange): Promise<void>
@@ -28,6 +31,8 @@ export interface Copying {
 export interface CopyInto {
   change<T>(work: (change: TreeChange) => Promise<T>): Promise<T>
   readonly signal: AbortSignal
+  /** As in `LiveTreeOptions`. */
+  expectHere(files: readonly FileRecord[]): Promise<void>
   onFault(error: unknown): void
 }
 
@@ -41,6 +46,7 @@ export async function publishCopy(tree: CopyInto, copying: Copying): Promise<'cr
   const isDeep = record.kind === 'directory' && depth === 'infinity'
   const staged = isDeep ? await stage(tree, record, source) : undefined
   try {
+    if (record.kind === 'file') await tree.expectHere([record])
     return await tree.change(async (change) => {
       await judge(change)
       const isThere = (await change.find(to)) !== undefined
@@ -62,6 +68,7 @@ async function stage(tree: CopyInto, record: DirectoryRecord, source: CopySource
       const { from, to } = next
       for await (const page of pagesOf(source.members(from), copiedAtOnce)) {
         if (tree.signal.aborted) throw new Problem('unavailable', 'the receiver is stopping')
+        await tree.expectHere(page.map(({ record }) => record).filter((record) => record.kind === 'file'))
         waiting.push(...(await tree.change((change) => change.copyMembers(page, to))))
       }
     }

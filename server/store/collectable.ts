@@ -60,6 +60,9 @@ export interface Collection {
 
 /** A chunk store that can give space back. */
 export interface Collectable {
+  /** Whether a collection is under way: then whoever relies on what was found before it began must find it again. */
+  readonly isCollecting: boolean
+
   /**
    * Begins a collection; TypeError while another is under way. `losses` rises once, so that nothing counts that was
    * concluded from presence before. Returns in the same turn of the event loop.

@@ -106,6 +106,10 @@ export class MemoryChunkStore implements CollectableStore {
     }
   }
 
+  get isCollecting(): boolean {
+    return this.#kept !== undefined
+  }
+
   collect(): Collection {
     this.#expectOpen()
     if (this.#kept !== undefined) throw new TypeError('a collection is under way already')

@@ -197,6 +197,10 @@ export class PackChunkStore implements CollectableStore {
     }
   }
 
+  get isCollecting(): boolean {
+    return this.#collection !== undefined
+  }
+
   collect(): Collection {
     if (this.#collection !== undefined) throw new TypeError('a collection is under way already')
     if (this.#closing !== undefined) throw closed()

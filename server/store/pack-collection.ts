@@ -41,6 +41,8 @@ import type { RecordReader } from './record-reader.ts'
 
 /** Bytes that are appended again with one system call. */
 const movedAtOnce = 4 * 1024 * 1024
+/** Ways through a pack until nothing in it is wanted any more: one is enough unless somebody asks just then. */
+const maxPasses = 20
 /** Rows that are removed in one batch. */
 const removedAtOnce = 8192
 
@@ -131,7 +133,9 @@ export class PackCollection implements Collection {
     else await log.flush()
     let movedBytes = 0
     try {
-      for (let isDone = false; !isDone; ) {
+      for (let passes = 0; ; passes++) {
+        // Whatever keeps making it go on, a disk that fails again and again among it: later, perhaps.
+        if (passes === maxPasses) return { freedBytes: 0, movedBytes, isDamaged: true }
         const { recoveries, losses } = log
         const pass = new Pass(this.#options, this.#filter, pack, pacing)
         await pass.run()
@@ -139,10 +143,10 @@ export class PackCollection implements Collection {
         this.#expectUnderWay()
         await log.flush()
         // A recovery drops rows in memory, and so does damage to a copy: then older rows, which point here, come to light.
-        isDone = pass.spared === 0 && log.recoveries === recoveries && log.losses === losses
-        if (isDone && pass.isDamaged && (await this.#isReferred(pack, pacing))) {
-          return { freedBytes: 0, movedBytes, isDamaged: true }
-        }
+        if (pass.spared > 0 || log.recoveries !== recoveries || log.losses !== losses) continue
+        if (!pass.isDamaged) break
+        if (await this.#isReferred(pack, pacing)) return { freedBytes: 0, movedBytes, isDamaged: true }
+        break
       }
       const freedBytes = (await this.#sizeOf(pack)) ?? 0
       reader.closePack(pack)

@@ -57,6 +57,10 @@ export class ForgetfulStore implements CollectableStore {
     return this.#store.blocks(ids.filter((id) => !this.#lost.has(id)))
   }
 
+  get isCollecting(): boolean {
+    return this.#store.isCollecting
+  }
+
   collect(): Collection {
     return this.#store.collect()
   }
