@@ -38,8 +38,10 @@ import type { Wanted } from './wanted.ts'
 
 /** Commits that walk at the same time, per vault: each holds a few objects per level in memory. */
 const walksAtOnce = 4
-/** How often a commit walks again because something was lost under it. */
+/** How often a commit walks because something was lost under it. */
 const maxWalks = 5
+/** The same with walks under which nothing happened but that a collection began. */
+const maxWalksInAll = 50
 
 type OnDamage = (problem: Problem) => void
 
@@ -408,15 +410,22 @@ export class Checkpoints {
 
   /** On return everything that the commit reaches is present and durable. Problem `missing-chunks`. */
   private async makeWhole(opened: OpenCheckpoint, request: CommitRequest): Promise<void> {
-    for (let walks = 0; walks < maxWalks; walks++) {
-      const { losses } = this.reader
+    let lossy = 0
+    for (let walks = 0; walks < maxWalksInAll && lossy < maxWalks; walks++) {
+      const { losses, collections = 0 } = this.reader
       const missing = await this.walk(() => this.closure.missing(this.reached(opened, request)))
       if (missing.length > 0) throw missingChunks(missing)
       await this.reader.flush()
       // What the walk found may have been lost since, by the flush or by a reader that met damage.
       if (this.reader.losses === losses) return
+      // Or a collection has begun: what is found from then on stays.
+      const begun = (this.reader.collections ?? 0) - collections
+      if (this.reader.losses - losses > begun) lossy++
     }
-    throw new Problem('unavailable', 'stored chunks keep getting lost; look at the receiver’s disk')
+    if (lossy === maxWalks) {
+      throw new Problem('unavailable', 'stored chunks keep getting lost; look at the receiver’s disk')
+    }
+    throw new Problem('unavailable', 'garbage collections began again and again meanwhile; commit again')
   }
 
   private async *reached(opened: OpenCheckpoint, request: CommitRequest): AsyncGenerator<Wanted[]> {

@@ -60,6 +60,9 @@ export interface Collection {
 
 /** A chunk store that can give space back. */
 export interface Collectable {
+  /** Collections begun since the store was opened: so often `losses` has risen and nothing was lost. */
+  readonly collections: number
+
   /** Whether a collection is under way: then whoever relies on what was found before it began must find it again. */
   readonly isCollecting: boolean
 

@@ -28,6 +28,7 @@ export class MemoryChunkStore implements CollectableStore {
   readonly #places = new Map<Id, Place>()
   #storedBytes = 0
   #losses = 0
+  #collections = 0
   readonly #leases = new Set<Set<Id>>()
   /** Numbers of blocks, as packs. */
   readonly #blocks = new Map<number, Block>()
@@ -46,6 +47,10 @@ export class MemoryChunkStore implements CollectableStore {
 
   get losses(): number {
     return this.#losses
+  }
+
+  get collections(): number {
+    return this.#collections
   }
 
   async stat(ids: readonly Id[]): Promise<(number | undefined)[]> {
@@ -116,6 +121,7 @@ export class MemoryChunkStore implements CollectableStore {
     const kept = new Set<Id>([...this.#leases].flatMap((lease) => [...lease]))
     this.#kept = kept
     this.#losses++
+    this.#collections++
     return {
       keep: (ids) => {
         for (const id of ids) kept.add(id)

@@ -56,6 +56,7 @@ export class PackChunkStore implements CollectableStore {
   readonly #leases = new Leases()
   readonly #sums = new Map<number, PackSums>()
   #collection: Collection | undefined
+  #collections = 0
   #closing: Promise<void> | undefined
   /** Calls under way, and who waits for the last of them. */
   #calls = 0
@@ -104,6 +105,10 @@ export class PackChunkStore implements CollectableStore {
 
   get losses(): number {
     return this.#log.losses
+  }
+
+  get collections(): number {
+    return this.#collections
   }
 
   /** What the last recovery scanned: of the opening, or after a failure since. */
@@ -216,6 +221,7 @@ export class PackChunkStore implements CollectableStore {
       },
     })
     this.#collection = collection
+    this.#collections++
     return {
       keep: (ids) => collection.keep(ids),
       keeps: (id) => collection.keeps(id),

@@ -21,7 +21,7 @@
  */
 import { join } from 'node:path'
 import { type Block, blockHeaderBytes, encodeBlock, sliceRow, verifyBlock } from '../../protocol/block.ts'
-import type { Id } from '../../protocol/id.ts'
+import { type Id, readId } from '../../protocol/id.ts'
 import { isProblem } from '../../protocol/problem.ts'
 import type { FileLayer } from '../file-layer.ts'
 import type { Collection, Compacted, Garbage, Pacing } from './collectable.ts'
@@ -160,10 +160,17 @@ export class PackCollection implements Collection {
     }
   }
 
-  /** Whether a row points into the pack: at something that could not be read. That is for scrub to judge. */
+  /**
+   * Whether something is kept that could not be read: a row points at it still. That is for scrub to judge. Rows of what is
+   * not kept are removed.
+   */
   async #isReferred(pack: number, pacing: Pacing): Promise<boolean> {
-    for await (const page of this.#options.log.index.rows()) {
-      if (page.some(({ row }) => row.location.pack === pack)) return true
+    const { log } = this.#options
+    for await (const page of log.index.rows()) {
+      const here = page.filter(({ row }) => row.location.pack === pack)
+      if (here.some(({ key }) => this.#filter.hasBytes(key))) return true
+      const dead = here.map(({ key }) => readId(key) as Id)
+      if (dead.length > 0 && (await log.removeUnkept(pack, dead)) < dead.length) return true
       await pacing.step()
     }
     return false

@@ -16,6 +16,7 @@ import { directoryEntry, smallTree } from '../requests.ts'
 /** Chunks in a map, that can lose one, or be slow. */
 class ForgetfulReader implements ChunkReader {
   losses = 0
+  collections = 0
   gets = 0
   stats = 0
   flushes = 0
@@ -94,6 +95,40 @@ describe('a chunk that is lost', () => {
     const name = await begin()
     await expect(catalog.checkpoints.commit(name, root)).rejects.toMatchObject({ code: 'unavailable' })
     expect(await catalog.checkpoints.state(name)).toMatchObject({ state: 'open' })
+  })
+
+  const collect = (): void => {
+    reader.losses++
+    reader.collections++
+  }
+
+  test('is none where collections begin: the commit goes on until none does', async () => {
+    reader.onFlush = () => {
+      if (reader.flushes <= 12) collect()
+    }
+    expect(await catalog.checkpoints.commit(await begin(), root)).toMatchObject({ state: 'committed' })
+    expect(reader.flushes).toBe(13)
+  })
+
+  test('while a collection begins counts all the same', async () => {
+    reader.onFlush = () => {
+      collect()
+      reader.losses++
+    }
+    await expect(catalog.checkpoints.commit(await begin(), root)).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining('disk'),
+    })
+    expect(reader.flushes).toBe(5)
+  })
+
+  test('or not: with a collection under every walk the commit gives up at last', async () => {
+    reader.onFlush = collect
+    await expect(catalog.checkpoints.commit(await begin(), root)).rejects.toMatchObject({
+      code: 'unavailable',
+      message: expect.stringContaining('collections'),
+    })
+    expect(reader.flushes).toBeLessThan(100)
   })
 
   test('because it is found damaged on the way counts as missing', async () => {

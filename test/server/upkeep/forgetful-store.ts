@@ -34,6 +34,10 @@ export class ForgetfulStore implements CollectableStore {
     return this.#store.losses + this.#losses
   }
 
+  get collections(): number {
+    return this.#store.collections
+  }
+
   async stat(ids: readonly Id[]): Promise<(number | undefined)[]> {
     const found = await this.#store.stat(ids)
     return found.map((length, i) => (this.#lost.has(ids[i] as Id) ? undefined : length))
