@@ -133,6 +133,46 @@ test('the live tree and its trash keep their content; what leaves the trash goes
   expect(await stored()).toBeLessThan(before - 190 * KiB)
 })
 
+test('COPY keeps the content of what it copies, although a collection has marked what refers to it already', async () => {
+  const content = seededBytes('copied', 100 * KiB)
+  await fetch(`${server.vaultUrl}/tree/x`, { method: 'PUT', body: content })
+  await fetch(`${server.vaultUrl}/tree/d/`, { method: 'MKCOL' })
+  await fetch(`${server.vaultUrl}/tree/d/y`, { method: 'PUT', body: seededBytes('below', 100 * KiB) })
+  const { store } = await vault()
+  // As if everything had been walked, and the files removed for good just before.
+  const collection = store.collect()
+  for (const [from, to] of [
+    ['x', 'x2'],
+    ['d/', 'd2/'],
+  ] as const) {
+    const headers = { destination: `${server.vaultUrl}/tree/${to}` }
+    expect((await fetch(`${server.vaultUrl}/tree/${from}`, { method: 'COPY', headers })).status).toBe(201)
+  }
+  for (const { pack } of await collection.survey({ step: async () => {} })) {
+    await collection.compact(pack, { step: async () => {} })
+  }
+  collection.end()
+  const get = async (path: string) =>
+    Buffer.from(await (await fetch(`${server.vaultUrl}/tree/${path}`)).arrayBuffer())
+  expect(await get('x2')).toEqual(content)
+  expect(await get('d2/y')).toEqual(seededBytes('below', 100 * KiB))
+})
+
+test('a PUT and a COPY go through although a collection begins under them', async () => {
+  const { store, tree } = await vault()
+  const change = tree.change.bind(tree)
+  let begun = 0
+  // Whatever the request has found out by now is void when it gets its turn.
+  tree.change = async (work) => {
+    if (begun++ % 2 === 0) store.collect().end()
+    return await change(work)
+  }
+  const put = await fetch(`${server.vaultUrl}/tree/x`, { method: 'PUT', body: seededBytes('x', 50 * KiB) })
+  expect(put.status).toBe(201)
+  const headers = { destination: `${server.vaultUrl}/tree/x2` }
+  expect((await fetch(`${server.vaultUrl}/tree/x`, { method: 'COPY', headers })).status).toBe(201)
+})
+
 describe('an open checkpoint', () => {
   test('keeps what was sent in its name, and what was asked about', async () => {
     const [sent, asked, unnamed] = ['sent', 'asked', 'unnamed'].map((text) =>
