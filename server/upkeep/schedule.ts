@@ -1,6 +1,7 @@
 /**
- * What the receiver does by itself while it runs: freezes live trees when they are due, removes for good what
- * has been in a trash too long, open checkpoints that nobody goes on with, what the retention policies do not keep, and reads a share of what is stored.
+ * What the receiver does by itself while it runs. It freezes live trees when they are due. It removes for good what has
+ * been in a trash for too long, open checkpoints that nobody goes on with, and backups that the retention policies do not
+ * keep; it collects the garbage that is left by that. And it reads a share of what is stored, to see whether it is sound.
  *
  * Each job tells the log how it ended and never rejects: the next one runs all the same. A freeze that is still
  * running when it is due again is left to run. Jobs see `stop` and end soon; a commit under way is finished.
@@ -8,6 +9,7 @@
 import type { Cron } from 'croner'
 import type { Logger } from 'pino'
 import type { ProblemCode } from '../../protocol/problem.ts'
+import type { CollectionState } from '../../protocol/schema.ts'
 import type { Audit } from '../audit.ts'
 import { failureFields, failureText, knownProblem } from '../failure-fields.ts'
 import type { Vault, Vaults } from '../vaults.ts'
@@ -16,13 +18,12 @@ import { OpenExpiry } from './open-expiry.ts'
 import { prune, prunedNumbers } from './prune.ts'
 import { cronJob, type ScheduledFreeze } from './schedule-options.ts'
 import { shareEveryMs } from './scrub.ts'
+import { SoonCollections } from './soon-collections.ts'
 import { SteadyClock } from './steady-clock.ts'
 
 export type { ScheduledFreeze }
 
 const expireEveryMs = 3_600_000
-/** Several removals share a collection. */
-const collectAfterMs = 30_000
 /** A receiver that has just begun has other things to do. */
 const firstScrubMs = 300_000
 /** What is to be frozen is not there, or not yet: nothing has failed. */
@@ -55,9 +56,7 @@ export class Schedule {
   #expiring: Promise<void> | undefined
   readonly #collections: Cron | undefined
   #collecting: Promise<void> | undefined
-  /** Vaults from which something was removed, and which are collected soon. */
-  readonly #dirty = new Set<string>()
-  #dirtyTimer: NodeJS.Timeout | undefined
+  readonly #soon = new SoonCollections((names) => void this.#collectVaults(async () => names))
   readonly #openExpiry: OpenExpiry | undefined
   readonly #clock = new SteadyClock()
   #pruning: Promise<void> | undefined
@@ -96,16 +95,13 @@ export class Schedule {
     return this.#collections?.nextRun() ?? undefined
   }
 
-  /** To be called when something was removed from a vault: its garbage is collected soon, with what is removed until then. */
+  /**
+   * To be called when something was removed from a vault: its garbage is collected soon, with what is removed until then;
+   * later, when it was just collected.
+   */
   collectSoon(vault: string): void {
     if (this.#collections === undefined || this.#stopping.signal.aborted) return
-    this.#dirty.add(vault)
-    this.#dirtyTimer ??= setTimeout(() => {
-      this.#dirtyTimer = undefined
-      const names = [...this.#dirty]
-      this.#dirty.clear()
-      void this.#collectVaults(async () => names)
-    }, collectAfterMs).unref()
+    this.#soon.add(vault)
   }
 
   /** Collects the garbage of every vault, one after the other. Whoever asks while it is at that waits for the same. Never rejects. */
@@ -122,12 +118,32 @@ export class Schedule {
       for (const vault of await names()) {
         if (signal.aborted) return
         await this.#tracked(failure, { vault }, async (_, log) => {
-          const { last } = await this.#vaults.visit(vault, ({ collector }) => collector.start().ended)
+          const { last } = await this.#collectVault(vault)
           if (last?.outcome === 'failed') log.error({ detail: last.detail }, failure)
           else if (last?.outcome === 'done') log.info({ ...last.report }, 'garbage collected')
         })
       }
     })
+  }
+
+  async #collectVault(vault: string): Promise<CollectionState> {
+    const removedAt = this.#soon.begin(vault) ?? Number.NEGATIVE_INFINITY
+    let lengthMs = 0
+    try {
+      return await this.#vaults.visit(vault, async ({ collector }) => {
+        for (;;) {
+          const { running } = collector.state
+          const state = await collector.start().ended
+          const { last } = state
+          if (last !== undefined) lengthMs = Date.parse(last.finishedAt) - Date.parse(last.startedAt)
+          // One that ran already may have given nothing back, or marked what was removed after it began.
+          const isEnough = last?.outcome === 'done' && !last.report.dryRun
+          if (running === undefined || (isEnough && Date.parse(running.startedAt) > removedAt)) return state
+        }
+      })
+    } finally {
+      this.#soon.end(vault, lengthMs)
+    }
   }
 
   #scrubIn(ms: number): void {
@@ -290,7 +306,7 @@ export class Schedule {
   /** Nothing begins any more, and what runs is told to end. */
   stop(): void {
     clearInterval(this.#expiry)
-    clearTimeout(this.#dirtyTimer)
+    this.#soon.stop()
     this.#collections?.stop()
     clearTimeout(this.#scrubTimer)
     for (const { cron } of this.#jobs) cron.stop()
