@@ -14,6 +14,7 @@ import { type FileLayer, nodeFiles } from './file-layer.ts'
 import { boundedStore, type Room } from './store/bounded-store.ts'
 import type { CollectableStore } from './store/collectable.ts'
 import { Collector } from './upkeep/collect.ts'
+import { gonePack } from './upkeep/gone-packs.ts'
 import { Scrub } from './upkeep/scrub.ts'
 import { Settings } from './upkeep/settings.ts'
 
@@ -90,6 +91,7 @@ export class Vaults {
   private readonly opened = new Map<string, Opened>()
   /** Vaults that could not be opened when they were last asked for, each with the code of what kept it. */
   readonly unopened = new Map<string, string>()
+  private readonly inDoubt = new Set<string>()
   /** One collection at a time. */
   private readonly collecting = new Mutex()
   private closed = false
@@ -165,6 +167,7 @@ export class Vaults {
     opened.vault.then(
       (vault) => {
         opened.now = vault
+        this.noteDoubt(vault)
         this.unopened.delete(name)
       },
       (error: unknown) => {
@@ -185,10 +188,26 @@ export class Vaults {
     return [...this.opened.values()].flatMap(({ now }) => now ?? [])
   }
 
+  /** Names of the vaults that lack content as far as is known, or may lack some until a scrub has looked. */
+  harmed(): string[] {
+    for (const vault of this.openNow()) this.noteDoubt(vault)
+    return [...this.inDoubt].sort()
+  }
+
+  private noteDoubt({ name, scrub }: Vault): void {
+    if (scrub.isInDoubt) this.inDoubt.add(name)
+    else this.inDoubt.delete(name)
+  }
+
   /** Closes the vault unless somebody needs it, or `close` does already. */
   private async leave(name: string, opened: Opened): Promise<void> {
     if (opened.kept || opened.visitors > 0 || this.opened.get(name) !== opened) return
-    const ended = opened.vault.then((vault) => vault.close()).finally(() => this.opened.delete(name))
+    const ended = opened.vault
+      .then((vault) => {
+        this.noteDoubt(vault)
+        return vault.close()
+      })
+      .finally(() => this.opened.delete(name))
     opened.closing = ended.catch(() => {})
     await ended
   }
@@ -201,6 +220,7 @@ export class Vaults {
     // Whoever made it may have died before he synced this.
     await this.files.syncFolder(this.path)
     const settings = await Settings.open(path, this.options.onDamage, this.files)
+    await this.lookForPacks(name, path)
     const store = await this.openStore(path, settings)
     try {
       const catalog = await openCatalog(path, store, this.options.onDamage, this.files)
@@ -219,6 +239,7 @@ export class Vaults {
         turn: this.collecting,
         ...(room && { freeBytes: () => room.freeForUpkeep() }),
         files: this.files,
+        onFault: this.options.onFault,
       })
       const scrub = await Scrub.open({
         vaultPath: path,
@@ -227,6 +248,7 @@ export class Vaults {
         bytesPerSecond: this.options.scrubBytesPerSecond,
         onDamage: this.options.onDamage,
         files: this.files,
+        onFault: this.options.onFault,
       })
       const opened = new OpenVault(
         { name, path, store, catalog, settings, scrub, collector },
@@ -238,6 +260,18 @@ export class Vaults {
       await store.close()
       throw error
     }
+  }
+
+  /** The store opens without them, and knows nothing of them any more. */
+  private async lookForPacks(name: string, path: string): Promise<void> {
+    const pack = await gonePack(path, this.files)
+    if (pack === undefined) return
+    const text = `packs that the index of vault ${name} knew are gone or cut off, ${pack} among them: backups may lack content; run chunkdav check http://HOST:PORT/${name}`
+    this.options.onDamage?.(new Problem('store-corrupt', text, { extensions: { vault: name, pack } }))
+    await withBallast(
+      () => this.makeRoom('open'),
+      () => Scrub.doubt(path, this.files),
+    )
   }
 
   private async openStore(path: string, settings: Settings): Promise<CollectableStore> {

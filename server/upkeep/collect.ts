@@ -13,9 +13,8 @@ import { Mutex } from 'async-mutex'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CollectionProgress, CollectionReport, CollectionState } from '../../protocol/schema.ts'
 import { withBallast } from '../ballast.ts'
-import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import type { CollectableStore, Garbage, Pacing } from '../store/collectable.ts'
-import { Job, type Run } from './jobs.ts'
+import { Job, type JobOptions, type Run } from './jobs.ts'
 import { type MarkedVault, Marking } from './mark.ts'
 import { Pace } from './pace.ts'
 
@@ -152,7 +151,7 @@ function reportOn(progress: CollectionProgress): CollectionReport {
   return { ...counts, packs: packsDone, dueBytes: 0, dryRun: false }
 }
 
-export interface CollectorOptions {
+export interface CollectorOptions extends JobOptions {
   /** Of the time, how much it may work: above 0, up to 1. */
   readonly share?: number | undefined
   /** What may be written before the disk is full. */
@@ -162,7 +161,6 @@ export interface CollectorOptions {
   readonly minGarbage?: number | undefined
   /** On a full disk: gives up space that was held back; false when there is none left. */
   readonly makeRoom?: (() => Promise<boolean>) | undefined
-  readonly files?: FileLayer | undefined
 }
 
 /** The collections of one vault, one at a time: begun by a request, by the schedule, or after something was removed. */
@@ -187,7 +185,7 @@ export class Collector {
     vault: CollectedVault,
     options: CollectorOptions = {},
   ): Promise<Collector> {
-    const job = await Job.open(vaultPath, 'collection', begun, reportOn, options.files ?? nodeFiles)
+    const job = await Job.open(vaultPath, 'collection', begun, reportOn, options)
     return new Collector(vault, options, job)
   }
 

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { makeFolderDurably, readText, replaceDurably } from '../catalog/durable-file.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
+import { isDiskFull } from '../full-disk.ts'
 
 export type JobOutcome = 'done' | 'stopped' | 'failed'
 
@@ -33,6 +34,12 @@ export interface Run<Progress> {
 /** Does the work. What it throws makes it `failed`, or `stopped` after the signal; `reportOf` makes a report of how far it came. */
 export type Work<Progress, Report> = (run: Run<Progress>) => Promise<Report>
 
+export interface JobOptions {
+  readonly files?: FileLayer | undefined
+  /** Told when what came of a job could not be kept; not when the disk is full. */
+  readonly onFault?: ((error: unknown) => void) | undefined
+}
+
 interface Running<Progress, Report> {
   readonly startedAt: string
   readonly stop: AbortController
@@ -46,6 +53,7 @@ export class Job<Progress, Report> {
   readonly #begun: Progress
   readonly #reportOf: (progress: Progress) => Report
   readonly #files: FileLayer
+  readonly #onFault: (error: unknown) => void
   #running: Running<Progress, Report> | undefined
   #last: JobState<Progress, Report>['last']
   #isClosed = false
@@ -54,10 +62,11 @@ export class Job<Progress, Report> {
     path: string,
     begun: Progress,
     reportOf: (progress: Progress) => Report,
-    files: FileLayer,
+    { files = nodeFiles, onFault = () => {} }: JobOptions,
   ) {
     this.#path = path
     this.#files = files
+    this.#onFault = onFault
     this.#begun = begun
     this.#reportOf = reportOf
   }
@@ -68,10 +77,11 @@ export class Job<Progress, Report> {
     kind: string,
     begun: Progress,
     reportOf: (progress: Progress) => Report,
-    files: FileLayer = nodeFiles,
+    options: JobOptions = {},
   ): Promise<Job<Progress, Report>> {
+    const { files = nodeFiles } = options
     const folder = join(vaultPath, 'upkeep')
-    const job = new Job<Progress, Report>(join(folder, `${kind}.json`), begun, reportOf, files)
+    const job = new Job<Progress, Report>(join(folder, `${kind}.json`), begun, reportOf, options)
     await makeFolderDurably(folder, files)
     try {
       const text = await readText(job.#path, files)
@@ -123,9 +133,18 @@ export class Job<Progress, Report> {
     }
     this.#last = { startedAt: running.startedAt, finishedAt: new Date().toISOString(), ...end }
     this.#running = undefined
-    // What it says is worth keeping, and nothing hangs on it: a full disk must not make of it a failure.
-    await replaceDurably(this.#path, JSON.stringify(this.#last), this.#files).catch(() => undefined)
+    await this.#keep()
     return this.state
+  }
+
+  /** What it says is worth keeping, and nothing hangs on it: that it cannot be kept does not make of it a failure. */
+  async #keep(): Promise<void> {
+    try {
+      await replaceDurably(this.#path, JSON.stringify(this.#last), this.#files)
+    } catch (error) {
+      // Of a full disk whoever keeps watch over it knows already.
+      if (!isDiskFull(error)) this.#onFault(error)
+    }
   }
 
   /** Stops what runs and waits until it has ended. */

@@ -33,7 +33,7 @@ import { PackChunkStore } from '../store/pack-chunk-store.ts'
 import { isBefore, type Location, type Position, packHeaderBytes, packName } from '../store/pack-file.ts'
 import { verified } from '../store/receive.ts'
 import { findHarm, type HarmedVault, isGone, isHarmless } from './harm.ts'
-import { Job, type Run } from './jobs.ts'
+import { Job, type JobOptions, type Run } from './jobs.ts'
 import { Pace } from './pace.ts'
 import { maxBlockBytes, Quarantine } from './quarantine.ts'
 
@@ -42,7 +42,7 @@ export const defaultScrubMs = 30 * 24 * 3_600_000
 /** How often a share is due. */
 export const shareEveryMs = 3_600_000
 
-export interface ScrubOptions {
+export interface ScrubOptions extends JobOptions {
   readonly vaultPath: string
   readonly store: ChunkStore
   /** Its tree may throw the Problem that kept it from opening. */
@@ -50,7 +50,6 @@ export interface ScrubOptions {
   readonly bytesPerSecond?: number | undefined
   /** Told of everything that is found damaged. */
   readonly onDamage?: ((problem: Problem) => void) | undefined
-  readonly files?: FileLayer | undefined
 }
 
 interface Round {
@@ -83,6 +82,8 @@ type Counts = Pick<ScrubProgress, 'bytes' | 'totalBytes' | 'records' | 'chunks' 
 
 const noCounts: Counts = { bytes: 0, totalBytes: 0, records: 0, chunks: 0, badRecords: 0 }
 const begun: ScrubProgress = { everything: false, phase: 'packs', ...noCounts }
+/** When a round began of which nothing is known. */
+const never = new Date(0).toISOString()
 const namedFindings = 100
 /** Lost chunks of which copies are looked for in one run. */
 const maxSought = 100_000
@@ -111,11 +112,28 @@ export class Scrub {
     const round = await readRound(positionPath(options.vaultPath), files)
     const scrub = new Scrub(
       options,
-      round ?? newRound({ complete: true, startedAt: new Date(0).toISOString() }),
+      round ?? newRound({ complete: true, startedAt: never }),
     )
     const reportOf = (): ScrubReport => reportOn(scrub.#round)
-    scrub.#job = await Job.open(options.vaultPath, 'scrub', begun, reportOf, files)
+    scrub.#job = await Job.open(options.vaultPath, 'scrub', begun, reportOf, options)
     return scrub
+  }
+
+  /**
+   * To be called, before the store is opened, when packs are gone: whoever dies after it leaves word that harm is to be
+   * looked for. Durable on return.
+   */
+  static async doubt(vaultPath: string, files: FileLayer = nodeFiles): Promise<void> {
+    const path = positionPath(vaultPath)
+    const round = (await readRound(path, files)) ?? newRound({ complete: true, startedAt: never })
+    await files.makeFolder(join(vaultPath, 'upkeep'))
+    await replaceDurably(path, JSON.stringify({ ...round, harmIsDue: true }), files)
+  }
+
+  /** Whether content of what is kept is missing as far as is known, or may be until a run has looked for harm. */
+  get isInDoubt(): boolean {
+    const { harm, harmIsDue } = this.#round
+    return harmIsDue || (harm !== undefined && !isHarmless(harm))
   }
 
   get state(): ScrubState {
@@ -141,7 +159,7 @@ export class Scrub {
     }
     const due = this.#dueBytes(periodMs, nowMs)
     if (due > 0) await this.#job.start((run) => this.#run(run, false, due)).ended
-    else if (await this.#mayBeHealed()) await this.#job.start((run) => this.#lookAgain(run)).ended
+    else if (round.harmIsDue || (await this.#mayBeHealed())) await this.#job.start((run) => this.#lookAgain(run)).ended
   }
 
   #dueBytes(periodMs: number, nowMs: number): number {
