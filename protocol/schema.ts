@@ -411,6 +411,8 @@ export const Health = Type.Object(
     vaultsUnopened: Type.Optional(
       Type.Array(Type.Object({ vault: Type.String(), code: Type.String() }, closed)),
     ),
+    /** Those of which content is missing, or may be until a scrub has looked. */
+    vaultsHarmed: Type.Optional(Type.Array(Type.String())),
     /** Of the disk, since the receiver started. */
     diskFaults: Type.Optional(Count),
     uptimeSeconds: Type.Optional(Count),

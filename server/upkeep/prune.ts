@@ -1,4 +1,5 @@
 /** Applies the retention policies of a vault to its checkpoints. */
+import type { Logger } from 'pino'
 import { Problem } from '../../protocol/problem.ts'
 import type { CheckpointState, PruneAnswer, PrunedSource } from '../../protocol/schema.ts'
 import type { Vault } from '../vaults.ts'
@@ -66,6 +67,16 @@ export async function prune(
   const count = (list: (source: PrunedSource) => readonly unknown[]): number =>
     sources.reduce((sum, source) => sum + list(source).length, 0)
   return { dryRun, kept: count(({ kept }) => kept), removed: count(({ removed }) => removed), sources }
+}
+
+/**
+ * Whether a vault may be pruned by itself; otherwise the log is told why. While content is missing, or may be, older
+ * backups can be the only ones that are whole: only a person removes some then.
+ */
+export function mayPruneItself({ scrub }: Pick<Vault, 'scrub'>, log: Pick<Logger, 'warn'>): boolean {
+  if (!scrub.isInDoubt) return true
+  log.warn('not pruned: content of the vault is missing, or may be; run chunkdav check, and back up again')
+  return false
 }
 
 function isCommitted(state: CheckpointState): state is Committed {

@@ -15,7 +15,7 @@ import { failureFields, failureText, knownProblem } from '../failure-fields.ts'
 import type { Vault, Vaults } from '../vaults.ts'
 import { aboutFreeze, freezeIfChanged, freezeSource } from './freeze.ts'
 import { OpenExpiry } from './open-expiry.ts'
-import { prune, prunedNumbers } from './prune.ts'
+import { mayPruneItself, prune, prunedNumbers } from './prune.ts'
 import { cronJob, type ScheduledFreeze } from './schedule-options.ts'
 import { shareEveryMs } from './scrub.ts'
 import { SoonCollections } from './soon-collections.ts'
@@ -266,7 +266,7 @@ export class Schedule {
   }
 
   async #pruneVault(vault: Vault, log: Logger): Promise<void> {
-    if (!vault.settings.hasPolicy) return
+    if (!vault.settings.hasPolicy || !mayPruneItself(vault, log)) return
     if (this.#clock.isDoubtful()) {
       log.warn('not pruned: the clock was set forward; see that it is right. It is believed a day later')
       return

@@ -110,10 +110,7 @@ export class Scrub {
   static async open(options: ScrubOptions): Promise<Scrub> {
     const files = options.files ?? nodeFiles
     const round = await readRound(positionPath(options.vaultPath), files)
-    const scrub = new Scrub(
-      options,
-      round ?? newRound({ complete: true, startedAt: never }),
-    )
+    const scrub = new Scrub(options, round ?? newRound({ complete: true, startedAt: never }))
     const reportOf = (): ScrubReport => reportOn(scrub.#round)
     scrub.#job = await Job.open(options.vaultPath, 'scrub', begun, reportOf, options)
     return scrub
@@ -159,7 +156,8 @@ export class Scrub {
     }
     const due = this.#dueBytes(periodMs, nowMs)
     if (due > 0) await this.#job.start((run) => this.#run(run, false, due)).ended
-    else if (round.harmIsDue || (await this.#mayBeHealed())) await this.#job.start((run) => this.#lookAgain(run)).ended
+    else if (round.harmIsDue || (await this.#mayBeHealed()))
+      await this.#job.start((run) => this.#lookAgain(run)).ended
   }
 
   #dueBytes(periodMs: number, nowMs: number): number {

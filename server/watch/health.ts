@@ -19,7 +19,7 @@ const recentMs = 10 * 60_000
 /**
  * Whether the receiver can do its work. `failing`: nothing can be written, for another reason than want of space.
  * `degraded`: it serves, but somebody should look: there is no space left beyond the reserve, a vault could not be opened,
- * or the disk failed within the last ten minutes.
+ * content of a vault is missing or may be, or the disk failed within the last ten minutes.
  */
 export class HealthCheck {
   readonly #options: HealthOptions
@@ -38,7 +38,9 @@ export class HealthCheck {
     const freeBytes = await freeBytesOf(dataDir)
     const { faults, lastSyncAt } = metrics
     const isFull = writable === 'full' || (freeBytes ?? 0) <= (reserveBytes ?? 0)
-    const isDegraded = isFull || vaults.unopened.size > 0 || faults.sinceLastMs < recentMs
+    const harmed = vaults.harmed()
+    const isDegraded =
+      isFull || vaults.unopened.size > 0 || harmed.length > 0 || faults.sinceLastMs < recentMs
     return {
       status: writable === 'no' ? 'failing' : isDegraded ? 'degraded' : 'ok',
       version,
@@ -48,6 +50,7 @@ export class HealthCheck {
       ...(lastSyncAt !== undefined && { lastSyncAt: new Date(lastSyncAt).toISOString() }),
       vaultsOpen: vaults.openNow().length,
       vaultsUnopened: [...vaults.unopened].map(([vault, code]) => ({ vault, code })),
+      vaultsHarmed: harmed,
       diskFaults: faults.count,
       uptimeSeconds: Math.floor((performance.now() - this.#startedAt) / 1000),
       eventLoopDelayMs: Math.round(metrics.delay.p99 * 10) / 10,
