@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 
 interface Mode {
@@ -24,8 +25,17 @@ const others: Mode = {
 /** `npm test` runs everything but test/slow and test/clients, which have commands of their own: `npm run test:slow`, `npm run test:clients`. */
 export default defineConfig(({ mode }) => {
   const { include, exclude, testTimeout } = modes[mode] ?? others
+  // Vitest leaves a core to itself; but many tests wait more than they work. Those of the modes have the machine to themselves.
+  const maxWorkers = modes[mode] === undefined ? Math.max(2, availableParallelism() - 1) : 1
   return {
     root: new URL('..', import.meta.url).pathname,
-    test: { include, exclude, testTimeout, hookTimeout: 30_000 },
+    // Vitest leaves a core to itself; many tests wait more than they work, so two go side by side on two cores as well.
+    test: {
+      include,
+      exclude,
+      testTimeout,
+      hookTimeout: 30_000,
+      maxWorkers: Math.max(2, availableParallelism() - 1),
+    },
   }
 })
