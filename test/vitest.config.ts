@@ -29,13 +29,6 @@ export default defineConfig(({ mode }) => {
   const maxWorkers = modes[mode] === undefined ? Math.max(2, availableParallelism() - 1) : 1
   return {
     root: new URL('..', import.meta.url).pathname,
-    // Vitest leaves a core to itself; many tests wait more than they work, so two go side by side on two cores as well.
-    test: {
-      include,
-      exclude,
-      testTimeout,
-      hookTimeout: 30_000,
-      maxWorkers: Math.max(2, availableParallelism() - 1),
-    },
+    test: { include, exclude, testTimeout, hookTimeout: 30_000, maxWorkers },
   }
 })
