@@ -63,7 +63,7 @@ export class Audit {
     const line = { time: new Date().toISOString(), ...event }
     this.#log?.info({ audit: line }, event.event)
     this.counts.set(event.event, (this.counts.get(event.event) ?? 0) + 1)
-    this.#writing = this.#writing.then(() => this.#append(`${JSON.stringify(line)}\n`))
+    this.#writing = this.#writing.then(() => this.#append(`${lineOf(line)}\n`))
   }
 
   async #append(line: string): Promise<void> {
@@ -90,4 +90,17 @@ export class Audit {
     await this.#sync()
     await this.#handle.close()
   }
+}
+
+/**
+ * As JSON, in which nothing turns text around or ends a line: a name that somebody claimed must look like what it is to whoever
+ * reads the file in a terminal.
+ */
+function lineOf(line: AuditEvent): string {
+  return JSON.stringify(line).replace(/[\p{Cf}\u2028\u2029]/gu, (character) =>
+    Array.from(
+      { length: character.length },
+      (_, place) => `\\u${character.charCodeAt(place).toString(16).padStart(4, '0')}`,
+    ).join(''),
+  )
 }

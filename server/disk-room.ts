@@ -1,8 +1,12 @@
+import type { StatsFs } from 'node:fs'
 import { statfs } from 'node:fs/promises'
 import type { Room } from './store/bounded-store.ts'
 
 /** What statfs(2) says is believed for so long, corrected by what was written since. */
 const freshMs = 1000
+/** Kept free of inodes, in parts of all: every checkpoint, lock and pack needs some, and a file system may run out of them first. */
+const inodeReserve = 1 / 1000
+const maxInodeReserve = 10_000
 /** Before anything is refused it is asked again, unless it was just now. */
 const leastMs = 50
 
@@ -13,6 +17,8 @@ export function defaultReserveBytes(diskBytes: number): number {
   return Math.min(256 * MiB, Math.floor(diskBytes / 20))
 }
 
+type Look = (path: string) => Promise<Pick<StatsFs, 'blocks' | 'bsize' | 'bavail' | 'files' | 'ffree'>>
+
 /**
  * The free space of the disk that the data directory is on, shared by all vaults. New content is not let into the last
  * of it, so that checkpoints can still be committed and deleted, and garbage collected. Other programs fill disks as well.
@@ -20,22 +26,25 @@ export function defaultReserveBytes(diskBytes: number): number {
 export class DiskRoom implements Room {
   readonly reserveBytes: number
   readonly #path: string
+  readonly #look: Look
   #freeBytes = 0
+  #isShortOfInodes = false
   #askedAt = Number.NEGATIVE_INFINITY
   #asking: Promise<void> | undefined
   /** Of writes that ended since it was asked, and of those under way. */
   #writtenBytes = 0
   #heldBytes = 0
 
-  private constructor(path: string, reserveBytes: number) {
+  private constructor(path: string, reserveBytes: number, look: Look) {
     this.#path = path
+    this.#look = look
     this.reserveBytes = reserveBytes
   }
 
   /** `path` is on the disk. Default reserve: see above; 0 keeps nothing free. */
-  static async open(path: string, reserveBytes?: number): Promise<DiskRoom> {
-    const { blocks, bsize } = await statfs(path)
-    return new DiskRoom(path, reserveBytes ?? defaultReserveBytes(blocks * bsize))
+  static async open(path: string, reserveBytes?: number, look: Look = statfs): Promise<DiskRoom> {
+    const { blocks, bsize } = await look(path)
+    return new DiskRoom(path, reserveBytes ?? defaultReserveBytes(blocks * bsize), look)
   }
 
   async take(bytes: number): Promise<boolean> {
@@ -70,13 +79,13 @@ export class DiskRoom implements Room {
   }
 
   /**
-   * Whether even half of the reserve is gone. Then nothing more is noted for clients either, such as the lists of their open
+   * Whether even half of the reserve is gone, or hardly any inode is left. Then nothing more is noted for clients either, such as the lists of their open
    * checkpoints: the rest is for what ends them, and for giving space back.
    */
   async isShort(): Promise<boolean> {
     if (this.reserveBytes === 0) return false
     await this.#ask(freshMs)
-    return this.#freeBytes - this.#writtenBytes < this.reserveBytes / 2
+    return this.#isShortOfInodes || this.#freeBytes - this.#writtenBytes < this.reserveBytes / 2
   }
 
   async #ask(maxAgeMs: number): Promise<void> {
@@ -90,8 +99,10 @@ export class DiskRoom implements Room {
   async #statfs(): Promise<void> {
     // What ends while it is asked counts twice until the next time: that errs on the side of the reserve.
     const before = this.#writtenBytes
-    const { bavail, bsize } = await statfs(this.#path)
+    const { bavail, bsize, files, ffree } = await this.#look(this.#path)
     this.#freeBytes = bavail * bsize
+    // Some file systems, such as btrfs, have as many as they want, and say 0.
+    this.#isShortOfInodes = files > 0 && ffree < Math.min(maxInodeReserve, files * inodeReserve)
     this.#writtenBytes -= before
     this.#askedAt = performance.now()
   }

@@ -32,6 +32,11 @@ export interface Vault {
   readonly tree: LiveTree
 }
 
+/** What counts against a vault's quota: its packs, and its checkpoints. */
+export function storedBytesOf({ store, catalog }: Pick<Vault, 'store' | 'catalog'>): number {
+  return store.usage.storedBytes + catalog.checkpoints.storedBytes
+}
+
 /** Whether a folder below `vaults/` can be a vault: a file system's own, such as lost+found, are none. */
 export function isVaultName(name: string): boolean {
   try {
@@ -221,9 +226,15 @@ export class Vaults {
     await this.files.syncFolder(this.path)
     const settings = await Settings.open(path, this.options.onDamage, this.files)
     await this.lookForPacks(name, path)
-    const store = await this.openStore(path, settings)
+    let checkpoints: Catalog['checkpoints'] | undefined
+    const store = await this.openStore(path, settings, () => checkpoints?.storedBytes ?? 0)
+    const expectSpace = (bytes: number): void => {
+      if (this.options.room === undefined) return
+      expectWithinQuota(settings.quotaBytes, store.usage.storedBytes + (checkpoints?.storedBytes ?? 0), bytes)
+    }
     try {
-      const catalog = await openCatalog(path, store, this.options.onDamage, this.files)
+      const catalog = await openCatalog(path, store, this.options.onDamage, this.files, expectSpace)
+      checkpoints = catalog.checkpoints
       const openTree = (): Promise<LiveTree | Problem> => this.openTree(path, store, catalog)
       const whole = {
         store,
@@ -274,13 +285,19 @@ export class Vaults {
     )
   }
 
-  private async openStore(path: string, settings: Settings): Promise<CollectableStore> {
+  private async openStore(
+    path: string,
+    settings: Settings,
+    otherBytes: () => number,
+  ): Promise<CollectableStore> {
     const { openStore, room } = this.options
     const store = await withBallast(
       () => this.makeRoom('open'),
       () => openStore(path),
     )
-    return room === undefined ? store : boundedStore(store, { quotaBytes: () => settings.quotaBytes, room })
+    return room === undefined
+      ? store
+      : boundedStore(store, { quotaBytes: () => settings.quotaBytes, otherBytes, room })
   }
 
   /** On a full disk: gives up a little space that was held back for this; false when there is none left. */
@@ -340,6 +357,12 @@ export class Vaults {
     const ends = await Promise.allSettled(open.map((vault) => vault.close()))
     for (const end of ends) if (end.status === 'rejected') throw end.reason
   }
+}
+
+function expectWithinQuota(quotaBytes: number | undefined, storedBytes: number, bytes: number): void {
+  if (quotaBytes === undefined || storedBytes + bytes <= quotaBytes) return
+  const text = `the vault is full: its quota is ${quotaBytes} bytes, and it holds ${storedBytes}`
+  throw new Problem('insufficient-storage', text, { extensions: { quotaBytes, storedBytes } })
 }
 
 function codeOf(error: unknown): string {

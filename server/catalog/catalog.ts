@@ -15,18 +15,20 @@ export interface Catalog {
 
 /**
  * Opens the catalogue that is kept in a vault's folder. Nothing to close. `onDamage` is told of checkpoints
- * that cannot be read; the others go on without them.
+ * that cannot be read; the others go on without them. `expectSpace` as in `Checkpoints.open`.
  */
 export async function openCatalog(
   vaultPath: string,
   reader: ChunkReader,
   onDamage: (problem: Problem) => void = () => {},
   files: FileLayer = nodeFiles,
+  expectSpace?: (bytes: number) => void,
 ): Promise<Catalog> {
   const path = join(vaultPath, 'checkpoints')
   await makeFolderDurably(path, files)
   // The sources in it may have been made by a process that died before it synced them.
   await files.syncFolder(path)
   const closure = new Closure(reader)
-  return { reader, closure, checkpoints: await Checkpoints.open(path, reader, closure, onDamage, files) }
+  const checkpoints = await Checkpoints.open(path, reader, closure, onDamage, files, expectSpace)
+  return { reader, closure, checkpoints }
 }

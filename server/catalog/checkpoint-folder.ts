@@ -23,10 +23,14 @@ import { isProblem, Problem } from '../../protocol/problem.ts'
 import { CheckpointState, parseJson } from '../../protocol/schema.ts'
 import { parseCheckpointNumber } from '../../protocol/url.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
+import { fileSpace } from './checkpoint-space.ts'
 import { makeFolderDurably, readText, removeFile, replaceDurably } from './durable-file.ts'
 import { recoverItems } from './item-list.ts'
 import { decodeOwner, encodeOwner } from './source-owner.ts'
 import { recoverTouched } from './touched-log.ts'
+
+/** Files whose lengths are asked for at the same time. */
+const statsAtOnce = 64
 
 export interface RecoveredCheckpoint {
   readonly state: CheckpointState
@@ -207,6 +211,22 @@ export class CheckpointFolder {
     const paths = [this.itemsPath(number), this.touchedPath(number)]
     const found = await Promise.all(paths.map((path) => this.files.stat(path)))
     return found.reduce((sum, stat) => sum + (stat?.bytes ?? 0), 0)
+  }
+
+  /** What the files of each checkpoint take, as CheckpointSpace counts; of damaged ones too. */
+  async space(): Promise<Map<number, number>> {
+    const space = new Map<number, number>()
+    const names = (await this.names()).filter((name) => !name.endsWith('.pin'))
+    for (let first = 0; first < names.length; first += statsAtOnce) {
+      const some = names.slice(first, first + statsAtOnce)
+      const found = await Promise.all(some.map((name) => this.files.stat(join(this.path, name))))
+      for (const [place, name] of some.entries()) {
+        const number = parseCheckpointNumber(name.split('.', 1)[0] as string)
+        if (number !== undefined)
+          space.set(number, (space.get(number) ?? 0) + fileSpace(found[place]?.bytes ?? 0))
+      }
+    }
+    return space
   }
 
   /** Removes a checkpoint in whatever state; durable on return. False when there was none. */

@@ -12,7 +12,7 @@
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { Mutex, Semaphore } from 'async-mutex'
-import type { Id } from '../../protocol/id.ts'
+import { type Id, idBytes } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type {
@@ -28,10 +28,12 @@ import type {
 import type { CheckpointName } from '../../protocol/url.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import { CheckpointFolder } from './checkpoint-folder.ts'
-import type { CheckpointRoots } from './checkpoint-roots.ts'
+import type { CheckpointRoots, TouchedId } from './checkpoint-roots.ts'
+import { begunSpace, CheckpointSpace, committedSpace, sourceSpace } from './checkpoint-space.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import type { Closure, InTurn } from './closure.ts'
-import { appendItems, itemPages, readItems, syncItems } from './item-list.ts'
+import { appendItems, itemBytes, itemPages, readItems, syncItems } from './item-list.ts'
+import { NotedIds } from './noted-ids.ts'
 import { type Claimant, expectClaimable, expectOwner, unlimited } from './source-owner.ts'
 import { appendTouched, readTouched } from './touched-log.ts'
 import type { Wanted } from './wanted.ts'
@@ -40,6 +42,10 @@ import type { Wanted } from './wanted.ts'
 const walksAtOnce = 4
 /** How often a commit walks because something was lost under it. */
 const maxWalks = 5
+/** Sources of a vault. Every one is in memory, and a folder that collections, prunes and lists look into. */
+const maxSources = 10_000
+/** Open checkpoints of one source: a client has one or two under way, and each that it gave up goes after a week. */
+const maxOpen = 64
 /** The same with walks under which nothing happened but that a collection began. */
 const maxWalksInAll = 50
 
@@ -86,6 +92,8 @@ export class Checkpoints {
   private readonly onDamage: OnDamage
   private readonly files: FileLayer
   private readonly walks = new Semaphore(walksAtOnce)
+  private readonly space: CheckpointSpace
+  private readonly noted = new NotedIds()
 
   private constructor(
     path: string,
@@ -93,17 +101,20 @@ export class Checkpoints {
     closure: Closure,
     onDamage: OnDamage,
     files: FileLayer,
+    expectSpace: (bytes: number) => void,
   ) {
     this.path = path
     this.onDamage = onDamage
     this.files = files
     this.reader = reader
     this.closure = closure
+    this.space = new CheckpointSpace(expectSpace)
   }
 
   /**
    * Opens the folder of a vault's checkpoints, which is there, and puts it in order. A damaged checkpoint is
-   * left out, here and in lists; `onDamage` is told each time.
+   * left out, here and in lists; `onDamage` is told each time. `expectSpace` throws the Problem when the vault cannot
+   * take so many bytes more; it is asked before a checkpoint is begun, and before anything is added to one.
    */
   static async open(
     path: string,
@@ -111,8 +122,9 @@ export class Checkpoints {
     closure: Closure,
     onDamage: OnDamage = () => {},
     files: FileLayer = nodeFiles,
+    expectSpace: (bytes: number) => void = () => {},
   ): Promise<Checkpoints> {
-    const checkpoints = new Checkpoints(path, reader, closure, onDamage, files)
+    const checkpoints = new Checkpoints(path, reader, closure, onDamage, files, expectSpace)
     for (const name of await files.names(path)) {
       if ((await files.stat(join(path, name)))?.isFolder) await checkpoints.recover(name)
     }
@@ -126,12 +138,25 @@ export class Checkpoints {
     for (const { state, items, itemBytes } of await source.folder.recover()) {
       source.open.set(state.number, newOpen(state, source.folder, items, itemBytes))
     }
+    const space = await source.folder.space()
+    for (const [number, bytes] of space) this.space.set(keyOf({ source: name, number }), bytes)
+  }
+
+  /** What all checkpoints take on the disk, about (checkpoint-space.ts). */
+  get storedBytes(): number {
+    return this.space.storedBytes
+  }
+
+  /** That something may be added. Problem `insufficient-storage`. */
+  expectSpace(): void {
+    this.space.expect(1)
   }
 
   private addSource(name: string): Source {
     const folder = new CheckpointFolder(join(this.path, name), this.onDamage, this.files)
     const source: Source = { folder, lock: new Mutex(), open: new Map(), owner: undefined, isBegun: false }
     this.sources.set(name, source)
+    this.space.add(name, sourceSpace)
     return source
   }
 
@@ -180,12 +205,16 @@ export class Checkpoints {
 
   /**
    * Opens a checkpoint under the next number, which was never given before. Durable on return. The source then belongs
-   * to whoever opens its first one; Problem `forbidden` for others who may not use it.
+   * to whoever opens its first one; Problem `forbidden` for others who may not use it. Problems `conflict` when too many
+   * of the source are open, `insufficient-storage`.
    */
   async begin(sourceName: string, request: OpenRequest, by: Claimant = unlimited): Promise<CheckpointState> {
-    const source = this.sources.get(sourceName) ?? this.addSource(sourceName)
+    const begun = begunState(sourceName, request)
+    const source = this.sources.get(sourceName) ?? this.beginSource(sourceName, begunSpace(begun))
     return await source.lock.runExclusive(async () => {
       this.expectUsable(sourceName, by)
+      if (source.open.size >= maxOpen) throw tooManyOpen(sourceName)
+      this.space.expect(begunSpace(begun))
       await source.folder.create()
       // It may be there all the same: under a name that this file system takes for the same, such as `Laptop` for `laptop`.
       if (!source.isBegun && (await source.folder.isBegun())) {
@@ -198,20 +227,27 @@ export class Checkpoints {
       const number = await source.folder.nextNumber()
       if (!source.isBegun) source.owner = by.name
       source.isBegun = true
-      const state: CheckpointState = {
-        source: sourceName,
-        number,
-        kind: request.kind,
-        state: 'open',
-        openedAt: new Date().toISOString(),
-        ...(request.about === undefined ? {} : { about: request.about }),
+      const state: CheckpointState = { ...begun, number, openedAt: new Date().toISOString() }
+      this.space.take(keyOf(state), begunSpace(state))
+      try {
+        await source.folder.begin(state)
+      } catch (error) {
+        this.space.set(keyOf(state), 0)
+        throw error
       }
-      await source.folder.begin(state)
       const opened = newOpen(state, source.folder, 0, 0)
       sign(opened)
       source.open.set(state.number, opened)
       return openState(opened)
     })
+  }
+
+  private beginSource(name: string, bytes: number): Source {
+    if (this.sources.size >= maxSources) {
+      throw new Problem('insufficient-storage', `the vault has ${maxSources} sources; use one of them`)
+    }
+    this.space.expect(sourceSpace + bytes)
+    return this.addSource(name)
   }
 
   /**
@@ -294,27 +330,51 @@ export class Checkpoints {
 
   /**
    * Notes that these ids were asked about or sent in the checkpoint's name; `isContent` says of those that they were
-   * looked into and are no objects. The same problems.
+   * looked into and are no objects. What is known to stand in the log already is not written again. The same
+   * problems, and `insufficient-storage`.
    */
   async touch(
     name: CheckpointName,
     ids: readonly Id[],
     isContent: (id: Id) => boolean = () => false,
   ): Promise<void> {
-    const { folder, touchLock } = await this.opened(name)
-    if (ids.length === 0) return
-    const path = folder.touchedPath(name.number)
+    const opened = await this.opened(name)
+    const path = opened.folder.touchedPath(name.number)
     const touched = ids.map((id) => ({ id, isContent: isContent(id) }))
-    if (await touchLock.runExclusive(() => appendTouched(this.files, path, touched))) return
+    if (await opened.touchLock.runExclusive(() => this.appendFresh(name, path, touched))) return
     await this.opened(name)
     throw notFound(name)
+  }
+
+  /** False when the checkpoint has no log any more. */
+  private async appendFresh(
+    name: CheckpointName,
+    path: string,
+    touched: readonly TouchedId[],
+  ): Promise<boolean> {
+    if (this.sources.get(name.source)?.open.has(name.number) !== true) return false
+    const log = keyOf(name)
+    const fresh = this.noted.fresh(log, touched, this.reader.losses)
+    if (fresh.length === 0) return true
+    const bytes = fresh.length * idBytes
+    this.space.take(log, bytes)
+    let isWritten = false
+    try {
+      isWritten = await appendTouched(this.files, path, fresh)
+    } finally {
+      // One that was committed meanwhile was counted anew, without its log.
+      const isOpen = this.sources.get(name.source)?.open.has(name.number) === true
+      if (!isWritten && isOpen) this.space.add(log, -bytes)
+    }
+    if (isWritten) this.noted.note(log, fresh)
+    return isWritten
   }
 
   /**
    * Appends items at the list's end, or confirms what stands there; Problem `items-conflict` otherwise.
    * Survives kill -9; durable with the commit. Tells which of these are not whole. Problem `invalid-object`
-   * for an item that is here and not what it says: then none of these is kept. Walks run `inTurn`, which must not wait for
-   * what a commit holds: that would wait for this.
+   * for an item that is here and not what it says, `insufficient-storage`: then none of these is kept. Walks run
+   * `inTurn`, which must not wait for what a commit holds: that would wait for this.
    */
   async addItems(
     name: CheckpointName,
@@ -341,7 +401,13 @@ export class Checkpoints {
       // All of them are looked at, though only so many are told of: what was kept wrong could never be committed.
       const missing = await this.closure.incomplete(items.map(wantedItem), items.length, inTurn)
       if (fresh.length > 0) {
-        await appendItems(this.files, path, opened.items, fresh)
+        this.space.take(keyOf(name), fresh.length * itemBytes)
+        try {
+          await appendItems(this.files, path, opened.items, fresh)
+        } catch (error) {
+          this.space.add(keyOf(name), -fresh.length * itemBytes)
+          throw error
+        }
         opened.items += fresh.length
         opened.itemBytes = bytes
       }
@@ -399,8 +465,12 @@ export class Checkpoints {
         const path = opened.folder.itemsPath(name.number)
         if (opened.state.kind === 'chunks') await syncItems(this.files, path)
         const state = committedState(opened, request)
+        // Its log and a file go: only a root whose attributes are longer than those takes more than it gives back.
+        const growth = committedSpace(state) - this.space.of(keyOf(name))
+        if (growth > 0) this.space.expect(growth)
         await opened.folder.commit(state)
         source.open.delete(name.number)
+        this.space.set(keyOf(name), committedSpace(state))
         return state
       } finally {
         opened.committing = undefined
@@ -445,23 +515,26 @@ export class Checkpoints {
   }
 
   /**
-   * Removes a checkpoint, open or committed; durable on return. Problems `checkpoint-not-found`, and `conflict` when
-   * it is pinned.
+   * Removes a checkpoint, open or committed; durable on return. Says which it was. Problems `checkpoint-not-found`, and
+   * `conflict` when it is pinned.
    */
-  async delete(name: CheckpointName, { onlyOpen = false } = {}): Promise<void> {
+  async delete(name: CheckpointName, { onlyOpen = false } = {}): Promise<'open' | 'committed'> {
     const source = this.sources.get(name.source)
     if (source === undefined) throw notFound(name)
     const opened = source.open.get(name.number)
-    const remove = async (): Promise<void> => {
+    const remove = async (): Promise<'open' | 'committed'> => {
       // Under the lock: it may have been committed while this waited.
-      if (onlyOpen && !source.open.has(name.number)) await this.refuseCommitted(name)
+      const was = source.open.has(name.number) ? 'open' : 'committed'
+      if (onlyOpen && was === 'committed') await this.refuseCommitted(name)
       if (await source.folder.isPinned(name.number)) throw pinned(name)
       const removed = await source.folder.remove(name.number)
       source.open.delete(name.number)
+      this.space.set(keyOf(name), 0)
       if (!removed) throw notFound(name)
+      return was
     }
-    if (opened === undefined) await source.lock.runExclusive(remove)
-    else await opened.lock.runExclusive(() => opened.touchLock.runExclusive(remove))
+    if (opened === undefined) return await source.lock.runExclusive(remove)
+    return await opened.lock.runExclusive(() => opened.touchLock.runExclusive(remove))
   }
 
   /**
@@ -478,6 +551,7 @@ export class Checkpoints {
         if (last === undefined || number >= last.number || source.open.has(number)) continue
         if (await source.folder.isPinned(number)) continue
         if (await source.folder.remove(number)) removed.push(number)
+        this.space.set(keyOf({ source: sourceName, number }), 0)
       }
       return removed
     })
@@ -564,6 +638,7 @@ export class Checkpoints {
         if (opened.users > 0 || opened.signedAt !== signedAt || !source.open.has(number)) return false
         const removed = await source.folder.remove(number)
         source.open.delete(number)
+        this.space.set(keyOf({ source: sourceName, number }), 0)
         return removed
       }),
     )
@@ -623,6 +698,19 @@ function newOpen(
 ): OpenCheckpoint {
   const locks = { lock: new Mutex(), touchLock: new Mutex() }
   return { state, folder, items, itemBytes, ...locks, signedAt: undefined, users: 0 }
+}
+
+function begunState(
+  source: string,
+  { kind, about }: OpenRequest,
+): Omit<CheckpointState, 'number'> & { openedAt: string } {
+  const openedAt = new Date().toISOString()
+  return { source, kind, state: 'open', openedAt, ...(about === undefined ? {} : { about }) }
+}
+
+/** What it is counted and remembered under. */
+function keyOf({ source, number }: CheckpointName): string {
+  return `${source}/${number}`
 }
 
 /** A sign of life. */
@@ -689,6 +777,11 @@ function missingChunks(missing: readonly MissingChunk[]): Problem {
 
 function itemsConflict(detail: string, { items }: OpenCheckpoint): Problem {
   return new Problem('items-conflict', detail, { extensions: { total: items } })
+}
+
+function tooManyOpen(source: string): Problem {
+  const text = `${maxOpen} checkpoints of ${source} are open already; commit or delete one of them`
+  return new Problem('conflict', text)
 }
 
 function pinned({ source, number }: CheckpointName): Problem {

@@ -1,5 +1,5 @@
 import type { Context } from '../http/context.ts'
-import type { Vault } from '../vaults.ts'
+import { storedBytesOf, type Vault } from '../vaults.ts'
 import type { Parts } from './parts.ts'
 
 const GiB = 1024 ** 3
@@ -11,11 +11,11 @@ const GiB = 1024 ** 3
 export async function freeBytesOf(
   { vaults }: Pick<Parts, 'vaults'>,
   ctx: Context,
-  { store, settings }: Pick<Vault, 'store' | 'settings'>,
+  vault: Pick<Vault, 'store' | 'catalog' | 'settings'>,
 ): Promise<number> {
   const free = await vaults.freeBytes()
   const shown = ctx.state.who.isOperator ? free : Math.floor(free / GiB) * GiB
-  const { quotaBytes } = settings
+  const { quotaBytes } = vault.settings
   if (quotaBytes === undefined) return shown
-  return Math.min(shown, Math.max(0, quotaBytes - store.usage.storedBytes))
+  return Math.min(shown, Math.max(0, quotaBytes - storedBytesOf(vault)))
 }

@@ -79,6 +79,7 @@ export async function touchFor(
   const { checkpoints } = vault.catalog
   checkpoints.expectUsable(name.source, claimantOf(ctx))
   await parts.vaults.expectRoom()
+  checkpoints.expectSpace()
   // As long as the request is under way, the checkpoint is not abandoned, however slowly the body comes.
   const leave = await checkpoints.enter(name)
   const lease = vault.store.lease()

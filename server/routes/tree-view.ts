@@ -5,7 +5,7 @@ import type { Context } from '../http/context.ts'
 import { ownNamespace, type PropertyName, type PropertyValue } from '../http/dav-xml.ts'
 import { encodeSegment, pathNames } from '../http/path-names.ts'
 import { formatSyncToken } from '../http/sync-token.ts'
-import type { Vault } from '../vaults.ts'
+import { storedBytesOf, type Vault } from '../vaults.ts'
 import type { Reading } from './dav-reading.ts'
 import type { DavView, Names, Shown } from './dav-view.ts'
 import { freeBytesOf } from './free-space.ts'
@@ -132,7 +132,7 @@ export class TreeView implements DavView {
       found.set('DAV: quota-available-bytes', String(await this.freeBytes))
     }
     if (wanted.has('DAV: quota-used-bytes')) {
-      found.set('DAV: quota-used-bytes', String(this.vault.store.usage.storedBytes))
+      found.set('DAV: quota-used-bytes', String(storedBytesOf(this.vault)))
     }
     if (this.area === 'trash') return
     if (wanted.has('DAV: supported-report-set')) found.set('DAV: supported-report-set', { xml: syncReport })

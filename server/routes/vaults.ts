@@ -8,7 +8,7 @@ import { allows } from '../access/identity.ts'
 import { overSignal } from '../http/client-gone.ts'
 import { type Context, param, type RequestState } from '../http/context.ts'
 import { collection, type DavResource, multistatus, type PropfindBody } from '../http/dav-xml.ts'
-import type { Vault } from '../vaults.ts'
+import { storedBytesOf, type Vault } from '../vaults.ts'
 import { davResource } from './dav-reading.ts'
 import type { DavView } from './dav-view.ts'
 import { freeBytesOf } from './free-space.ts'
@@ -131,7 +131,7 @@ async function capabilities(parts: Parts, ctx: Context): Promise<void> {
     deltas: [mediaTypes.delta],
     limits: { ...parts.limits },
     freeBytes: await freeBytesOf(parts, ctx, vault),
-    storedBytes: store.usage.storedBytes,
+    storedBytes: storedBytesOf(vault),
     chunks: store.usage.chunks,
     ...(settings.quotaBytes === undefined ? {} : { quotaBytes: settings.quotaBytes }),
   } satisfies Capabilities

@@ -19,8 +19,10 @@ export interface Room {
 }
 
 export interface Bounds {
-  /** What `usage.storedBytes` may come to; undefined when only the disk bounds it. Asked for each put: it may change. */
+  /** What `usage.storedBytes` and `otherBytes` may come to; undefined when only the disk bounds it. Asked for each put: it may change. */
   readonly quotaBytes: () => number | undefined
+  /** What else in the vault counts against the quota, in bytes. */
+  readonly otherBytes?: () => number
   readonly room?: Room | undefined
 }
 
@@ -115,7 +117,7 @@ class Gate {
   async #hold(bytes: number): Promise<Held | Refusal> {
     for (;;) {
       const quotaBytes = this.#bounds.quotaBytes()
-      const { storedBytes } = this.#store.usage
+      const storedBytes = this.#store.usage.storedBytes + (this.#bounds.otherBytes?.() ?? 0)
       // From here to the sum no turn of the event loop: nobody else is counted in between.
       if (quotaBytes === undefined || storedBytes + this.#pendingBytes + bytes <= quotaBytes) {
         return this.#count(bytes)

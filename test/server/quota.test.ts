@@ -1,15 +1,16 @@
 /** A vault's quota and the reserve of the disk, as clients see them; and what is held back for a full disk. */
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { Problem } from '../../protocol/problem.ts'
 import { Ballast, withBallast } from '../../server/ballast.ts'
+import { openCatalog } from '../../server/catalog/catalog.ts'
 import { DiskRoom, defaultReserveBytes } from '../../server/disk-room.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
 import { writeUsers } from '../support/users.ts'
 import { ask } from './dav-requests.ts'
-import { begin, chunk, MiB, noise, post, problemOf, put } from './requests.ts'
+import { begin, blockOf, chunk, MiB, noise, post, problemOf, put } from './requests.ts'
 
 const setQuota = (server: TestReceiver, quotaBytes: number): Promise<Response> =>
   fetch(`${server.vaultUrl}/settings`, { method: 'PUT', body: JSON.stringify({ quotaBytes }) })
@@ -85,11 +86,150 @@ describe('quota', () => {
     await using server = await startReceiver()
     const item = chunk(noise(1000))
     await put(server, 'chunks', item)
-    await setQuota(server, 0)
     const path = await begin(server, 's', 'chunks')
     await post(server, `${path}/items`, { first: 0, items: [{ id: item.id, size: 1000 }] })
+    await setQuota(server, 0)
     expect((await post(server, `${path}/commit`, { items: 1 })).status).toBe(200)
     expect((await fetch(`${server.vaultUrl}/${path}`, { method: 'DELETE' })).status).toBe(204)
+  })
+
+  describe('counts checkpoints', () => {
+    /** Fills a vault in which so many bytes are left until it is told that it is full. */
+    const floods: [string, (server: TestReceiver, path: string, round: number) => Promise<Response>][] = [
+      ['begin', (server, _, round) => post(server, `checkpoints/s${round % 5}/`, { kind: 'dir', about })],
+      [
+        'begin of ever new sources',
+        (server, _, round) => post(server, `checkpoints/n${round}/`, { kind: 'dir' }),
+      ],
+      [
+        'items',
+        (server, path, round) =>
+          post(server, `${path}/items`, {
+            first: round * 1000,
+            items: Array(1000).fill({ id: known.id, size: 1 }),
+          }),
+      ],
+      [
+        'ids that are noted',
+        async (server, _, round) => {
+          const some = Array.from({ length: 500 }, (__, i) => chunk(`${round} ${i}`))
+          const block = await blockOf(some)
+          const type = { 'content-type': 'application/vnd.chunkdav.batch', 'chunkdav-checkpoint': 't/1' }
+          return await fetch(`${server.vaultUrl}/chunks/`, {
+            method: 'POST',
+            headers: type,
+            body: new Uint8Array(block),
+          })
+        },
+      ],
+    ]
+    const about = { note: 'x'.repeat(4096) }
+    const known = chunk('x')
+
+    test.each(floods)('%s: 507 when they have filled it; commits and deletions go on', async (_, flood) => {
+      await using server = await startReceiver()
+      await put(server, 'chunks', known)
+      const path = await begin(server, 'items', 'chunks')
+      await begin(server, 't', 'chunks')
+      const { storedBytes = 0 } = await capabilities(server)
+      const quotaBytes = storedBytes + 200_000
+      await setQuota(server, quotaBytes)
+      const statuses: number[] = []
+      for (let round = 0; round < 60 && !statuses.includes(507); round++) {
+        const answer = await flood(server, path, round)
+        statuses.push(answer.status)
+        if (answer.status === 507) {
+          const { type, ...facts } = (await answer.json()) as Record<string, unknown>
+          expect([type, facts.quotaBytes, typeof facts.storedBytes]).toEqual([
+            'urn:chunkdav:problem:insufficient-storage',
+            quotaBytes,
+            'number',
+          ])
+        }
+      }
+      expect(statuses.length).toBeGreaterThan(3)
+      expect(statuses.at(-1)).toBe(507)
+      const full = await capabilities(server)
+      expect(full.storedBytes).toBeLessThanOrEqual(quotaBytes)
+      expect(full.storedBytes).toBeGreaterThan(quotaBytes - 60_000)
+      const stored = await put(server, 'chunks', chunk(noise(100_000)))
+      expect(stored.status).toBe(507)
+      const items = ((await (await fetch(`${server.vaultUrl}/${path}`)).json()) as { items: number }).items
+      expect((await post(server, `${path}/commit`, { items })).status).toBe(200)
+      expect((await fetch(`${server.vaultUrl}/checkpoints/t/1`, { method: 'DELETE' })).status).toBe(204)
+      expect((await capabilities(server)).storedBytes).toBeLessThan(full.storedBytes as number)
+    })
+
+    test('the same before and after a restart, whatever was done to them', async () => {
+      const dataDir = await mkdtemp(join(tmpdir(), 'chunkdav-counted-'))
+      const counted = (server: TestReceiver) => capabilities(server).then(({ storedBytes }) => storedBytes)
+      try {
+        const server = await startReceiver({ dataDir })
+        await put(server, 'chunks', known)
+        const empty = await counted(server)
+        const items = { first: 0, items: [{ id: known.id, size: 1 }] }
+        for (const what of ['commit', 'delete', 'open', 'deleted later']) {
+          const path = await begin(server, 's', 'chunks')
+          await post(server, `${path}/items`, items)
+          await put(server, 'chunks', known, { 'chunkdav-checkpoint': path.slice('checkpoints/'.length) })
+          if (what !== 'open') await post(server, `${path}/commit`, { items: 1 })
+          if (what.startsWith('delete')) await fetch(`${server.vaultUrl}/${path}`, { method: 'DELETE' })
+        }
+        const before = await counted(server)
+        await server.stop()
+        await using again = await startReceiver({ dataDir })
+        expect(await counted(again)).toBe(before)
+        for (const number of [1, 3]) {
+          await fetch(`${again.vaultUrl}/checkpoints/s/${number}`, { method: 'DELETE' })
+        }
+        // The source stays, with the last number that it gave.
+        expect(await counted(again)).toBe((empty as number) + 3 * 4096)
+      } finally {
+        await rm(dataDir, { recursive: true, force: true })
+      }
+    })
+
+    test('an id that is noted again makes its log no longer', async () => {
+      await using server = await startReceiver()
+      await put(server, 'chunks', known)
+      await begin(server, 's', 'dir')
+      const sizes: (number | undefined)[] = []
+      for (let round = 0; round < 3; round++) {
+        const answer = await fetch(`${server.vaultUrl}/chunks/missing`, {
+          method: 'POST',
+          headers: { 'chunkdav-checkpoint': 's/1' },
+          body: JSON.stringify({ ids: [known.id, known.id] }),
+        })
+        expect(answer.status).toBe(200)
+        sizes.push((await capabilities(server)).storedBytes)
+      }
+      expect(new Set(sizes).size).toBe(1)
+    })
+
+    test('64 of a source can be open: 409 until one is finished', async () => {
+      await using server = await startReceiver()
+      for (let open = 0; open < 64; open++) await begin(server, 's', 'dir')
+      const refused = await post(server, 'checkpoints/s/', { kind: 'dir' })
+      expect(await problemOf(refused)).toBe('409 conflict')
+      expect((await post(server, 'checkpoints/other/', { kind: 'dir' })).status).toBe(201)
+      await fetch(`${server.vaultUrl}/checkpoints/s/7`, { method: 'DELETE' })
+      expect((await post(server, 'checkpoints/s/', { kind: 'dir' })).status).toBe(201)
+    })
+
+    test('10,000 sources are enough for a vault: 507', async () => {
+      const path = await mkdtemp(join(tmpdir(), 'chunkdav-sources-'))
+      try {
+        await mkdir(join(path, 'checkpoints'))
+        for (let source = 0; source < 10_000; source++) await mkdir(join(path, 'checkpoints', `s${source}`))
+        const { checkpoints } = await openCatalog(path, {} as never)
+        await expect(checkpoints.begin('new', { kind: 'dir' })).rejects.toMatchObject({
+          code: 'insufficient-storage',
+        })
+        expect((await checkpoints.begin('s1', { kind: 'dir' })).number).toBe(1)
+      } finally {
+        await rm(path, { recursive: true, force: true })
+      }
+    })
   })
 
   test('of one vault is none of another', async () => {
@@ -197,6 +337,17 @@ describe('the reserve of the disk', () => {
     expect(await room.take(slack)).toBe(true)
     room.settle(slack, false)
     expect(await room.take(slack)).toBe(true)
+  })
+
+  test.each([
+    ['plenty of inodes', 1_000_000, 900_000, false],
+    ['hardly any inode', 1_000_000, 999, true],
+    ['none', 1_000_000, 0, true],
+    ['a large disk with many', 1e9, 10_000, false],
+    ['a file system that does not count them', 0, 0, false],
+  ])('with %s', async (_, files, ffree, isShort) => {
+    const look = async () => ({ blocks: 1e9, bsize: 4096, bavail: 1e9, files, ffree })
+    expect(await (await DiskRoom.open('/', undefined, look)).isShort()).toBe(isShort)
   })
 
   test('of 0 keeps nothing free', async () => {
