@@ -173,6 +173,8 @@ export class TreeDatabase implements TreeReads {
       const change = new OverlaidChange(this.#reads, overlay)
       try {
         const value = await task.work(change)
+        // By itself: the others of the group are not to pay for what this one relied on.
+        if (change.losses !== undefined && change.losses !== this.#chunks.losses) throw lost()
         overlay.take(change.written)
         if (change.losses !== undefined) losses.push(change.losses)
         ends.push({ task, tell: () => task.resolve(value) })
@@ -181,20 +183,20 @@ export class TreeDatabase implements TreeReads {
       }
     }
     try {
-      await this.#write(overlay, losses)
-      for (const { tell } of ends) tell()
+      // What one relied on may have gone since: the group runs again, without that one.
+      if (await this.#write(overlay, losses)) for (const { tell } of ends) tell()
+      else this.#queue.unshift(...ends.map(({ task }) => task))
     } catch (error) {
       for (const { task } of ends) task.reject(error)
     }
   }
 
-  async #write(overlay: Overlay, losses: readonly number[]): Promise<void> {
-    if (overlay.rows.size === 0) return
+  /** False, and nothing is written, when chunks were lost since `losses`, which the changes rely on. */
+  async #write(overlay: Overlay, losses: readonly number[]): Promise<boolean> {
+    if (overlay.rows.size === 0) return true
     if (losses.length > 0) {
       await this.#chunks.flush()
-      if (losses.some((seen) => seen !== this.#chunks.losses)) {
-        throw new Problem('unavailable', 'stored chunks were lost meanwhile; send the request again')
-      }
+      if (losses.some((seen) => seen !== this.#chunks.losses)) return false
     }
     const batch = [...overlay.rows].map(([text, value]) => {
       const key = Buffer.from(text, 'latin1')
@@ -206,6 +208,7 @@ export class TreeDatabase implements TreeReads {
       await this.#expectLevel()
       await this.#level.batch(batch, { sync: true })
       this.#cache.written(overlay)
+      return true
     } catch (cause) {
       this.#cache.clear()
       await this.#reopen()
@@ -318,6 +321,10 @@ async function* readRange(
   } finally {
     await rows.close()
   }
+}
+
+function lost(): Problem {
+  return new Problem('unavailable', 'stored chunks were lost meanwhile; send the request again')
 }
 
 function closed(): Problem {

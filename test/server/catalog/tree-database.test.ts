@@ -45,6 +45,36 @@ function modelRows(model: ReadonlyMap<string, string>, prefix: Buffer, after?: B
     .sort(([a], [b]) => (a < b ? -1 : 1))
 }
 
+describe('changes that rely on chunks', () => {
+  const put = (name: string, losses?: number) =>
+    codeOf(
+      database.change(async (writes) => {
+        writes.put(Buffer.from(name), Buffer.from(name))
+        if (losses !== undefined) writes.needsChunks(losses)
+      }),
+    )
+  afterEach(() => {
+    chunks.losses = 0
+    chunks.flush = async () => {}
+  })
+
+  test('fail alone when some were lost before', async () => {
+    chunks.losses = 1
+    expect(await Promise.all([put('a'), put('b', 0), put('c', 1)])).toEqual(['done', 'unavailable', 'done'])
+    expect(await database.get(Buffer.from('b'))).toBeUndefined()
+    expect(await database.get(Buffer.from('c'))).toEqual(Buffer.from('c'))
+  })
+
+  test('fail alone when some are lost while they are made durable', async () => {
+    chunks.flush = async () => {
+      chunks.losses = 1
+    }
+    expect(await Promise.all([put('a'), put('b', 0), put('c')])).toEqual(['done', 'unavailable', 'done'])
+    expect(await database.get(Buffer.from('b'))).toBeUndefined()
+    expect(await database.get(Buffer.from('a'))).toEqual(Buffer.from('a'))
+  })
+})
+
 describe('groups of changes', () => {
   const byte = fc.constantFrom(0, 1, 0x7f, 0x80, 0xfe, 0xff)
   const rest = fc.array(byte, { maxLength: 2 }).map((bytes) => Buffer.from([0x65, ...bytes]))
