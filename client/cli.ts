@@ -204,7 +204,7 @@ function stateFolderOf(env: CliProcess['env'], homeFolder: string): string {
 
 const commandNames = [
   ...['backup', 'restore', 'checkpoints', 'ls', 'diff', 'freeze', 'trash'],
-  ...['check', 'policy', 'prune', 'pin', 'unpin', 'forget', 'quota'],
+  ...['check', 'gc', 'policy', 'prune', 'pin', 'unpin', 'forget', 'quota'],
 ]
 const helpName = 'help'
 const commandsInText = new RegExp(
@@ -222,7 +222,8 @@ Examples:
 Each command has its own --help. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done, but some files could not
 be read. CHUNKDAV_STATE_DIR says where the client keeps its databases (default: the system's state folder),
 CHUNKDAV_PASSWORD is the password when the URL names a user and none: http://alice@HOST:PORT/VAULT. CHUNKDAV_TOKEN is
-a receiver's token, for URLs that name no user. CHUNKDAV_CERT names a file with a certificate for receivers that ask for
+a receiver's token, for URLs that name no user; and the password for those that do, when CHUNKDAV_PASSWORD is not set.
+CHUNKDAV_CERT names a file with a certificate for receivers that ask for
 one (CHUNKDAV_KEY that with its key); NODE_EXTRA_CA_CERTS one with certificates to trust besides.`
 
 function buildProgram(context: CommandContext): Command {

@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { createSecureContext } from 'node:tls'
 import { Problem } from '../protocol/problem.ts'
+import { errnoReason, isSystemError } from './errno.ts'
 
 /** What the environment has for logging in; the URL says whether it is wanted. */
 export interface Login {
@@ -21,14 +22,30 @@ export interface ClientCertificate {
 
 /** The certificate in a file, whose key may stand in another. Problem `usage` when they cannot be used. */
 export async function readCertificate(certPath: string, keyPath = certPath): Promise<ClientCertificate> {
+  const cert = await readPem(certPath, 'CHUNKDAV_CERT')
+  const key = keyPath === certPath ? cert : await readPem(keyPath, 'CHUNKDAV_KEY')
+  if (!/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(key)) {
+    const todo = keyPath === certPath ? '; name the file with it in CHUNKDAV_KEY' : ' (CHUNKDAV_KEY)'
+    throw new Problem('usage', `there is no private key in ${keyPath}${todo}`)
+  }
   try {
-    const [cert, key] = await Promise.all([readFile(certPath, 'utf8'), readFile(keyPath, 'utf8')])
     createSecureContext({ cert, key })
     return { cert, key }
   } catch (cause) {
-    const why = (cause as Error).message
+    const why = key.includes('ENCRYPTED')
+      ? 'the key has a passphrase'
+      : 'they must be a certificate and its key, as PEM'
     const text = `the certificate ${certPath} (CHUNKDAV_CERT) and its key ${keyPath} (CHUNKDAV_KEY) cannot be used: ${why}`
     throw new Problem('usage', text, { cause })
+  }
+}
+
+async function readPem(path: string, variable: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (cause) {
+    if (!isSystemError(cause)) throw cause
+    throw new Problem('usage', `${path} (${variable}) cannot be read: ${errnoReason(cause.code)}`, { cause })
   }
 }
 
@@ -36,8 +53,8 @@ export async function readCertificate(certPath: string, keyPath = certPath): Pro
 const tokenForm = /^[A-Za-z0-9._~+/-]+=*$/
 
 /**
- * `authorization` for what a URL names: Basic when it names a user, whose password stands in it or in `login` (there a
- * token may be one); else Bearer, when there is a token. Problem `usage`.
+ * `authorization` for what a URL names: Basic when it names a user, whose password stands in it or in `login`, or whose token
+ * is there; else Bearer, when there is a token. Problem `usage`.
  */
 export function headersOf(url: URL, { password, token }: Login = {}): Record<string, string> {
   if (url.username !== '' || url.password !== '') {

@@ -1,4 +1,5 @@
 /** What a receiver's refusal means to a person, and what to do next. The code stays what the receiver said. */
+import prettyBytes from 'pretty-bytes'
 import { Problem } from '../protocol/problem.ts'
 import { type RefusedAnswer, receiverProblem } from './http.ts'
 import { loginAdvice } from './login.ts'
@@ -24,6 +25,11 @@ function adviceOn(
   // A right is what is lacking: others can give it.
   if (code === 'forbidden' && problem.extensions.need !== undefined) {
     return `${message}; ask whoever runs the receiver`
+  }
+  const { quotaBytes, storedBytes } = problem.extensions
+  if (code === 'insufficient-storage' && typeof quotaBytes === 'number') {
+    const holds = typeof storedBytes === 'number' ? `, and it holds ${prettyBytes(storedBytes)}` : ''
+    return `the vault is full: its quota is ${prettyBytes(quotaBytes)}${holds}; make room (chunkdav prune, then chunkdav gc), or let an operator raise it (chunkdav quota); then run the command again, it goes on from what was done`
   }
   if (code === 'insufficient-storage') {
     return `${message}; when there is room, run the command again, it goes on from what was done`

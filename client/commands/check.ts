@@ -222,6 +222,8 @@ function tellThere(
     const healed = healedChunks === 0 ? '' : `, ${healedChunks} of them healed from another copy`
     context.say(`  ${plural(lostChunks, 'chunk')} lost in ${plural(bad, 'place')}${healed}`)
   }
+  const missing = harm?.missingChunks ?? 0
+  if (missing > 0) context.say(`  ${plural(missing, 'chunk')} missing of what is kept`)
   if (harmed.length === 0) context.say('  No backup and no file is harmed.')
   else context.say('  Back up again what is still there: that sends what is missing. Then check once more.')
 }

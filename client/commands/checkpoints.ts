@@ -5,7 +5,6 @@ import type { CheckpointState } from '../../protocol/schema.ts'
 import { parseSourceName } from '../../protocol/url.ts'
 import { noBackupOf } from '../select-checkpoint.ts'
 import type { CommandContext } from './context.ts'
-import { plural } from './report.ts'
 import { jsonOption, vaultArgument, withVault } from './vault-command.ts'
 
 const examples = `
@@ -33,32 +32,55 @@ async function list(
   await withVault(url, context, async (client) => {
     const { signal } = context
     const sources = source === undefined ? await client.sources({ signal }) : [parseSourceName(source)]
+    const rows: Row[] = []
     let count = 0
     for (const name of sources) {
       for (const checkpoint of await client.listCheckpoints(name, { signal })) {
         count++
         if (json) context.emit({ type: 'checkpoint', ...checkpoint })
-        else context.say(line(checkpoint))
+        else rows.push(row(checkpoint))
       }
     }
+    if (rows.length > 0) sayTable([header, ...rows], context)
     if (source !== undefined && count === 0) throw await noBackupOf(source, client, signal)
     if (json) context.emit({ type: 'summary', sources: sources.length, checkpoints: count })
     else if (count === 0) context.say(`There are no backups in ${client.location.shown} yet.`)
   })
 }
 
-function line(checkpoint: CheckpointState): string {
-  const { source, number, state, openedAt, committedAt, totals, itemBytes, root, pinned } = checkpoint
+type Row = readonly [source: string, number: string, time: string, files: string, size: string, about: string]
+const header: Row = ['SOURCE', 'N', 'TIME', 'FILES', 'SIZE', 'WHAT']
+/** Numbers stand below each other. */
+const rightAligned: ReadonlySet<number> = new Set([1, 3, 4])
+
+function row(checkpoint: CheckpointState): Row {
+  const { source, number, state, openedAt, committedAt, totals, itemBytes, root, pinned, about } = checkpoint
   const time = (committedAt ?? openedAt).replace('T', ' ').replace(/(\.\d+)?Z$/, ' UTC')
   const bytes = totals?.bytes ?? (root === undefined ? itemBytes : undefined)
-  const parts = [
-    `${source}  ${number}`,
-    time,
+  const notes = [
     state === 'open' ? 'not finished' : '',
     pinned === true ? 'pinned' : '',
-    totals === undefined ? '' : plural(totals.files, 'file'),
-    bytes === undefined ? '' : prettyBytes(bytes),
-    checkpoint.about?.path ?? checkpoint.about?.paths ?? '',
+    about?.path ?? about?.paths ?? '',
   ]
-  return parts.filter((part) => part !== '').join('  ')
+  return [
+    source,
+    String(number),
+    time,
+    totals === undefined ? '' : totals.files.toLocaleString('en'),
+    bytes === undefined ? '' : prettyBytes(bytes),
+    notes.filter((note) => note !== '').join('  '),
+  ]
+}
+
+function sayTable(rows: readonly Row[], { say }: CommandContext): void {
+  const widths = header.map((_, column) =>
+    rows.reduce((width, row) => Math.max(width, (row[column] as string).length), 0),
+  )
+  for (const row of rows) {
+    const cells = row.map((cell, column) => {
+      const width = widths[column] as number
+      return rightAligned.has(column) ? cell.padStart(width) : cell.padEnd(width)
+    })
+    say(cells.join('  ').trimEnd())
+  }
 }

@@ -53,7 +53,11 @@ export function registerPolicy(program: Command, context: CommandContext): void 
     .option('--keep-within <span>', 'keep all within 12h, 30d, 4w, 6mo or 1y before the newest', parseSpan)
     .option('--keep-all', 'keep everything', false)
     .option('--inherit', 'with --source: let it have the policy of the vault again', false)
-    .option('--time-zone <name>', 'whose days and weeks are meant, such as Europe/Vienna (default: UTC)')
+    .option(
+      '--time-zone <name>',
+      'whose days and weeks are meant, such as Europe/Vienna (default: UTC)',
+      parseTimeZone,
+    )
     .option(...jsonOption, false)
     .addHelpText('after', examples)
     .action((url: string, options: PolicyOptions) => policy(url, options, context))
@@ -68,6 +72,16 @@ function parseCount(text: string): number {
 function parseSpan(text: string): string {
   if (/^[1-9][0-9]{0,3}(h|d|w|mo|y)$/.test(text)) return text
   throw new InvalidArgumentError('It must be a number with h, d, w, mo or y behind it, such as 30d or 6mo.')
+}
+
+function parseTimeZone(text: string): string {
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: text })
+    return text
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
+    throw new InvalidArgumentError('It must be a time zone such as Europe/Vienna.')
+  }
 }
 
 async function policy(url: string, options: PolicyOptions, context: CommandContext): Promise<void> {

@@ -74,7 +74,7 @@ export abstract class ReceiverTarget implements Target {
       await this.client.createVault()
     } catch (cause) {
       if (!isProblem(cause, 'forbidden')) throw cause
-      const text = `${noVaultText(this.client.location)}; you may not make one`
+      const text = `${noVaultText(this.client.location)}; only whoever has the right admin on that vault's name, or on every vault (*), makes one: ask whoever runs the receiver`
       throw new Problem('forbidden', text, { extensions: cause.extensions, cause })
     }
   }

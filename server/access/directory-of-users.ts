@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import { Problem } from '../../protocol/problem.ts'
 import { failureFields, failureText } from '../failure-fields.ts'
+import { readFailure } from '../read-failure.ts'
 import { type Grants, identityOf, type Powers } from './grants.ts'
 import { parseHtpasswd } from './htpasswd.ts'
 import type { Identity } from './identity.ts'
@@ -128,7 +129,7 @@ export class DirectoryOfUsers {
     try {
       text = await readFile(path, 'utf8')
     } catch (cause) {
-      throw new Problem('usage', `${path} cannot be read: ${(cause as Error).message}`, { cause })
+      throw new Problem('unavailable', `${path} ${readFailure(cause)}`, { cause })
     }
     this.#htpasswd = parseHtpasswd(text, path)
   }

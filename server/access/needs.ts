@@ -126,7 +126,11 @@ export function expectMay(
   if (who === nobody) throw new Problem('unauthenticated', 'who asks is not known')
   if (need === 'known') return
   if (need === 'metrics') {
-    if (!who.mayReadMetrics) throw new Problem('forbidden', `${who.name} may not read the metrics`)
+    if (!who.mayReadMetrics)
+      throw new Problem(
+        'forbidden',
+        `${who.name} may not read the metrics; whoever runs the receiver allows it: chunkdav user grant ${who.name} --metrics`,
+      )
     return
   }
   const right = who.rightOn(parseVaultName(vault))
@@ -145,5 +149,8 @@ export function expectMay(
 
 /** The same words whether there is no such vault, or none for who asks. */
 export function vaultNotFound(name: string): Problem {
-  return new Problem('vault-not-found', `there is no vault ${name}; MKCOL /${name}/ creates it`)
+  return new Problem(
+    'vault-not-found',
+    `there is no vault ${name}; who has the right admin on that name creates it`,
+  )
 }

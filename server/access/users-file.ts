@@ -88,7 +88,11 @@ export async function readUsers(dataDir: string): Promise<UsersDocument | undefi
     return parseUsers(text)
   } catch (cause) {
     if (!isProblem(cause)) throw cause
-    throw new Problem('store-corrupt', `${path} cannot be understood: ${cause.message}`, { cause })
+    // What the parser says holds pieces of the file.
+    const isJson = !(cause.cause instanceof SyntaxError)
+    const why = isJson ? cause.message.replace(/^the body /, 'it ') : 'it is no JSON'
+    const todo = 'bring it back from a copy, or see what chunkdav doctor says'
+    throw new Problem('store-corrupt', `${path} cannot be understood: ${why}; ${todo}`, { cause })
   }
 }
 

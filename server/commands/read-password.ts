@@ -51,6 +51,7 @@ async function firstLine(stream: Readable): Promise<string> {
     length += bytes.length
     if (bytes.includes('\n') || length > 2 * maxBytes) break
   }
+  if (length === 0) throw new Problem('usage', 'no password came')
   const [line = ''] = Buffer.concat(pieces).toString('utf8').split('\n')
   return line.replace(/\r$/, '')
 }

@@ -51,7 +51,11 @@ the hour. 0 keeps nothing for longer than that.
 --reserve is for commits, deletions and garbage collection: when no more is free, new content is refused.
 
 It ends well on SIGTERM and SIGINT: open requests finish, and everything is on the disk. On SIGHUP it reads the
-certificate and the users again; connections stay. docs/operations.md has more of TLS, proxies and systemd.`
+certificate and the users again; connections stay. docs/operations.md has more of TLS, proxies and systemd.
+
+Users come first: chunkdav user add NAME --grant VAULT=write. Without any it listens on this machine only.
+
+Exit codes: 0 stopped, 1 it failed, or a second signal ended it at once, 2 wrong usage.`
 
 /** `chunkdav serve`: done when it was told to stop. */
 export function serveCommand(surroundings: Surroundings): Command {

@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises'
 import { createSecureContext, type SecureContextOptions } from 'node:tls'
 import type { Logger } from 'pino'
 import { Problem } from '../../protocol/problem.ts'
+import { readFailure } from '../read-failure.ts'
 
 export interface CertificateFiles {
   /** PEM: the receiver's certificate first, then those between it and its authority. */
@@ -111,7 +112,7 @@ async function readPem(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8')
   } catch (cause) {
-    throw bad(`${path} cannot be read: ${(cause as Error).message}`, cause)
+    throw bad(`${path} ${readFailure(cause)}`, cause)
   }
 }
 
@@ -123,7 +124,7 @@ function certificatesIn(pem: string, path: string): X509Certificate[] {
     try {
       return new X509Certificate(block)
     } catch (cause) {
-      throw bad(`certificate ${index + 1} in ${path} is damaged: ${(cause as Error).message}`, cause)
+      throw bad(`certificate ${index + 1} in ${path} is damaged`, cause)
     }
   })
 }
@@ -134,7 +135,7 @@ function privateKey(pem: string, path: string): KeyObject {
   } catch (cause) {
     // `BEGIN ENCRYPTED PRIVATE KEY`, or `Proc-Type: 4,ENCRYPTED` in older ones.
     if (pem.includes('ENCRYPTED')) throw bad(`${path} has a passphrase, which nobody is here to type`, cause)
-    throw bad(`${path} has no private key in PEM form: ${(cause as Error).message}`, cause)
+    throw bad(`${path} has no private key in PEM form`, cause)
   }
 }
 

@@ -70,7 +70,7 @@ function rulesOf(settings: VaultSettings | undefined): Omit<VaultSettings, 'quot
 /** How much of the disk a vault may have is not for those who administer the vault to say. */
 function expectOperator(ctx: Context, standing: VaultSettings | undefined, next: VaultSettings): void {
   if (ctx.state.who.isOperator) return
-  const onlyOperators = 'only who has the right admin on every vault (*)'
+  const onlyOperators = 'only who has the right admin on every vault (*=admin)'
   if (standing === undefined) {
     throw new Problem(
       'forbidden',

@@ -54,8 +54,11 @@ describe('a vault with two sources', () => {
 
   test('checkpoints', async () => {
     const { code, out } = await run('checkpoints', url)
-    expect([code, out.trimEnd().split('\n').length]).toEqual([0, 3])
-    expect(out).toMatch(/^docs {2}1 {2}\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC {2}1 file {2}12 B/)
+    expect([code, out.trimEnd().split('\n').length]).toEqual([0, 4])
+    const [header = '', docs = ''] = out.split('\n')
+    expect(header).toMatch(/^SOURCE {2}N {2}TIME +FILES +SIZE {2}WHAT$/)
+    expect(docs).toMatch(/^docs {4}1 {2}\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC {6}1 +12 B {2}\S/)
+    expect(docs.indexOf('UTC') + 10).toBe(header.indexOf('FILES') + 5)
     const lines = events((await run('checkpoints', url, '--source', 'laptop', '--json')).out)
     expect(lines).toMatchObject([
       { type: 'checkpoint', source: 'laptop', number: 1, state: 'committed' },

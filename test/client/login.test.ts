@@ -219,7 +219,7 @@ describe('a refusal says what to do next, and no secret', () => {
       'appender',
       (url) => ['backup', 'from', url.replace('home', nothing)],
       {},
-      /there is no vault at .*, or none on which you have a right; check the URL and who you are there; you may not make one$/,
+      /there is no vault at .*, or none on which you have a right; check the URL and who you are there; only whoever has the right admin .* makes one: ask whoever runs the receiver$/,
     ],
   ])('%s: %s', async (_, user, argv, env, message) => {
     const { code, out, err } = await run(user, argv(server.vaultUrl), 'refused', env)
@@ -336,6 +336,18 @@ describe('answers of', () => {
       'the quota of home is used up; when there is room, run the command again, it goes on from what was done'
     expect([code, err]).toEqual([1, `chunkdav: ${text}\n`])
   })
+
+  test('507 of a full vault says how full, and how to make room', async () => {
+    const url = await serve((request, response) => {
+      request.resume()
+      response.writeHead(507, { 'content-type': 'application/problem+json' })
+      const facts = { quotaBytes: 3_000_000, storedBytes: 2_990_000 }
+      const type = 'urn:chunkdav:problem:insufficient-storage'
+      response.end(JSON.stringify({ type, title: 'full', status: 507, detail: 'full', ...facts }))
+    })
+    const { code, err } = await run('reader', ['checkpoints', `${url}/home`])
+    expect([code, err]).toEqual([1, expect.stringMatching(/quota is 3 MB, .* holds 2\.99 MB; .*chunkdav gc/)])
+  })
 })
 
 describe('elsewhere than on a TCP port in the clear', () => {
@@ -413,7 +425,15 @@ describe('elsewhere than on a TCP port in the clear', () => {
       const absent = await runIn(folder, ['checkpoints', 'https://127.0.0.1:1/v'], undefined, {
         CHUNKDAV_CERT: join(folder, 'none.pem'),
       })
-      expect([absent.code, absent.err]).toEqual([2, expect.stringContaining('(CHUNKDAV_CERT)')])
+      expect([absent.code, absent.err]).toEqual([
+        2,
+        expect.stringMatching(/none\.pem \(CHUNKDAV_CERT\) .*no such file/),
+      ])
+      const { cert } = await authority.issue('laptop', { isForClients: true })
+      const keyless = await runIn(folder, ['checkpoints', 'https://127.0.0.1:1/v'], undefined, {
+        CHUNKDAV_CERT: cert,
+      })
+      expect([keyless.code, keyless.err]).toEqual([2, expect.stringContaining('in CHUNKDAV_KEY')])
     })
   })
 })

@@ -97,6 +97,9 @@ test('a user from beginning to end, each step in the audit', async () => {
   expect((await stat(data)).mode & 0o777).toBe(0o700)
   expect(await login('alice', 'geheim 1')).toBe('alice')
 
+  await writeFile(join(dir, 'empty'), '')
+  const empty = await run('user', 'passwd', 'alice', '--password-file', join(dir, 'empty'))
+  expect([empty.code, empty.err]).toEqual([2, 'chunkdav: no password came\n'])
   await writeFile(join(dir, 'other'), 'geheim 2\r\nand another line\n')
   expect((await run('user', 'passwd', 'alice', '--password-file', join(dir, 'other'))).code).toBe(0)
   expect([await login('alice', 'geheim 1'), await login('alice', 'geheim 2')]).toEqual([undefined, 'alice'])

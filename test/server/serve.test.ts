@@ -295,6 +295,26 @@ test('reindex rebuilds the index of a stopped receiver', async () => {
   expect((await fetch(`${second.url}/home/chunks/${item.id}`)).status).toBe(200)
 })
 
+test('reindex tells what it left out, and what to do then', async () => {
+  const first = await serve()
+  await fetch(`${first.url}/home/`, { method: 'MKCOL' })
+  for (const seed of [73, 74]) {
+    const item = chunk(noise(50_000, seed))
+    await fetch(`${first.url}/home/chunks/${item.id}`, { method: 'PUT', body: new Uint8Array(item.bytes) })
+  }
+  first.child.kill('SIGTERM')
+  await first.ended
+  const pack = join(dir, 'data/vaults/home/packs/00000001.pack')
+  const bytes = await readFile(pack)
+  bytes.writeUInt8(bytes.readUInt8(30_000) ^ 1, 30_000)
+  await writeFile(pack, bytes)
+  const reindex = run(['reindex', '--data', join(dir, 'data')])
+  expect(await reindex.ended).toBe(1)
+  expect(reindex.out).toMatch(
+    /^home: 1 chunk in .*\nhome: left out: 00000001\.pack, \d+ bytes from byte \d+ on: .+\nhome: .*chunkdav check .*\n$/,
+  )
+})
+
 test('reindex --help has an example and the exit codes', async () => {
   const served = run(['reindex', '--help'])
   expect([await served.ended, served.out]).toEqual([

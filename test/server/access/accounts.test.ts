@@ -385,7 +385,7 @@ describe('htpasswd', () => {
   })
 
   test('none there', async () => {
-    await expect(open({ htpasswd: join(dir.path, 'none') })).rejects.toMatchObject({ code: 'usage' })
+    await expect(open({ htpasswd: join(dir.path, 'none') })).rejects.toMatchObject({ code: 'unavailable' })
   })
 })
 
