@@ -46,48 +46,52 @@ async function mayUse(checkpoints: Checkpoints, by: Claimant): Promise<boolean> 
 test.each<[string, Claimant, boolean, boolean]>([
   ['alice', alice, true, false],
   ['nobody', unlimited, false, false],
-])('a source that %s begins', async (_, first, isHers, isHis) => {
-  for (let moment = 0, isOver = false; !isOver; moment++) {
-    for (let cut = 0; cut < cutsPerMoment; cut++) {
-      const root = join(folder, `${moment}-${cut}`)
-      await mkdir(root)
-      const disk = await PowerCutDisk.of(root)
-      let left = moment
-      const files = new ProcessFiles(disk, () => {
-        if (left-- <= 0) files.kill()
-      })
-      let begun = 0
-      try {
-        const checkpoints = await checkpointsOn(disk, files)
-        await checkpoints.begin('laptop', { kind: 'dir' }, first)
-        begun++
-      } catch (error) {
-        if (files.isAlive) throw error
-      }
-      isOver = files.isAlive
-      files.kill()
-      const after = await disk.cut(`${root}-cut`, new Dice(moment * cutsPerMoment + cut).pick)
-      const checkpoints = await checkpointsOn(after, new ProcessFiles(after))
-      const known = await checkpoints.list('laptop')
-      const place = `moment ${moment}, cut ${cut}, ${begun} begun`
-      expect(known.length, place).toBeGreaterThanOrEqual(begun)
-      const told = [await mayUse(checkpoints, alice), await mayUse(checkpoints, bob)]
-      if (known.length > 0) expect(told, place).toEqual([isHers, isHis])
-      else {
-        // Nobody was told of it: it is whoever's comes next, or it has its owner already.
-        expect(
-          [
-            [true, true],
-            [isHers, isHis],
-          ],
-          place,
-        ).toContainEqual(told)
-        if (told[1]) {
-          await checkpoints.begin('laptop', { kind: 'dir' }, bob)
-          expect(await mayUse(checkpoints, alice), place).toBe(false)
+])(
+  'a source that %s begins',
+  async (_, first, isHers, isHis) => {
+    for (let moment = 0, isOver = false; !isOver; moment++) {
+      for (let cut = 0; cut < cutsPerMoment; cut++) {
+        const root = join(folder, `${moment}-${cut}`)
+        await mkdir(root)
+        const disk = await PowerCutDisk.of(root)
+        let left = moment
+        const files = new ProcessFiles(disk, () => {
+          if (left-- <= 0) files.kill()
+        })
+        let begun = 0
+        try {
+          const checkpoints = await checkpointsOn(disk, files)
+          await checkpoints.begin('laptop', { kind: 'dir' }, first)
+          begun++
+        } catch (error) {
+          if (files.isAlive) throw error
         }
+        isOver = files.isAlive
+        files.kill()
+        const after = await disk.cut(`${root}-cut`, new Dice(moment * cutsPerMoment + cut).pick)
+        const checkpoints = await checkpointsOn(after, new ProcessFiles(after))
+        const known = await checkpoints.list('laptop')
+        const place = `moment ${moment}, cut ${cut}, ${begun} begun`
+        expect(known.length, place).toBeGreaterThanOrEqual(begun)
+        const told = [await mayUse(checkpoints, alice), await mayUse(checkpoints, bob)]
+        if (known.length > 0) expect(told, place).toEqual([isHers, isHis])
+        else {
+          // Nobody was told of it: it is whoever's comes next, or it has its owner already.
+          expect(
+            [
+              [true, true],
+              [isHers, isHis],
+            ],
+            place,
+          ).toContainEqual(told)
+          if (told[1]) {
+            await checkpoints.begin('laptop', { kind: 'dir' }, bob)
+            expect(await mayUse(checkpoints, alice), place).toBe(false)
+          }
+        }
+        after.levels.forget()
       }
-      after.levels.forget()
     }
-  }
-}, 120_000)
+  },
+  120_000,
+)
