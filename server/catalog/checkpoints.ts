@@ -8,9 +8,10 @@
  * own: chunks keep coming in while a commit walks.
  *
  * What is open is known in memory, and the files say the same: the file changes first.
+ *
+ * The file is long because this is the one face of what stands beside it, and all of it shares these locks.
  */
 import { join } from 'node:path'
-import { isDeepStrictEqual } from 'node:util'
 import { Mutex, Semaphore } from 'async-mutex'
 import { type Id, idBytes } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
@@ -21,22 +22,34 @@ import type {
   ItemsAnswer,
   ItemsPage,
   ItemsRequest,
-  MissingChunk,
   OpenRequest,
   Part,
 } from '../../protocol/schema.ts'
 import type { CheckpointName } from '../../protocol/url.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
 import { CheckpointFolder } from './checkpoint-folder.ts'
-import type { CheckpointRoots, TouchedId } from './checkpoint-roots.ts'
+import {
+  begunState,
+  checkCommitRequest,
+  committedState,
+  isSameItem,
+  itemsConflict,
+  missingChunks,
+  notFound,
+  pinned,
+  sameCommit,
+  tooManyOpen,
+} from './checkpoint-requests.ts'
+import { type CheckpointRoots, committedRoots, type TouchedId, whileThere } from './checkpoint-roots.ts'
 import { begunSpace, CheckpointSpace, committedSpace, sourceSpace } from './checkpoint-space.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import type { Closure, InTurn } from './closure.ts'
 import { appendItems, itemBytes, itemPages, readItems, syncItems } from './item-list.ts'
 import { NotedIds } from './noted-ids.ts'
+import { keyOf, newOpen, type OpenCheckpoint, openState, type Source, sign } from './open-checkpoint.ts'
 import { type Claimant, expectClaimable, expectOwner, unlimited } from './source-owner.ts'
 import { appendTouched, readTouched } from './touched-log.ts'
-import type { Wanted } from './wanted.ts'
+import { type Wanted, wantedItem, wantedRoot } from './wanted.ts'
 
 /** Commits that walk at the same time, per vault: each holds a few objects per level in memory. */
 const walksAtOnce = 4
@@ -51,36 +64,12 @@ const maxWalksInAll = 50
 
 type OnDamage = (problem: Problem) => void
 
-interface OpenCheckpoint {
-  readonly state: CheckpointState
-  readonly folder: CheckpointFolder
-  readonly lock: Mutex
-  readonly touchLock: Mutex
-  items: number
-  itemBytes: number
-  /** The root that a commit under way walks from. */
-  committing?: Id | undefined
-  /** When a client last did something in its name, by performance.now(); undefined in a process in which none has. */
-  signedAt: number | undefined
-  /** Requests under way in its name. */
-  users: number
-}
-
 /** What tells whether somebody goes on with an open checkpoint. */
 export interface OpenSigns extends CheckpointName {
   readonly signedAt: number | undefined
   readonly isBusy: boolean
   /** Length of its files: what came in its name over all processes. */
   readonly bytes: number
-}
-
-interface Source {
-  readonly folder: CheckpointFolder
-  readonly lock: Mutex
-  readonly open: Map<number, OpenCheckpoint>
-  owner: string | undefined
-  /** Whether a number was given: from then on it belongs to its owner, or to nobody. */
-  isBegun: boolean
 }
 
 /** See above. Opened by the vault that it belongs to; nothing to close: every answer is on disk already. */
@@ -213,7 +202,7 @@ export class Checkpoints {
     const source = this.sources.get(sourceName) ?? this.beginSource(sourceName, begunSpace(begun))
     return await source.lock.runExclusive(async () => {
       this.expectUsable(sourceName, by)
-      if (source.open.size >= maxOpen) throw tooManyOpen(sourceName)
+      if (source.open.size >= maxOpen) throw tooManyOpen(sourceName, maxOpen)
       this.space.expect(begunSpace(begun))
       await source.folder.create()
       // It may be there all the same: under a name that this file system takes for the same, such as `Laptop` for `laptop`.
@@ -566,7 +555,7 @@ export class Checkpoints {
     for (const { folder } of [...this.sources.values()]) {
       for (const number of await folder.committedNumbers()) {
         const state = await folder.readCommitted(number)
-        if (state !== undefined) yield this.committedRoots(folder, state)
+        if (state !== undefined) yield committedRoots(this.files, folder, state)
       }
     }
   }
@@ -591,24 +580,6 @@ export class Checkpoints {
       references: () => whileThere(items, isThere),
       touched: (skipped) =>
         whileThere(() => readTouched(this.files, folder.touchedPath(name.number), skipped), isThere),
-    }
-  }
-
-  private committedRoots(folder: CheckpointFolder, state: CheckpointState): CheckpointRoots {
-    const { source, number, root, items = 0 } = state
-    const path = folder.itemsPath(number)
-    const { files } = this
-    const references = async function* (): AsyncGenerator<Wanted[]> {
-      if (root !== undefined) yield [wantedRoot(root)]
-      if (items === 0) return
-      for await (const page of itemPages(files, path, items)) yield page.map(wantedItem)
-    }
-    const isThere = async (): Promise<boolean> => (await folder.readCommitted(number)) !== undefined
-    return {
-      name: { source, number },
-      isCommitted: true,
-      references: () => whileThere(references, isThere),
-      touched: async function* () {},
     }
   }
 
@@ -676,118 +647,4 @@ export class Checkpoints {
       return await use(source)
     })
   }
-}
-
-/** The pages, until what they are read from was deleted. */
-async function* whileThere<T>(
-  pages: () => AsyncIterable<T>,
-  isThere: () => boolean | Promise<boolean>,
-): AsyncGenerator<T> {
-  try {
-    yield* pages()
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || (await isThere())) throw error
-  }
-}
-
-function newOpen(
-  state: CheckpointState,
-  folder: CheckpointFolder,
-  items: number,
-  itemBytes: number,
-): OpenCheckpoint {
-  const locks = { lock: new Mutex(), touchLock: new Mutex() }
-  return { state, folder, items, itemBytes, ...locks, signedAt: undefined, users: 0 }
-}
-
-function begunState(
-  source: string,
-  { kind, about }: OpenRequest,
-): Omit<CheckpointState, 'number'> & { openedAt: string } {
-  const openedAt = new Date().toISOString()
-  return { source, kind, state: 'open', openedAt, ...(about === undefined ? {} : { about }) }
-}
-
-/** What it is counted and remembered under. */
-function keyOf({ source, number }: CheckpointName): string {
-  return `${source}/${number}`
-}
-
-/** A sign of life. */
-function sign(opened: OpenCheckpoint): void {
-  opened.signedAt = performance.now()
-}
-
-function openState({ state, items, itemBytes }: OpenCheckpoint): CheckpointState {
-  return state.kind === 'chunks' ? { ...state, items, itemBytes } : state
-}
-
-function wantedRoot(root: Id): Wanted {
-  return { id: root, as: 'directory', within: root }
-}
-
-function wantedItem({ id, size, chunked }: Part): Wanted {
-  return { id, size, as: chunked === true ? 'file' : 'chunk', within: id }
-}
-
-function isSameItem(a: Part, b: Part | undefined): boolean {
-  return b !== undefined && a.id === b.id && a.size === b.size && a.chunked === b.chunked
-}
-
-function checkCommitRequest(opened: OpenCheckpoint, { root, items }: CommitRequest): void {
-  if (opened.state.kind === 'dir') {
-    if (root === undefined) throw new Problem('invalid-request', 'to commit a dir checkpoint, name its root')
-    if (items !== undefined) throw new Problem('invalid-request', 'a dir checkpoint has no items')
-    return
-  }
-  if (items === undefined) {
-    throw new Problem('invalid-request', 'to commit a chunks checkpoint, say how many items it has')
-  }
-  if (items !== opened.items) throw itemsConflict(`the list has ${opened.items} items, not ${items}`, opened)
-}
-
-function committedState(opened: OpenCheckpoint, request: CommitRequest): CheckpointState {
-  const { root, attributes, totals } = request
-  return {
-    ...openState(opened),
-    state: 'committed',
-    committedAt: new Date().toISOString(),
-    ...(root === undefined ? {} : { root }),
-    ...(attributes === undefined ? {} : { attributes }),
-    ...(totals === undefined ? {} : { totals }),
-  }
-}
-
-/** The state, when the request is the one that it was committed by. */
-function sameCommit(state: CheckpointState, request: CommitRequest): CheckpointState {
-  const { root, attributes, items, totals } = state
-  const asked = [request.root, request.attributes, request.items, request.totals]
-  if (isDeepStrictEqual(asked, [root, attributes, items, totals])) return state
-  throw new Problem(
-    'checkpoint-committed',
-    `checkpoint ${state.source}/${state.number} was committed by a different request`,
-  )
-}
-
-function missingChunks(missing: readonly MissingChunk[]): Problem {
-  return new Problem('missing-chunks', `send what is missing (${missing.length} listed) and commit again`, {
-    extensions: { missing },
-  })
-}
-
-function itemsConflict(detail: string, { items }: OpenCheckpoint): Problem {
-  return new Problem('items-conflict', detail, { extensions: { total: items } })
-}
-
-function tooManyOpen(source: string): Problem {
-  const text = `${maxOpen} checkpoints of ${source} are open already; commit or delete one of them`
-  return new Problem('conflict', text)
-}
-
-function pinned({ source, number }: CheckpointName): Problem {
-  return new Problem('conflict', `checkpoint ${source}/${number} is pinned; unpin it first`)
-}
-
-function notFound({ source, number }: CheckpointName): Problem {
-  return new Problem('checkpoint-not-found', `there is no checkpoint ${source}/${number}`)
 }

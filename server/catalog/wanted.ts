@@ -2,7 +2,7 @@ import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
 import { type Reference, referencesOfDirectory, referencesOfFile } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
-import type { DirectoryObject, FileObject } from '../../protocol/schema.ts'
+import type { DirectoryObject, FileObject, Part } from '../../protocol/schema.ts'
 import type { ObjectKind } from './objects.ts'
 
 /** Something that must be there. `within` is the entry that needs it. */
@@ -47,4 +47,14 @@ export function checkDepth(wanted: Wanted, height: number): void {
 
 function tooDeep(wanted: Wanted): Problem {
   return invalid(wanted, `parts nest more than ${limits.maxPartDepth} deep`)
+}
+
+/** The root of a checkpoint. */
+export function wantedRoot(root: Id): Wanted {
+  return { id: root, as: 'directory', within: root }
+}
+
+/** An item of a `chunks` checkpoint. */
+export function wantedItem({ id, size, chunked }: Part): Wanted {
+  return { id, size, as: chunked === true ? 'file' : 'chunk', within: id }
 }
