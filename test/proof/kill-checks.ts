@@ -1,9 +1,11 @@
 /** What is looked for after the kills of a kill proof. Each throws, or tells `failed`, what is not as it was promised. */
+
 import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ReceiverClient } from '../../client/receiver-client.ts'
 import type { CollectionState } from '../../protocol/schema.ts'
+import { sourceSpace } from '../../server/catalog/checkpoint-space.ts'
 import type { Dice } from '../support/dice.ts'
 import type { KillClient } from './kill-client.ts'
 import type { KillFigures } from './kill-figures.ts'
@@ -109,7 +111,10 @@ export class KillChecks {
     figures.leftBytes = onDisk
     if (chunks !== 0) failed('the end', `${chunks} chunks are left`)
     if (onDisk > 2 * emptyPackBytes) failed('the end', `${onDisk} bytes of packs are left`)
-    if (storedBytes !== onDisk) failed('the end', `${storedBytes} bytes are told of, ${onDisk} are there`)
+    // Of a source its folder stays, which counts.
+    const sources = readdirSync(join(folder, 'checkpoints')).length
+    const expected = onDisk + sources * sourceSpace
+    if (storedBytes !== expected) failed('the end', `${storedBytes} bytes are told of, ${expected} are there`)
     const others = filesBelow(folder).filter((path) => !remaining.test(path))
     if (others.length > 0) failed('the end', `files are left: ${others.join(', ')}`)
   }
