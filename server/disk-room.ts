@@ -72,10 +72,10 @@ export class DiskRoom implements Room {
     return Math.max(0, this.#freeBytes - this.#writtenBytes - this.reserveBytes)
   }
 
-  /** What may be written to give space back, in bytes: half of the reserve is left for what ends there. */
+  /** What may be written to give space back, in bytes: all there is, since more comes back. */
   async freeForUpkeep(): Promise<number> {
     await this.#ask(leastMs)
-    return Math.max(0, this.#freeBytes - this.#writtenBytes - this.reserveBytes / 2)
+    return Math.max(0, this.#freeBytes - this.#writtenBytes)
   }
 
   /**

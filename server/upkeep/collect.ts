@@ -83,10 +83,11 @@ export async function collect(
     for (const { pack, garbageBytes, storedBytes } of dryRun ? [] : chosen) {
       await marking.catchUp()
       const keptBytes = storedBytes - garbageBytes
-      if (keptBytes > leastRoom && keptBytes > (await freeBytes())) {
+      // With room for half of it it is worth a try: there is the ballast, and what was moved need not be moved again.
+      if (keptBytes > leastRoom && keptBytes / 2 > (await freeBytes())) {
         left.push(
           new Problem(
-            'unavailable',
+            'insufficient-storage',
             `there is no room on the disk to move ${keptBytes} bytes of pack ${pack}`,
           ),
         )
