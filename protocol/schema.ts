@@ -551,46 +551,36 @@ export const CollectionReport = Type.Object(
 )
 export type CollectionReport = Static<typeof CollectionReport>
 
-export const CollectionState = Type.Object(
-  {
-    running: Type.Optional(Type.Object({ startedAt: Timestamp, progress: CollectionProgress }, closed)),
-    last: Type.Optional(
-      Type.Object(
-        {
-          startedAt: Timestamp,
-          finishedAt: Timestamp,
-          outcome: JobOutcome,
-          detail: Type.Optional(Type.String()),
-          report: CollectionReport,
-        },
-        closed,
-      ),
-    ),
-    /** When the schedule begins the next one. */
-    nextAt: Type.Optional(Timestamp),
-  },
-  closed,
-)
+/** What upkeep of a kind tells of itself: what runs, and what came of the run that ended last. */
+function jobState<P extends TSchema, R extends TSchema, M extends Record<string, TSchema>>(
+  progress: P,
+  report: R,
+  more: M,
+) {
+  const last = {
+    startedAt: Timestamp,
+    finishedAt: Timestamp,
+    outcome: JobOutcome,
+    detail: Type.Optional(Type.String()),
+    report,
+  }
+  return Type.Object(
+    {
+      running: Type.Optional(Type.Object({ startedAt: Timestamp, progress }, closed)),
+      last: Type.Optional(Type.Object(last, closed)),
+      ...more,
+    },
+    closed,
+  )
+}
+
+export const CollectionState = jobState(CollectionProgress, CollectionReport, {
+  /** When the schedule begins the next one. */
+  nextAt: Type.Optional(Timestamp),
+})
 export type CollectionState = Static<typeof CollectionState>
 
-export const ScrubState = Type.Object(
-  {
-    running: Type.Optional(Type.Object({ startedAt: Timestamp, progress: ScrubProgress }, closed)),
-    last: Type.Optional(
-      Type.Object(
-        {
-          startedAt: Timestamp,
-          finishedAt: Timestamp,
-          outcome: JobOutcome,
-          detail: Type.Optional(Type.String()),
-          report: ScrubReport,
-        },
-        closed,
-      ),
-    ),
-  },
-  closed,
-)
+export const ScrubState = jobState(ScrubProgress, ScrubReport, {})
 export type ScrubState = Static<typeof ScrubState>
 
 // -- checking ---------------------------------------------------------------------------------------

@@ -302,11 +302,6 @@ export class Checkpoints {
     return await lock.runExclusive(async () => await use(await this.opened(name)))
   }
 
-  /** That the checkpoint is open; Problems `checkpoint-not-found`, `checkpoint-committed`. */
-  async expectOpen(name: CheckpointName): Promise<void> {
-    await this.opened(name)
-  }
-
   /** The same; and until the function that it returns is called, somebody is at work in the checkpoint's name. */
   async enter(name: CheckpointName): Promise<() => void> {
     const opened = await this.opened(name)

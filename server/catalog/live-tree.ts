@@ -10,9 +10,9 @@
  */
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
+import { pagesOf } from '../pages.ts'
 import { againAfterLoss } from './again-after-loss.ts'
 import { makeFolderDurably } from './durable-file.ts'
-import { pagesOf } from './pages.ts'
 import {
   type ChangeWatch,
   deadPropertiesOf,

@@ -3,7 +3,7 @@
  * what a stop leaves of it there is cleared away at the next opening. No content is copied.
  */
 import { Problem } from '../../protocol/problem.ts'
-import { pagesOf } from './pages.ts'
+import { pagesOf } from '../pages.ts'
 import type { TreeChange } from './tree-change.ts'
 import type { DirectoryRecord, FileRecord, Member, Names, TreeRecord } from './tree-records.ts'
 

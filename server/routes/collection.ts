@@ -20,7 +20,7 @@ export function collectionRoutes(router: Router<RequestState>, parts: Parts): vo
       const request = await readRequest(parts, ctx)
       const { collector } = await vaultOf(parts, ctx)
       ctx.status = 202
-      ctx.body = shown(collector.start(request).state)
+      ctx.body = shown((await collector.start(request)).state)
     },
     DELETE: async (ctx) => {
       const { collector } = await vaultOf(parts, ctx)

@@ -1,5 +1,6 @@
-import { isProblem, Problem } from '../../protocol/problem.ts'
+import { Problem } from '../../protocol/problem.ts'
 import type { Part } from '../../protocol/schema.ts'
+import { againAfterLoss } from '../catalog/again-after-loss.ts'
 import type { TreeRecord } from '../catalog/live-tree.ts'
 import { overSignal } from '../http/client-gone.ts'
 import { clientOf } from '../http/client-name.ts'
@@ -35,13 +36,15 @@ export async function putTreeFile(parts: Parts, ctx: Context): Promise<void> {
     const begun = vault.store.losses
     const { part, md5, sha1 } = await receive(parts, ctx, vault, lease)
     expectChecksums(checksums, { md5, sha1 })
-    const { record, isNew } = await whileWhole(vault, part, begun, (since) =>
-      vault.tree.change(async (change) => {
+    const { record, isNew } = await againAfterLoss(vault.store, async () => {
+      const since = vault.store.losses
+      if (since !== begun) await expectHere(vault, part)
+      return await vault.tree.change(async (change) => {
         const old = await judge(request, change)
         const content = { part, md5, sha1, since, ...(mtimeNs !== undefined && { mtimeNs }) }
         return { record: await change.putFile(names, content), isNew: old === undefined }
-      }),
-    )
+      })
+    })
     answerPut(ctx, record, isNew)
   } finally {
     lease.release()
@@ -67,25 +70,12 @@ async function judge(request: TreeRequest, tree: TreeReads): Promise<TreeRecord 
 /** Files up to here are there within a bounded time, and share the memory of the other bodies. */
 const shortFileBytes = 4 * 1024 * 1024
 
-/**
- * Runs `place`, which fails when chunks were lost since the content was stored: then once more, as long as those of the
- * content are here. A client need not send it again for what befell others.
- */
-async function whileWhole<T>(
-  vault: Vault,
-  { id, size, chunked }: Part,
-  since: number,
-  place: (since: number) => Promise<T>,
-): Promise<T> {
-  try {
-    return await place(since)
-  } catch (error) {
-    const { losses } = vault.store
-    if (!isProblem(error, 'unavailable') || losses === since) throw error
-    const wanted = { id, size, as: chunked === true ? 'file' : 'chunk', within: id } as const
-    if ((await vault.catalog.closure.incomplete([wanted], 1)).length > 0) throw error
-    return await whileWhole(vault, { id, size, ...(chunked && { chunked }) }, losses, place)
-  }
+/** Something was lost since the content was stored, of others perhaps. Problem `unavailable` when some of this is gone. */
+async function expectHere({ catalog }: Vault, { id, size, chunked }: Part): Promise<void> {
+  const wanted = { id, size, as: chunked === true ? 'file' : 'chunk', within: id } as const
+  const [gone] = await catalog.closure.incomplete([wanted], 1)
+  if (gone !== undefined)
+    throw new Problem('unavailable', 'what was stored was lost meanwhile; send the request again')
 }
 
 /** A short body is taken whole; others go into the store as they come. */

@@ -7,6 +7,7 @@
  */
 import { Problem } from '../../protocol/problem.ts'
 import type { ChunkStore, PutOutcome, VerifiedBlock } from './chunk-store.ts'
+import { withMethods } from './with-methods.ts'
 
 /** What is left of a disk that several stores share. */
 export interface Room {
@@ -28,26 +29,14 @@ export interface Bounds {
 
 /**
  * The same store within bounds: `put` rejects with Problem `insufficient-storage` (extensions `quotaBytes` and
- * `storedBytes`, or `reserveBytes`) before anything is written. Whatever else the store can do stays: it is a proxy,
- * whose methods run on the store itself.
- */
+ * `storedBytes`, or `reserveBytes`) before anything is written. */
 export function boundedStore<S extends ChunkStore>(store: S, bounds: Bounds): S {
   const gate = new Gate(store, bounds)
-  const bounded = {
-    put: (block: VerifiedBlock) => gate.put(block),
+  const bounded: Partial<ChunkStore> = {
+    put: (block) => gate.put(block),
     close: () => gate.close(),
   }
-  const bound = new WeakMap<object, unknown>()
-  return new Proxy(store, {
-    get(target, name) {
-      if (Object.hasOwn(bounded, name)) return bounded[name as keyof typeof bounded]
-      const value: unknown = Reflect.get(target, name, target)
-      if (typeof value !== 'function') return value
-      const method = bound.get(value) ?? value.bind(target)
-      bound.set(value, method)
-      return method
-    },
-  })
+  return withMethods(store, bounded as Partial<S>)
 }
 
 interface Held {

@@ -40,9 +40,6 @@ export interface Collection {
   /** Keeps these, present or not. */
   keep(ids: Iterable<Id>): void
 
-  /** Whether it would stay. True of few that nobody kept. */
-  keeps(id: Id): boolean
-
   /** How much is garbage, per pack. To be asked when all is marked: what is not kept by now is garbage. */
   survey(pacing: Pacing): Promise<Garbage[]>
 

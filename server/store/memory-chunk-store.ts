@@ -126,7 +126,6 @@ export class MemoryChunkStore implements CollectableStore {
       keep: (ids) => {
         for (const id of ids) kept.add(id)
       },
-      keeps: (id) => kept.has(id),
       survey: async () => [...this.#blocks].map(([pack, block]) => this.#garbageOf(pack, block, kept)),
       compact: async (pack) => await this.#compact(pack, kept),
       end: () => {

@@ -17,6 +17,7 @@ import {
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
 import type { FileLayer, StoreFile } from '../file-layer.ts'
+import { pagesOf } from '../pages.ts'
 import type { IndexRow } from './content-index.ts'
 import {
   type Location,
@@ -29,6 +30,7 @@ import {
   type ScanStep,
   scanRecords,
 } from './pack-file.ts'
+import { readableFile } from './readable-file.ts'
 
 /** What the audit needs of the store that it looks at. */
 export interface AuditedStore {
@@ -315,64 +317,11 @@ async function openPack(files: FileLayer, folder: string, pack: number): Promise
   return await unlessGone(files.open(join(folder, packName(pack)), 'read'), undefined)
 }
 
-/** What a drive reads at once. */
-const sectorBytes = 4096
-
-/** Sectors that the disk cannot read are zeros: the checksums then tell which records they were of. */
-export function readableFile(file: StoreFile): StoreFile {
-  return {
-    read: async (target, position) => {
-      try {
-        return await file.read(target, position)
-      } catch (error) {
-        if (codeOf(error) !== 'EIO') throw error
-        return await readBySectors(file, target, position)
-      }
-    },
-    write: (parts, position) => file.write(parts, position),
-    datasync: () => file.datasync(),
-    truncate: (length) => file.truncate(length),
-    size: () => file.size(),
-    close: () => file.close(),
-  }
-}
-
-async function readBySectors(file: StoreFile, target: Buffer, position: number): Promise<number> {
-  const end = Math.min(target.length, Math.max(0, (await file.size()) - position))
-  for (let at = 0; at < end; ) {
-    const length = Math.min(end - at, sectorBytes - ((position + at) % sectorBytes))
-    const part = target.subarray(at, at + length)
-    try {
-      await file.read(part, position + at)
-    } catch (error) {
-      if (codeOf(error) !== 'EIO') throw error
-      part.fill(0)
-    }
-    at += length
-  }
-  return end
-}
-
-async function* pagesOf(ids: Iterable<Id> | AsyncIterable<Id>, count: number): AsyncGenerator<Id[]> {
-  let page: Id[] = []
-  for await (const id of ids) {
-    page.push(id)
-    if (page.length < count) continue
-    yield page
-    page = []
-  }
-  if (page.length > 0) yield page
-}
-
 async function unlessGone<T, U>(work: Promise<T>, otherwise: U): Promise<T | U> {
   try {
     return await work
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw error
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     return otherwise
   }
-}
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && 'code' in error ? error.code : undefined
 }

@@ -224,7 +224,6 @@ export class PackChunkStore implements CollectableStore {
     this.#collections++
     return {
       keep: (ids) => collection.keep(ids),
-      keeps: (id) => collection.keeps(id),
       survey: (pacing) => this.#call(() => collection.survey(pacing)),
       compact: (pack, pacing) => this.#call(() => collection.compact(pack, pacing)),
       end: () => collection.end(),

@@ -27,16 +27,10 @@ import type { FileLayer } from '../file-layer.ts'
 import type { Collection, Compacted, Garbage, Pacing } from './collectable.ts'
 import { IdFilter } from './id-filter.ts'
 import type { Leases } from './leases.ts'
-import { readableFile } from './pack-audit.ts'
-import {
-  type Location,
-  packHeaderBytes,
-  packName,
-  packNumber,
-  peekRecordLengths,
-  scanRecords,
-} from './pack-file.ts'
+import { packsIn } from './pack-audit.ts'
+import { type Location, packHeaderBytes, packName, peekRecordLengths, scanRecords } from './pack-file.ts'
 import type { Move, PackLog } from './pack-log.ts'
+import { readableFile } from './readable-file.ts'
 import type { RecordReader } from './record-reader.ts'
 
 /** Bytes that are appended again with one system call. */
@@ -87,10 +81,6 @@ export class PackCollection implements Collection {
     for (const id of ids) this.#filter.add(id)
   }
 
-  keeps(id: Id): boolean {
-    return this.#filter.has(id)
-  }
-
   end(): void {
     if (this.#hasEnded) return
     this.#hasEnded = true
@@ -101,11 +91,11 @@ export class PackCollection implements Collection {
   }
 
   async survey(pacing: Pacing): Promise<Garbage[]> {
-    const { log } = this.#options
+    const { files, folder, log } = this.#options
     await log.flush()
     // What is written from here on belongs to nobody's rows yet.
     const { mark } = log.index
-    const packs = (await this.#packs()).filter((pack) => mark === undefined || pack <= mark.pack)
+    const packs = (await packsIn(files, folder)).filter(({ pack }) => mark === undefined || pack <= mark.pack)
     const kept = new Map<number, { rows: number; plainBytes: number }>()
     for await (const page of log.index.rows()) {
       for (const { key, row } of page) {
@@ -117,9 +107,9 @@ export class PackCollection implements Collection {
       await pacing.step()
     }
     const garbage: Garbage[] = []
-    for (const pack of packs) {
-      const sums = await this.#sumsOf(pack, pack === mark?.pack ? mark.offset : undefined, pacing)
-      if (sums !== undefined) garbage.push(garbageOf(pack, sums, kept.get(pack)))
+    for (const { pack, bytes } of packs) {
+      const sums = await this.#sumsOf(pack, pack === mark?.pack ? mark.offset : bytes, pacing)
+      garbage.push(garbageOf(pack, sums, kept.get(pack)))
     }
     return garbage
   }
@@ -148,9 +138,8 @@ export class PackCollection implements Collection {
         if (await this.#isReferred(pack, pacing)) return { freedBytes: 0, movedBytes, isDamaged: true }
         break
       }
-      const freedBytes = (await this.#sizeOf(pack)) ?? 0
       reader.closePack(pack)
-      await log.removePack(pack)
+      const freedBytes = await log.removePack(pack)
       // A reader may have opened it once more.
       reader.closePack(pack)
       sums.delete(pack)
@@ -180,27 +169,13 @@ export class PackCollection implements Collection {
     if (this.#hasEnded) throw new TypeError('the collection has ended')
   }
 
-  /** Numbers of all packs, ascending. */
-  async #packs(): Promise<number[]> {
-    const { files, folder } = this.#options
-    const numbers = (await files.names(folder)).map(packNumber).filter((pack) => pack !== undefined)
-    return numbers.sort((a, b) => a - b)
-  }
-
-  async #sizeOf(pack: number): Promise<number | undefined> {
-    const { files, folder } = this.#options
-    return (await files.stat(join(folder, packName(pack))))?.bytes
-  }
-
-  /** Up to `end`; undefined for a pack that is gone. What cannot be read counts as no record. */
-  async #sumsOf(pack: number, end: number | undefined, pacing: Pacing): Promise<PackSums | undefined> {
+  /** Of its first `size` bytes. What cannot be read counts as no record. */
+  async #sumsOf(pack: number, size: number, pacing: Pacing): Promise<PackSums> {
     const { files, folder, log, sums } = this.#options
-    const length = await this.#sizeOf(pack)
     const known = sums.get(pack)
-    if (length === undefined || known?.size === length) return known
+    if (known?.size === size) return known
     const file = readableFile(await files.open(join(folder, packName(pack)), 'read'))
     try {
-      const size = Math.min(length, end ?? length)
       let recordBytes = 0
       let plainBytes = 0
       let rows = 0

@@ -349,29 +349,22 @@ export class PackLog {
     })
   }
 
-  /** Removes a pack that no row points into; durable on return. It must not be the open one. */
-  async removePack(pack: number): Promise<void> {
-    await this.#turn.runExclusive(async () => {
+  /** Removes a pack that no row points into; durable on return. Returns its bytes. It must not be the open one. */
+  async removePack(pack: number): Promise<number> {
+    return await this.#turn.runExclusive(async () => {
       await this.#repair()
       if (pack >= this.#end.pack) throw new TypeError('the pack is appended to')
       try {
-        const bytes = await this.#sizeOf(pack)
-        await this.#options.files.unlink(join(this.#packs, packName(pack)))
+        const path = join(this.#packs, packName(pack))
+        const bytes = (await this.#options.files.stat(path))?.bytes ?? 0
+        await this.#options.files.unlink(path)
         this.#removedBytes += bytes
         await this.#options.files.syncFolder(this.#packs)
+        return bytes
       } catch (error) {
         throw storageProblem(error, `${packName(pack)} could not be removed`)
       }
     })
-  }
-
-  async #sizeOf(pack: number): Promise<number> {
-    const file = await this.#options.files.open(join(this.#packs, packName(pack)), 'read')
-    try {
-      return await file.size()
-    } finally {
-      await file.close()
-    }
   }
 
   // -- durability and recovery ------------------------------------------------------------------------------

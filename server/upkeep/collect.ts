@@ -96,6 +96,7 @@ export async function collect(
       try {
         const { freedBytes, movedBytes, isDamaged } = await collection.compact(pack, pacing)
         advance({
+          storedBytes: store.usage.storedBytes,
           freedBytes: progress.freedBytes + freedBytes - movedBytes,
           movedBytes: progress.movedBytes + movedBytes,
           garbageBytes: progress.garbageBytes - (isDamaged ? 0 : garbageBytes),
@@ -115,9 +116,28 @@ export async function collect(
     }
     expectNoneLeft(left)
     const dueBytes = dryRun ? garbageIn(chosen) : 0
-    return { ...reportOn({ ...progress, storedBytes: store.usage.storedBytes }), dueBytes, dryRun }
+    return { ...reportOn(progress), dueBytes, dryRun }
   } finally {
     collection.end()
+  }
+}
+
+/** Runs `work` when it is its turn, unless the signal is aborted first: who is told to stop must not wait for others. */
+async function inTurn<T>(turn: Mutex, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  const told = Promise.withResolvers<'stopped'>()
+  const stop = (): void => told.resolve('stopped')
+  signal.addEventListener('abort', stop, { once: true })
+  const acquired = turn.acquire()
+  const release = await Promise.race([acquired, told.promise])
+  signal.removeEventListener('abort', stop)
+  if (release === 'stopped') {
+    void acquired.then((late) => late())
+    throw new Problem('unavailable', 'the work was stopped')
+  }
+  try {
+    return await work()
+  } finally {
+    release()
   }
 }
 
@@ -169,6 +189,8 @@ export class Collector {
   readonly #vault: CollectedVault
   readonly #options: CollectorOptions
   readonly #job: Job<CollectionProgress, CollectionReport>
+  /** Of what runs. */
+  #isDryRun = false
 
   private constructor(
     vault: CollectedVault,
@@ -194,25 +216,30 @@ export class Collector {
     return this.#job.state
   }
 
-  /** Begins, or joins one that runs. `ended` never rejects: the state says how it ended. */
-  start({ dryRun, minGarbage }: Pick<CollectOptions, 'dryRun' | 'minGarbage'> = {}): {
+  /**
+   * Begins, or joins one that runs; a dry run makes way for one that is none. Returns when it has begun; `ended` never
+   * rejects: the state says how it ended.
+   */
+  async start({ dryRun = false, minGarbage }: Pick<CollectOptions, 'dryRun' | 'minGarbage'> = {}): Promise<{
     state: CollectionState
     ended: Promise<CollectionState>
-  } {
+  }> {
+    if (this.#isDryRun && !dryRun) await this.#job.stop()
     const { makeRoom = async () => false, turn = new Mutex(), freeBytes } = this.#options
     const work = ({ signal, tell }: Run<CollectionProgress>): Promise<CollectionReport> =>
-      turn.runExclusive(() =>
+      inTurn(turn, signal, () =>
         withBallast(makeRoom, () =>
           collect(this.#vault, {
             minGarbage: minGarbage ?? this.#options.minGarbage ?? defaultMinGarbage,
-            dryRun: dryRun ?? false,
+            dryRun,
             pacing: new Pace({ share: this.#options.share ?? defaultShare, signal }),
             ...(freeBytes && { freeBytes }),
             tell,
           }),
         ),
       )
-    const { ended } = this.#job.start(work)
+    const { begun, ended } = this.#job.start(work)
+    if (begun) this.#isDryRun = dryRun
     return { state: this.state, ended }
   }
 

@@ -133,11 +133,11 @@ export class Schedule {
       return await this.#vaults.visit(vault, async ({ collector }) => {
         for (;;) {
           const { running } = collector.state
-          const state = await collector.start().ended
+          const state = await (await collector.start()).ended
           const { last } = state
           if (last !== undefined) lengthMs = Date.parse(last.finishedAt) - Date.parse(last.startedAt)
-          // One that ran already may have given nothing back, or marked what was removed after it began.
-          const isEnough = last?.outcome === 'done' && !last.report.dryRun
+          // One that ran already may have been stopped, or have marked what was removed after it began.
+          const isEnough = last?.outcome === 'done'
           if (running === undefined || (isEnough && Date.parse(running.startedAt) > removedAt)) return state
         }
       })

@@ -1,4 +1,5 @@
 import type { ChunkStore, PutOutcome, VerifiedBlock } from '../store/chunk-store.ts'
+import { withMethods } from '../store/with-methods.ts'
 
 /** What came into a vault's store since the receiver started, whether the vault was open all the time or not. Bytes are plain. */
 export interface StoreCounts {
@@ -26,34 +27,20 @@ export function noCounts(): StoreCounts {
   }
 }
 
-/**
- * The same store, which counts what is put and flushed. Whatever else it can do beyond the interface stays: it is a
- * proxy, whose methods run on the store itself.
- */
+/** The same store, which counts what is put and flushed. */
 export function countedStore<S extends ChunkStore>(store: S, counts: StoreCounts): S {
-  const counting = {
-    put: async (block: VerifiedBlock): Promise<PutOutcome[]> => {
+  const counting: Partial<ChunkStore> = {
+    put: async (block) => {
       const outcomes = await store.put(block)
       count(counts, block, outcomes)
       return outcomes
     },
-    flush: async (): Promise<void> => {
+    flush: async () => {
       await store.flush()
       counts.syncedAt = Date.now()
     },
   }
-  // One bound function per method: a walk asks for `get` a million times.
-  const bound = new WeakMap<object, unknown>()
-  return new Proxy(store, {
-    get(target, name) {
-      if (Object.hasOwn(counting, name)) return counting[name as keyof typeof counting]
-      const value: unknown = Reflect.get(target, name, target)
-      if (typeof value !== 'function') return value
-      const known = bound.get(value) ?? value.bind(target)
-      bound.set(value, known)
-      return known
-    },
-  })
+  return withMethods(store, counting as Partial<S>)
 }
 
 function count(counts: StoreCounts, { header }: VerifiedBlock, outcomes: readonly PutOutcome[]): void {
