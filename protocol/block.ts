@@ -151,15 +151,16 @@ export async function encodeOutgoing(
   return { header: parseHeader(header) as BlockHeader, pieces: [header, payload] }
 }
 
-/** So long a buffer is surely not a part of Node's pool of small ones. */
+/** So long a buffer is surely not a part of Node's pool of small ones; nor is one that has its memory to itself. */
 const minDiscardBytes = 256 * 1024
 
 /**
  * Frees the memory of a buffer that nobody else holds or will look at. What is left to the collector makes
  * it run for every few blocks: a fifth of the time that storing a file of incompressible bytes takes (measured).
  */
-export function discard({ buffer }: Buffer): void {
-  if (buffer instanceof ArrayBuffer && buffer.byteLength >= minDiscardBytes) buffer.transfer(0)
+export function discard({ buffer, length }: Buffer): void {
+  const isAlone = buffer.byteLength >= minDiscardBytes || (length > 0 && length === buffer.byteLength)
+  if (buffer instanceof ArrayBuffer && isAlone) buffer.transfer(0)
 }
 
 /** The block around a payload that is encoded already. The caller vouches that they belong together. */

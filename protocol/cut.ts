@@ -32,6 +32,9 @@ export const gear: Readonly<Int32Array> = Int32Array.from({ length: 256 }, (_, i
 const strictMask = -1 << (32 - cutParameters.strictBits)
 const looseMask = -1 << (32 - cutParameters.looseBits)
 
+/** The offset behind the first byte in [from, to) at which the masked hash is zero, or 0. It depends on the 31 bytes before, too. */
+export type FindCut = (from: number, to: number, mask: number) => number
+
 /**
  * The length of the chunk that starts at `bytes[start]`, in bytes. `end` bounds what is there; `final`
  * says that nothing follows. Returns 0 when more bytes are needed to tell; with `maxChunkBytes` bytes
@@ -45,15 +48,20 @@ export function cutLength(
   final: boolean,
   searched = 0,
 ): number {
+  return cutLengthBy((from, to, mask) => findCut(bytes, from, to, mask), start, end, final, searched)
+}
+
+/** The same where another search knows the bytes, and the offsets are its own. */
+export function cutLengthBy(find: FindCut, start: number, end: number, final: boolean, searched = 0): number {
   const { minChunkBytes, averageChunkBytes, maxChunkBytes } = cutParameters
   const available = end - start
   if (available <= minChunkBytes) return final ? available : 0
   const first = start + (searched > minChunkBytes ? searched : minChunkBytes - 1)
   const average = Math.min(start + averageChunkBytes, end)
   const stop = Math.min(start + maxChunkBytes, end)
-  const strict = findCut(bytes, first, average, strictMask)
+  const strict = find(first, average, strictMask)
   if (strict !== 0) return strict - start
-  const loose = findCut(bytes, Math.max(first, average), stop, looseMask)
+  const loose = find(Math.max(first, average), stop, looseMask)
   if (loose !== 0) return loose - start
   if (stop === start + maxChunkBytes) return maxChunkBytes
   return final ? available : 0

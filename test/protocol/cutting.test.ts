@@ -1,8 +1,11 @@
 import { hash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { cutLength, cutParameters, gear } from '../../protocol/cut.ts'
+import { cutLength, cutLengthBy, cutParameters, gear } from '../../protocol/cut.ts'
+import { createSearchedMemory, gearSearchBytes, gearSearchIn } from '../../protocol/gear-search.ts'
+import { gearSearchModule } from '../../protocol/gear-search-module.ts'
 import { limits } from '../../protocol/limits.ts'
+import { compileGearSearch } from '../support/gear-search-module.ts'
 import { cutAll } from '../support/vectors/cuts.ts'
 import { readVectors } from '../support/vectors/read.ts'
 import { counterStream, makeInput, type Recipe } from '../support/vectors/stream.ts'
@@ -207,4 +210,52 @@ test('there are neither too many chunks nor too few', () => {
   // On noise the mean is near the aim; a broken hash would cut at the bounds only.
   expect(stream.length / count).toBeGreaterThan(averageChunkBytes * 0.7)
   expect(stream.length / count).toBeLessThan(averageChunkBytes * 1.5)
+})
+
+describe('the search in WebAssembly', () => {
+  const memory = createSearchedMemory(stream.length)
+  const content = Buffer.from(memory.buffer, gearSearchBytes)
+  stream.copy(content)
+  const search = gearSearchIn(memory)
+
+  test('is the text compiled', async () => {
+    expect(await compileGearSearch()).toBe(gearSearchModule)
+  })
+
+  test('cuts as the rule says', () => {
+    const lengths: number[] = []
+    for (let start = 0; start < stream.length; ) {
+      const end = gearSearchBytes + stream.length
+      const length = cutLengthBy(search, gearSearchBytes + start, end, true)
+      lengths.push(length)
+      start += length
+    }
+    expect(lengths).toEqual(cutAll(stream))
+  })
+
+  // Masks of few bits give cuts in every stretch, at its edges, and several in one lap.
+  test('finds the first place, wherever it is and whatever the range', () => {
+    const words = vectors.gear
+    const firstPlace = (from: number, to: number, mask: number): number => {
+      let word = 0
+      for (let at = from - 31; at < to; at++) {
+        word = (Math.imul(word, 2) + (words[content[at] as number] as number)) | 0
+        if (at >= from && (word & mask) === 0) return gearSearchBytes + at + 1
+      }
+      return 0
+    }
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 31, max: MiB }),
+        fc.integer({ min: 0, max: 70_000 }),
+        fc.integer({ min: 1, max: 22 }),
+        (from, length, bits) => {
+          const mask = -1 << (32 - bits)
+          const to = from + length
+          expect(search(gearSearchBytes + from, gearSearchBytes + to, mask)).toBe(firstPlace(from, to, mask))
+        },
+      ),
+      { numRuns: 300 },
+    )
+  })
 })
