@@ -5,6 +5,7 @@
  */
 import { Readable } from 'node:stream'
 import getRawBody from 'raw-body'
+import { discard } from '../../protocol/block.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { decompress } from '../../protocol/zstd.ts'
 import { BodyPieces, incomplete } from './body-pieces.ts'
@@ -33,6 +34,7 @@ export interface BodyRules {
 }
 
 export interface RequestBody {
+  /** Borrowed: their memory is given back when `use` has ended. */
   readonly bytes: Buffer
   readonly encoding: BodyEncoding
 }
@@ -80,11 +82,13 @@ export async function withBody<T>(
   const wanted = (length ?? rules.maxBytes) + (rules.decodedBytes ?? 0)
   const isCounted = wanted > (rules.uncountedBytes ?? 0)
   const reservation = isCounted ? await budget.of(clientOf(ctx)).reserve(wanted, overSignal(ctx)) : undefined
+  let bytes: Buffer | undefined
   try {
-    const bytes = await readBytes(ctx, rules.maxBytes, length, () => isCounted && budget.isPressed)
+    bytes = await readBytes(ctx, rules.maxBytes, length, () => isCounted && budget.isPressed)
     reservation?.shrinkTo(bytes.length + (rules.decodedBytes ?? 0))
     return await decoded(ctx, rules.decoding, { bytes, encoding }, use)
   } finally {
+    if (bytes !== undefined) discard(bytes)
     reservation?.release()
   }
 }
@@ -113,9 +117,11 @@ async function readBytes(
 ): Promise<Buffer> {
   if (ctx.req.destroyed && !ctx.req.complete) throw incomplete()
   letContinue(ctx)
-  const stream = streamOf(new BodyPieces(ctx, isPressed))
+  const pieces = new BodyPieces(ctx, isPressed)
+  if (length !== undefined) return await filled(Buffer.allocUnsafe(length), pieces)
+  const stream = streamOf(pieces)
   try {
-    return await getRawBody(stream, { limit: maxBytes, length: length ?? null })
+    return await getRawBody(stream, { limit: maxBytes })
   } catch (cause) {
     if (cause instanceof Problem) throw cause
     const { type } = cause as { type?: string }
@@ -124,6 +130,23 @@ async function readBytes(
   } finally {
     stream.destroy()
   }
+}
+
+/** What comes is laid down where it stays, and each piece's memory given back at once: see `discard`. */
+async function filled(target: Buffer, pieces: BodyPieces): Promise<Buffer> {
+  let end = 0
+  try {
+    for (let piece = await pieces.next(); piece !== undefined; piece = await pieces.next()) {
+      if (end + piece.length > target.length) throw incomplete()
+      piece.copy(target, end)
+      end += piece.length
+      discard(piece)
+    }
+  } finally {
+    pieces.close()
+  }
+  if (end !== target.length) throw incomplete()
+  return target
 }
 
 function streamOf(pieces: BodyPieces): Readable {

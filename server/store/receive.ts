@@ -89,6 +89,7 @@ export function maxEncodedBytes(plainBytes: number): number {
 export async function verified(block: Block, onPlain?: (plain: Buffer) => void): Promise<VerifiedBlock> {
   const plain = await verifyBlock(block)
   onPlain?.(plain)
+  if (block.header.encoding !== 'identity') discard(plain)
   return block as VerifiedBlock
 }
 
