@@ -11,7 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { hashId } from '../../protocol/hash.ts'
 import { seededBytes } from '../../test/support/tree.ts'
 import { type TestUser, writeUsers } from '../../test/support/users.ts'
-import { type Delay, startReceiverProcess } from '../dav/receiver-process.ts'
+import { type Delay, startReceiverProcess } from '../receiver-process.ts'
 import type { ClientTask, FromClients, ToClients } from './load-client.ts'
 import { type NuisanceFigures, Nuisances } from './nuisances.ts'
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-const bin = new URL('../../client/bin.ts', import.meta.url).pathname
+const bin = new URL('../client/bin.ts', import.meta.url).pathname
 const preload = new URL('event-loop-delay.ts', import.meta.url).href
 
 /** Milliseconds. */

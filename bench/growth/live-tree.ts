@@ -1,7 +1,7 @@
 /**
  * What is large, in a live tree: one file of many GiB, and a tree of a million files.
  *
- *     npm run bench:dav-large -- [--gib 20] [--noise-gib 2] [--files 1000000] [--only upload,million] [--data DIR]
+ *     npm run bench:live-tree -- [--gib 20] [--noise-gib 2] [--files 1000000] [--only upload,million] [--data DIR]
  *
  * - `upload`: curl sends a sparse file chunked, so that its length is unknown. Meanwhile a small GET every 20 ms
  *   and a PROPFIND of 1,000 members every second. Then the same with noise, of which every byte is stored.
@@ -20,8 +20,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { type Dispatcher, Pool } from 'undici'
 import { run } from '../../test/clients/run-program.ts'
-import { mib, ms, quantile, table } from './figures.ts'
-import { type ReceiverProcess, startReceiverProcess } from './receiver-process.ts'
+import { mib, ms, quantile, table } from '../figures.ts'
+import { type ReceiverProcess, startReceiverProcess } from '../receiver-process.ts'
 
 const { values } = parseArgs({
   options: {
