@@ -5,10 +5,10 @@
  * `cancelled` as soon as the signal aborts. Nothing here hashes what comes in, except objects: chunks
  * are verified by those who read them. The file is long because the list of requests is; it has no depth.
  */
-import type { Static, TSchema } from 'typebox'
 import { type Block, batchMediaType, type OutgoingBlock } from '../protocol/block.ts'
 import { hashId } from '../protocol/hash.ts'
 import { algorithmOf, type Id } from '../protocol/id.ts'
+import type { Schema, Static } from '../protocol/json-schema.ts'
 import { type Limits, limits } from '../protocol/limits.ts'
 import { decodeDirectoryObject, decodeFileObject } from '../protocol/objects.ts'
 import { isProblem, Problem } from '../protocol/problem.ts'
@@ -516,7 +516,7 @@ export class ReceiverClient {
     })
   }
 
-  async #json<S extends TSchema>(of: S, request: OutgoingRequest, options: CallOptions): Promise<Static<S>> {
+  async #json<S extends Schema>(of: S, request: OutgoingRequest, options: CallOptions): Promise<Static<S>> {
     const { status, headers, body } = await this.#send(request, options)
     if (String(headers['content-type'] ?? '').startsWith('text/html')) {
       throw new Problem('protocol-violation', foreignServerText(this.location.origin, status))

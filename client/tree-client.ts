@@ -3,7 +3,7 @@
  * may run at once; each rejects with a Problem: the receiver's own, `locked` when somebody holds a lock,
  * `transport-failed` after the retries, `protocol-violation`, `cancelled`.
  */
-import type { TSchema } from 'typebox'
+import type { Schema } from '../protocol/json-schema.ts'
 import { isProblem, Problem } from '../protocol/problem.ts'
 import * as schema from '../protocol/schema.ts'
 import { paths } from '../protocol/url.ts'
@@ -97,7 +97,7 @@ export class TreeClient {
     }
   }
 
-  async #json<S extends TSchema>(of: S, request: OutgoingRequest) {
+  async #json<S extends Schema>(of: S, request: OutgoingRequest) {
     const { status, headers, body } = await this.#send(request)
     if (String(headers['content-type'] ?? '').startsWith('text/html')) {
       throw new Problem('protocol-violation', foreignServerText(this.location.origin, status))

@@ -1,11 +1,15 @@
 /**
- * Every JSON document of the protocol: its schema and its type from one source. TypeBox builds a
+ * Every JSON document of the protocol: its schema and its type from one source. json-schema.ts builds a
  * plain JSON Schema (2020-12) and its static type; ajv checks. openapi.yaml repeats the schemas for
  * readers of the contract, and the tests hold every answer against it.
+ *
+ * What ajv makes of the schemas that nearly every command of the client needs stands in compiled-checks.ts: loading
+ * ajv and compiling them takes 35 ms and 14 MB (measured). For the others it is loaded when the first one is needed.
  */
-import { Ajv2020 } from 'ajv/dist/2020.js'
-import Type, { type Static, type TSchema } from 'typebox'
+import { createRequire } from 'node:module'
+import * as compiledChecks from './compiled-checks.ts'
 import type { Id } from './id.ts'
+import { type OptionalMember, type Schema, type Static, Type } from './json-schema.ts'
 import { limits } from './limits.ts'
 import { Problem, type ProblemCode } from './problem.ts'
 
@@ -552,11 +556,11 @@ export const CollectionReport = Type.Object(
 export type CollectionReport = Static<typeof CollectionReport>
 
 /** What upkeep of a kind tells of itself: what runs, and what came of the run that ended last. */
-function jobState<P extends TSchema, R extends TSchema, M extends Record<string, TSchema>>(
-  progress: P,
-  report: R,
-  more: M,
-) {
+function jobState<
+  P extends Schema,
+  R extends Schema,
+  M extends Readonly<Record<string, Schema | OptionalMember>>,
+>(progress: P, report: R, more: M) {
   const last = {
     startedAt: Timestamp,
     finishedAt: Timestamp,
@@ -585,22 +589,49 @@ export type ScrubState = Static<typeof ScrubState>
 
 // -- checking ---------------------------------------------------------------------------------------
 
-const ajv = new Ajv2020({ allErrors: false, strict: true, strictTypes: false, coerceTypes: false })
-const compiled = new WeakMap<TSchema, ReturnType<typeof ajv.compile>>()
+export const ajvOptions = { allErrors: false, strict: true, strictTypes: false, coerceTypes: false } as const
+
+/** As ajv makes it: `errors` tells why the last call returned false. */
+interface Check {
+  (value: unknown): boolean
+  errors?: readonly { readonly instancePath?: string; readonly message?: string }[] | null
+}
+
+const checks = new WeakMap<Schema, Check>([
+  [BatchAnswer, compiledChecks.BatchAnswer],
+  [Capabilities, compiledChecks.Capabilities],
+  [CheckpointList, compiledChecks.CheckpointList],
+  [CheckpointState, compiledChecks.CheckpointState],
+  [DirectoryObject, compiledChecks.DirectoryObject],
+  [FileObject, compiledChecks.FileObject],
+  [MissingAnswer, compiledChecks.MissingAnswer],
+])
+
+let ajv: { compile(schema: Schema): Check } | undefined
+
+function compile(schema: Schema): Check {
+  if (ajv === undefined) {
+    const { Ajv2020 } = createRequire(import.meta.url)(
+      'ajv/dist/2020.js',
+    ) as typeof import('ajv/dist/2020.js')
+    ajv = new Ajv2020(ajvOptions)
+  }
+  return ajv.compile(schema)
+}
 
 /**
  * `value` as the type of `schema`; Problem `code` (default `invalid-request`) that names the place
  * and the rule when it is not. Does not copy.
  */
-export function check<S extends TSchema>(
+export function check<S extends Schema>(
   schema: S,
   value: unknown,
   code: ProblemCode = 'invalid-request',
 ): Static<S> {
-  let validate = compiled.get(schema)
+  let validate = checks.get(schema)
   if (validate === undefined) {
-    validate = ajv.compile(schema)
-    compiled.set(schema, validate)
+    validate = compile(schema)
+    checks.set(schema, validate)
   }
   if (validate(value)) return value as Static<S>
   const [error] = validate.errors ?? []
@@ -610,7 +641,7 @@ export function check<S extends TSchema>(
 }
 
 /** `text` as JSON of the type of `schema`; the same problems. */
-export function parseJson<S extends TSchema>(
+export function parseJson<S extends Schema>(
   schema: S,
   text: string,
   code: ProblemCode = 'invalid-request',

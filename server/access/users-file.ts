@@ -12,7 +12,7 @@
 import { open, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import Type, { type Static } from 'typebox'
+import { type Static, Type } from '../../protocol/json-schema.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { parseJson } from '../../protocol/schema.ts'
 import { type DataLock, lockFolder } from '../data-lock.ts'

@@ -3,7 +3,7 @@
  * checkpoint. It is written, durably, before that checkpoint, and never changes; it stays when all checkpoints are
  * deleted. A source that was begun without one (before there were users, or by a freeze) belongs to nobody.
  */
-import Type from 'typebox'
+import { Type } from '../../protocol/json-schema.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { parseJson } from '../../protocol/schema.ts'
 

@@ -1,8 +1,10 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { limits } from '../../protocol/limits.ts'
 import * as schema from '../../protocol/schema.ts'
+import { compileChecks } from '../support/compiled-checks.ts'
 
-const { check, parseJson, ...schemas } = schema
+const { check, parseJson, ajvOptions: _, ...schemas } = schema
 const id = `blake3:${'0'.repeat(64)}`
 const state = { source: 's', number: 1, kind: 'dir', state: 'open', openedAt: '2026-01-02T03:04:05.678Z' }
 const attributes = { mode: 0o644, uid: 0, gid: 0, mtimeNs: '0' }
@@ -114,4 +116,10 @@ describe('parseJson', () => {
       '/items/0/id',
     )
   })
+})
+
+test('the compiled checks are those of the schemas', () => {
+  const text = readFileSync(new URL('../../protocol/compiled-checks.ts', import.meta.url), 'utf8')
+  // Otherwise: node test/support/compiled-checks.ts
+  expect(text).toBe(compileChecks())
 })
