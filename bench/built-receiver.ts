@@ -1,10 +1,11 @@
 /** `chunkdav serve` from dist/, as a user has it, looked at from outside. */
 import { spawn } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { endProcess, readIfThere } from '../test/support/dav-servers.ts'
+import { type Usage, usageOf } from './process-usage.ts'
 
 export const builtProgram = new URL('../dist/client/bin.js', import.meta.url).pathname
 
@@ -12,8 +13,8 @@ export interface BuiltReceiver extends AsyncDisposable {
   readonly url: string
   readonly port: number
   readonly dataDir: string
-  /** Of the process so far: peak of resident memory in bytes, seconds of CPU. */
-  usage(): Promise<{ peakBytes: number; cpuSeconds: number }>
+  /** Of the process so far. */
+  usage(): Usage
 }
 
 /** Serves `folder`/data. What it says goes to files beside that, and so costs nobody else anything. */
@@ -35,17 +36,11 @@ export async function startBuiltReceiver(folder: string): Promise<BuiltReceiver>
     url,
     port: Number(new URL(url).port),
     dataDir,
-    usage: () => usageOf(child.pid as number),
+    usage: () => {
+      const usage = usageOf(child.pid as number)
+      if (usage === undefined) throw new Error('the receiver has ended')
+      return usage
+    },
     [Symbol.asyncDispose]: () => endProcess(child),
   }
-}
-
-/** What proc(5) tells of a process that runs. */
-async function usageOf(pid: number): Promise<{ peakBytes: number; cpuSeconds: number }> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8')
-  const peakBytes = 1024 * Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1])
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-  // Behind the name, which may hold anything: utime and stime are fields 14 and 15, in ticks of 10 ms.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return { peakBytes, cpuSeconds: (Number(fields[11]) + Number(fields[12])) / 100 }
 }

@@ -1,5 +1,7 @@
 /** Figures for people: percentiles, units, tables. */
 
+export const GiB = 1024 ** 3
+
 /** The value below which this part of them lies; 0.5 is the median. */
 export function quantile(values: readonly number[], part: number): number {
   const sorted = values.toSorted((a, b) => a - b)
