@@ -1,0 +1,60 @@
+/** How much work may be done: whether counts keep to their budgets, and what budgets are made of counts. */
+import type { Counts } from './scenario.ts'
+
+/** Exactly so many, or from so many up to so many. */
+export type Budget = number | readonly [least: number, most: number]
+export type Budgets = Readonly<Record<string, Budget>>
+
+/**
+ * What does not keep to its budget, a line each. Less work than the least is told too: a budget that is not lowered
+ * then would let the same amount come back unseen.
+ */
+export function deviations(counts: Counts, budgets: Budgets): string[] {
+  const lines: string[] = []
+  for (const name of new Set([...Object.keys(budgets), ...Object.keys(counts)])) {
+    const count = counts[name] ?? 0
+    const budget = budgets[name] ?? 0
+    const [least, most] = typeof budget === 'number' ? [budget, budget] : budget
+    const was = least === most ? `${least}` : `${least} to ${most}`
+    if (count > most) lines.push(`${name} rose from ${was} to ${count}`)
+    if (count < least) lines.push(`${name} fell from ${was} to ${count}: lower the budget, so that it stays`)
+  }
+  return lines
+}
+
+interface Room {
+  /** By which part a count may rise or fall, and by how many beside. */
+  readonly part: number
+  readonly more: number
+}
+
+/** For what differs from machine to machine, or with who is faster, though it was the same in all runs here. */
+const roomOf: readonly [RegExp, Room][] = [
+  // Names of hosts and folders, numbers of users in directory objects, and how those compress.
+  [/bytes/i, { part: 0.01, more: 64 }],
+  // Libraries grow, and so does the program.
+  [/modules calls$/, { part: 0.1, more: 0 }],
+  // How much one read from a socket brings.
+  [/sockets calls$/, { part: 0.2, more: 6 }],
+]
+/** For anything else that differed between the runs. */
+const roomOfVarying: Room = { part: 0.1, more: 2 }
+const noRoom: Room = { part: 0, more: 0 }
+
+/** The budgets that these runs of one step keep to: exact for what was the same in all of them, but for `roomOf`. */
+export function budgetsOf(runs: readonly Counts[]): Record<string, Budget> {
+  const budgets: Record<string, Budget> = {}
+  for (const name of new Set(runs.flatMap((counts) => Object.keys(counts)))) {
+    const counts = runs.map((run) => run[name] ?? 0)
+    const [least, most] = [Math.min(...counts), Math.max(...counts)]
+    const room = roomOf.find(([pattern]) => pattern.test(name))?.[1]
+    const { part, more } = room ?? (least === most ? noRoom : roomOfVarying)
+    const around = more + most - least
+    const budget = [
+      Math.floor(least - least * part - around),
+      Math.ceil(most + most * part + around),
+    ] as const
+    budgets[name] = budget[0] === budget[1] ? budget[0] : [Math.max(0, budget[0]), budget[1]]
+  }
+  return budgets
+}
