@@ -38,7 +38,7 @@ const roomOf: readonly [RegExp, Room][] = [
   [/sockets calls$/, { part: 0.2, more: 6 }],
 ]
 /** For anything else that differed between the runs. */
-const roomOfVarying: Room = { part: 0.1, more: 2 }
+const roomOfVarying: Room = { part: 0.05, more: 1 }
 const noRoom: Room = { part: 0, more: 0 }
 
 /** The budgets that these runs of one step keep to: exact for what was the same in all of them, but for `roomOf`. */
@@ -49,7 +49,7 @@ export function budgetsOf(runs: readonly Counts[]): Record<string, Budget> {
     const [least, most] = [Math.min(...counts), Math.max(...counts)]
     const room = roomOf.find(([pattern]) => pattern.test(name))?.[1]
     const { part, more } = room ?? (least === most ? noRoom : roomOfVarying)
-    const around = more + most - least
+    const around = more + (most - least) / 2
     const budget = [
       Math.floor(least - least * part - around),
       Math.ceil(most + most * part + around),

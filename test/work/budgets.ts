@@ -100,7 +100,7 @@ export const budgets: Readonly<Record<string, Budgets>> = {
     'receiver index syncs': 1,
     'receiver index bytesWritten': [148, 282],
   },
-  'restore': {
+  restore: {
     'client bytesReceived': [13_741_376, 14_021_780],
     'client modules calls': [1012, 1238],
     'client sockets calls': [178, 342],
@@ -133,7 +133,7 @@ export const budgets: Readonly<Record<string, Budgets>> = {
     'receiver packs calls': 4,
     'receiver packs bytesWritten': [4_091_716, 4_174_508],
   },
-  'commit': {
+  commit: {
     'receiver bytesCopied': [60_171, 61_565],
     'receiver sockets calls': [0, 15],
     'receiver sockets bytesRead': [165, 299],

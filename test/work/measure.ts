@@ -36,7 +36,7 @@ function table(): string {
       const lines = Object.entries(budgetsOf(counts)).map(
         ([name, budget]) => `    '${name}': ${shown(budget)},\n`,
       )
-      return `  '${step}': {\n${lines.join('')}  },\n`
+      return `  ${/^\w+$/.test(step) ? step : `'${step}'`}: {\n${lines.join('')}  },\n`
     })
     .join('')
 }
