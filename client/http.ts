@@ -6,8 +6,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import pRetry from 'p-retry'
-import { type Dispatcher, Pool } from 'undici'
 import { decodeProblem, isProblem, Problem } from '../protocol/problem.ts'
+import { type Answer, Connections } from './connections.ts'
 import type { ClientCertificate } from './login.ts'
 import {
   cancelledBy,
@@ -101,7 +101,7 @@ export class Transport {
   readonly origin: string
   readonly counters: TransportCounters = { bytesSent: 0, bytesReceived: 0, requests: 0 }
   readonly #options: DefaultedOptions
-  readonly #pool: Pool
+  readonly #connections: Connections
   readonly #hasCertificate: boolean
   #answered = false
   #closed = false
@@ -109,13 +109,10 @@ export class Transport {
   constructor(origin: string, options: TransportOptions = {}) {
     this.origin = origin
     this.#options = { ...defaults, ...definedOf(options) }
-    const { connections, idleMs } = this.#options
     const { socketPath, certificate } = options
     this.#hasCertificate = certificate !== undefined
-    const timeouts = { headersTimeout: idleMs, bodyTimeout: idleMs }
-    const connect = { ...(socketPath !== undefined && { socketPath }), ...certificate }
-    const url = socketPath === undefined ? origin : 'http://localhost'
-    this.#pool = new Pool(url, { connections, pipelining: 1, ...timeouts, connect })
+    const { connections } = this.#options
+    this.#connections = new Connections(origin, { connections, socketPath, certificate })
   }
 
   /** The answer with its body, read whole. A status of 400 or more rejects with its Problem. */
@@ -183,23 +180,22 @@ export class Transport {
 
   async #attempt(outgoing: OutgoingRequest): Promise<IncomingAnswer<AsyncIterable<Buffer>>> {
     if (this.#closed) throw new TypeError('the client is closed')
-    const { method, path, body = [], streamed, signal, answerMs } = outgoing
-    const bodyBytes = body.reduce((sum, piece) => sum + piece.length, 0)
+    const { method, path, body: given = [], streamed, signal, answerMs } = outgoing
+    const bodyBytes = given.reduce((sum, piece) => sum + piece.length, 0)
     const headers: Record<string, string> = { ...this.#options.headers, ...outgoing.headers }
     if (outgoing.body !== undefined) headers['content-length'] = String(bodyBytes)
     if (streamed?.bytes !== undefined) headers['content-length'] = String(streamed.bytes)
-    const pieces = streamed?.pieces ?? (bodyBytes === 0 ? undefined : body)
+    const pieces = streamed?.pieces ?? (bodyBytes === 0 ? undefined : given)
     this.counters.requests++
-    let answer: Dispatcher.ResponseData
+    let answer: Answer
     try {
-      answer = await this.#pool.request({
-        method: method as Dispatcher.HttpMethod,
-        path,
-        headers,
-        body: pieces === undefined ? null : (this.#counted(pieces) as never),
-        ...(signal === undefined ? {} : { signal }),
-        ...(answerMs === undefined ? {} : { headersTimeout: answerMs }),
-      })
+      signal?.throwIfAborted()
+      const { idleMs } = this.#options
+      const onSent = (bytes: number): void => {
+        this.counters.bytesSent += bytes
+      }
+      const request = { method, path, headers, pieces, signal, answerMs: answerMs ?? idleMs, idleMs, onSent }
+      answer = await this.#connections.exchange(request)
     } catch (error) {
       if (signal?.aborted) throw cancelledBy(signal)
       const problem = transportProblem(error, this.origin, this.#options.kind)
@@ -207,21 +203,13 @@ export class Transport {
       throw isExplained ? problem : endedBeforeAnswer(problem, this.origin)
     }
     this.#answered = true
-    const incoming = this.#received(answer.body, signal)
-    if (answer.statusCode >= 400) {
-      const { statusCode: status, headers } = answer
-      const refused = { method, origin: this.origin, status, headers, body: await readWhole(incoming) }
+    const body = this.#received(answer.body, signal)
+    if (answer.status >= 400) {
+      const { status, headers } = answer
+      const refused = { method, origin: this.origin, status, headers, body: await readWhole(body) }
       throw withRetryAfter(this.#options.refusal(refused), headers)
     }
-    return { status: answer.statusCode, headers: answer.headers, body: incoming }
-  }
-
-  /** The body's pieces; a piece counts when the socket takes it, so refused connections cost nothing. */
-  async *#counted(body: Iterable<Uint8Array> | AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
-    for await (const piece of body) {
-      this.counters.bytesSent += piece.length
-      if (piece.length > 0) yield piece
-    }
+    return { status: answer.status, headers: answer.headers, body }
   }
 
   async *#received(body: AsyncIterable<Buffer>, signal: AbortSignal | undefined): AsyncIterable<Buffer> {
@@ -239,7 +227,7 @@ export class Transport {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await this.#pool.destroy()
+    this.#connections.close()
   }
 }
 

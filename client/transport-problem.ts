@@ -15,7 +15,6 @@ const advice: Record<string, (place: string, kind: ServerKind) => string> = {
   EACCES: (place) => `this user may not use the socket ${place}`,
   ENOTFOUND: (place) => `the host of ${place} is not known; check the URL`,
   EAI_AGAIN: (place) => `the host of ${place} cannot be looked up now; check the network`,
-  UND_ERR_CONNECT_TIMEOUT: (place) => `${place} does not answer; ${check}`,
   ETIMEDOUT: (place) => `${place} does not answer; ${check}`,
   EHOSTUNREACH: (place) => `there is no route to ${place}; check the network`,
   ENETUNREACH: (place) => `there is no route to ${place}; check the network`,
@@ -40,12 +39,10 @@ const certificateCodes = [
 export function transportProblem(error: unknown, origin: string, kind: ServerKind = 'receiver'): unknown {
   if (error instanceof Problem || !(error instanceof Error)) return error
   const code = (error as NodeJS.ErrnoException).code ?? ''
-  if (error instanceof TypeError || code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED') {
-    return error
-  }
+  if (error instanceof TypeError) return error
   const prefix = kind === 'webdav' ? 'webdav+' : ''
   const [place, plain] = [prefix + origin, `${prefix}http://`]
-  if (error.name === 'HTTPParserError') {
+  if (code.startsWith('HPE_')) {
     const text = `what answers at ${place} does not speak HTTP; check the URL`
     return new Problem('protocol-violation', text, { cause: error })
   }
@@ -78,7 +75,7 @@ export function transportProblem(error: unknown, origin: string, kind: ServerKin
  */
 export function endedBeforeAnswer(problem: unknown, origin: string): unknown {
   const { code } = ((problem as Error).cause ?? {}) as NodeJS.ErrnoException
-  const isEnd = code === 'UND_ERR_SOCKET' || code === 'ECONNRESET'
+  const isEnd = code === 'ECONNRESET'
   if (!isEnd || !(problem instanceof Problem) || !/^https?:/.test(origin)) return problem
   const hint = origin.startsWith('https:')
     ? 'if it asks for a certificate, name its file in CHUNKDAV_CERT'
