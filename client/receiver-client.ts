@@ -182,7 +182,7 @@ export class ReceiverClient {
       { method: 'POST', path, headers, body, answerMs: commitAnswerMs },
       options,
     )
-    const chunks = blocks.reduce((sum, block) => sum + block.header.rows.length, 0)
+    const chunks = blocks.reduce((sum, block) => sum + chunksIn(block), 0)
     if (answer.outcomes.length === chunks) return answer
     throw new Problem(
       'protocol-violation',
@@ -567,4 +567,8 @@ function* groupsOf(ids: Set<Id>, size: number): Iterable<Id[]> {
     group = []
   }
   if (group.length > 0) yield group
+}
+
+function chunksIn(block: Block | OutgoingBlock): number {
+  return 'pieces' in block ? block.chunks : block.header.rows.length
 }

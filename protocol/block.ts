@@ -23,11 +23,11 @@
  */
 import { setImmediate as yieldToEventLoop } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
-import { hashInSlices } from './hash.ts'
-import { type Id, idBytes, readId, writeId } from './id.ts'
+import { hashId, hashInSlices } from './hash.ts'
+import { algorithmOf, type Id, idBytes, readId, writeId } from './id.ts'
 import { limits } from './limits.ts'
 import { Problem } from './problem.ts'
-import { compress, decompress } from './zstd.ts'
+import { compress, compressNow, decompress, decompressNow } from './zstd.ts'
 
 export const blockHeaderBytes = 28
 export const blockRowBytes = idBytes + 4
@@ -61,10 +61,12 @@ export interface Block {
   readonly bytes: Buffer
 }
 
-/** A block that is only sent: header and payload stand where they were made, and nothing is copied to join them. */
+/** A block that is only sent: its bytes stand in pieces, where they were made. */
 export interface OutgoingBlock {
-  readonly header: BlockHeader
-  readonly pieces: readonly [header: Buffer, payload: Buffer]
+  /** How many there are in it. */
+  readonly chunks: number
+  readonly bytes: number
+  readonly pieces: readonly Uint8Array[]
 }
 
 /** A chunk and its plain bytes. The bytes are borrowed: whoever keeps them must copy. */
@@ -78,15 +80,26 @@ export function compressionPays(encodedBytes: number, plainBytes: number): boole
   return encodedBytes < plainBytes - (plainBytes >>> 5)
 }
 
-/** The header of a block, from its rows; the lengths must add up. For `encodeBlock` and tests. */
+/** What a block is made of: ids and lengths of chunks whose bytes stand one behind the other. */
+export type ChunkTable = readonly { readonly id: Id; readonly length: number }[]
+
+/** Bytes of a block with so many chunks and so long a payload. */
+export function blockBytes(chunks: number, payloadBytes: number): number {
+  return blockHeaderBytes + chunks * blockRowBytes + payloadBytes
+}
+
+/** Writes a block's header and table, from its rows; the lengths must add up. Returns where they end. */
 function writeHeader(
-  chunks: readonly { id: Id; length: number }[],
+  out: Buffer,
+  start: number,
+  chunks: ChunkTable,
   encoding: BlockEncoding,
-  payload: Buffer,
-): Buffer {
-  const header = Buffer.alloc(blockHeaderBytes + chunks.length * blockRowBytes)
+  payload: Uint8Array,
+): number {
+  const end = start + blockBytes(chunks.length, 0)
+  const header = out.subarray(start, end)
   blockMagic.copy(header, 0)
-  header[4] = blockEncodings.indexOf(encoding)
+  header.writeUInt32LE(blockEncodings.indexOf(encoding), 4)
   header.writeUInt32LE(chunks.length, 8)
   header.writeUInt32LE(payload.length, 16)
   header.writeUInt32LE(crc32(payload), 20)
@@ -98,7 +111,7 @@ function writeHeader(
   }
   header.writeUInt32LE(plainBytes, 12)
   header.writeUInt32LE(headerCrc(header), 24)
-  return header
+  return end
 }
 
 function headerCrc(header: Buffer): number {
@@ -111,22 +124,45 @@ function headerCrc(header: Buffer): number {
  * TypeError when the chunks are none, too many, too long, or do not add up.
  */
 export async function encodeBlock(
-  chunks: readonly { id: Id; length: number }[],
+  chunks: ChunkTable,
   plain: Buffer,
   options: { encoding?: BlockEncoding; level?: number } = {},
 ): Promise<Block> {
-  const { header, pieces } = await encodeOutgoing(chunks, plain, options)
-  const bytes = Buffer.concat(pieces)
-  if (header.encoding !== 'identity') discard(pieces[1])
-  return { header, bytes }
+  expectTable(chunks, plain)
+  if (options.encoding !== 'zstd' || plain.length === 0) return assembleBlock(chunks, 'identity', plain)
+  const encoded = await compress(plain, options.level === undefined ? {} : { level: options.level })
+  const pays = compressionPays(encoded.length, plain.length)
+  const block = pays ? assembleBlock(chunks, 'zstd', encoded) : assembleBlock(chunks, 'identity', plain)
+  discard(encoded)
+  return block
 }
 
-/** The same in two pieces. Under identity the payload is `plain` itself. */
-export async function encodeOutgoing(
-  chunks: readonly { id: Id; length: number }[],
+/**
+ * Writes the block of `chunks` into `out`, on a thread that may be busy: compressed where that pays, unless `level` is 0.
+ * Otherwise only header and table are written, and `plain` itself is the payload, to be sent behind them. Returns where
+ * in `out` it ends. TypeError as `encodeBlock`; `out` must have room for `blockBytes(chunks.length, plain.length)`.
+ */
+export function writeBlock(
+  out: Buffer,
+  start: number,
+  chunks: ChunkTable,
   plain: Buffer,
-  options: { encoding?: BlockEncoding; level?: number } = {},
-): Promise<OutgoingBlock> {
+  level: number,
+): { encoding: BlockEncoding; end: number } {
+  expectTable(chunks, plain)
+  if (level !== 0 && plain.length > 0) {
+    const encoded = compressNow(plain, level)
+    const pays = compressionPays(encoded.length, plain.length)
+    const end = pays ? writeHeader(out, start, chunks, 'zstd', encoded) : 0
+    if (pays) encoded.copy(out, end)
+    const encodedBytes = encoded.length
+    discard(encoded)
+    if (pays) return { encoding: 'zstd', end: end + encodedBytes }
+  }
+  return { encoding: 'identity', end: writeHeader(out, start, chunks, 'identity', plain) }
+}
+
+function expectTable(chunks: ChunkTable, plain: Buffer): void {
   const sum = chunks.reduce((total, chunk) => total + chunk.length, 0)
   if (chunks.length === 0 || chunks.length > limits.maxBlockChunks) {
     throw new TypeError(`a block holds 1 to ${limits.maxBlockChunks} chunks, not ${chunks.length}`)
@@ -136,19 +172,6 @@ export async function encodeOutgoing(
       `a block's chunks must fill its ${plain.length} bytes, at most ${limits.maxBlockBytes}`,
     )
   }
-  let encoding: BlockEncoding = 'identity'
-  let payload = plain
-  if (options.encoding === 'zstd' && plain.length > 0) {
-    const encoded = await compress(plain, options.level === undefined ? {} : { level: options.level })
-    if (compressionPays(encoded.length, plain.length)) {
-      encoding = 'zstd'
-      payload = encoded
-    } else {
-      discard(encoded)
-    }
-  }
-  const header = writeHeader(chunks, encoding, payload)
-  return { header: parseHeader(header) as BlockHeader, pieces: [header, payload] }
 }
 
 /** So long a buffer is surely not a part of Node's pool of small ones; nor is one that has its memory to itself. */
@@ -164,14 +187,10 @@ export function discard({ buffer, length }: Buffer): void {
 }
 
 /** The block around a payload that is encoded already. The caller vouches that they belong together. */
-export function assembleBlock(
-  chunks: readonly { id: Id; length: number }[],
-  encoding: BlockEncoding,
-  payload: Buffer,
-): Block {
-  const header = writeHeader(chunks, encoding, payload)
-  const bytes = Buffer.concat([header, payload])
-  return { header: parseHeader(header) as BlockHeader, bytes }
+export function assembleBlock(chunks: ChunkTable, encoding: BlockEncoding, payload: Buffer): Block {
+  const bytes = Buffer.allocUnsafe(blockBytes(chunks.length, payload.length))
+  payload.copy(bytes, writeHeader(bytes, 0, chunks, encoding, payload))
+  return { header: parseHeader(bytes) as BlockHeader, bytes }
 }
 
 /** How many bytes a header at `offset` takes with its table, or undefined when it is not there whole. */
@@ -231,10 +250,14 @@ export function payloadIsIntact(block: Block): boolean {
 /**
  * Splits a batch into its blocks, which are views of `body`.
  * Problem `invalid-batch` with the offset when anything is out of place, `body-too-large` when there are more
- * than `maxChunks` rows: then nothing of it counts.
+ * than `maxChunks` rows: then nothing of it counts. With `checksPayloads: false` their checksums are left to who
+ * verifies the blocks.
  */
-export function splitBatch(body: Buffer, options: { maxChunks?: number } = {}): Block[] {
-  const { maxChunks = Number.POSITIVE_INFINITY } = options
+export function splitBatch(
+  body: Buffer,
+  options: { maxChunks?: number; checksPayloads?: boolean } = {},
+): Block[] {
+  const { maxChunks = Number.POSITIVE_INFINITY, checksPayloads = true } = options
   const blocks: Block[] = []
   let chunks = 0
   let offset = 0
@@ -246,7 +269,8 @@ export function splitBatch(body: Buffer, options: { maxChunks?: number } = {}): 
     const end = offset + header.totalBytes
     if (end > body.length) throw batchProblem(offset, 'the block is cut short')
     const block = { header, bytes: body.subarray(offset, end) }
-    if (!payloadIsIntact(block)) throw batchProblem(offset, "the payload's checksum is wrong")
+    if (checksPayloads && !payloadIsIntact(block))
+      throw batchProblem(offset, "the payload's checksum is wrong")
     blocks.push(block)
     offset = end
   }
@@ -277,14 +301,15 @@ function batchProblem(offset: number, what: string): Problem {
 export async function decodeBlock(block: Block): Promise<Buffer> {
   const { encoding, plainBytes } = block.header
   if (encoding === 'identity') return payloadOf(block)
-  const plain = await decompress(payloadOf(block), { maxBytes: plainBytes })
-  if (plain.length !== plainBytes) {
-    throw new Problem(
-      'invalid-encoding',
-      `the block decodes to ${plain.length} bytes, its table says ${plainBytes}`,
-    )
-  }
-  return plain
+  return ofLength(plainBytes, await decompress(payloadOf(block), { maxBytes: plainBytes }))
+}
+
+function ofLength(plainBytes: number, plain: Buffer): Buffer {
+  if (plain.length === plainBytes) return plain
+  throw new Problem(
+    'invalid-encoding',
+    `the block decodes to ${plain.length} bytes, its table says ${plainBytes}`,
+  )
 }
 
 /** The chunk of one row, as a view of the block's plain bytes. */
@@ -303,12 +328,23 @@ export async function verifyBlock(block: Block): Promise<Buffer> {
   const plain = await decodeBlock(block)
   for (const [i, row] of block.header.rows.entries()) {
     if (i % rowsPerTurn === rowsPerTurn - 1) await yieldToEventLoop()
-    const actual = await hashInSlices(sliceRow(plain, row), row.id)
-    if (actual !== row.id) {
-      throw new Problem('digest-mismatch', `the bytes sent as ${row.id} hash to ${actual}`, {
-        extensions: { id: row.id, actual },
-      })
-    }
+    expectHash(row, await hashInSlices(sliceRow(plain, row), row.id))
   }
   return plain
+}
+
+/** The same at once, for threads that may be busy. */
+export function verifyBlockNow(block: Block): Buffer {
+  const { encoding, plainBytes, rows } = block.header
+  const payload = payloadOf(block)
+  const plain = encoding === 'identity' ? payload : ofLength(plainBytes, decompressNow(payload, plainBytes))
+  for (const row of rows) expectHash(row, hashId(sliceRow(plain, row), algorithmOf(row.id)))
+  return plain
+}
+
+function expectHash({ id }: BlockRow, actual: Id): void {
+  if (actual === id) return
+  throw new Problem('digest-mismatch', `the bytes sent as ${id} hash to ${actual}`, {
+    extensions: { id, actual },
+  })
 }

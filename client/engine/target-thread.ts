@@ -18,8 +18,8 @@ import type { Target } from './target.ts'
 import type { Tree } from './tree.ts'
 
 /** A group of files for one reading thread. */
-const groupBytes = 6 * 1024 * 1024
-const groupFiles = 256
+const groupBytes = 16 * 1024 * 1024
+const groupFiles = 1024
 /** What is told of a file that never held still. */
 export const mixture = 'it changed while it was read; what was read is a mixture'
 

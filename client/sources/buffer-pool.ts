@@ -1,6 +1,9 @@
+import { createSearchedMemory, gearSearchBytes, type SearchedMemory } from '../../protocol/gear-search.ts'
+
 /**
  * Buffers that the reading threads fill and the main thread sends, in memory that all of them share:
  * nothing is copied or allocated on the way, and the pool's size is the bound on content in memory.
+ * It is memory of WebAssembly, in which content is searched for cuts where it stands.
  *
  *     control[0]      rises with each buffer given back; who finds none free sleeps on it
  *     control[1 + i]  1 while buffer i is held
@@ -8,7 +11,7 @@
  * A buffer is held from `take` on a reading thread until `give` on either side, exactly once.
  */
 export interface SharedBuffers {
-  readonly memory: SharedArrayBuffer
+  readonly memory: SearchedMemory
   readonly control: Int32Array
   readonly bufferBytes: number
 }
@@ -16,7 +19,7 @@ export interface SharedBuffers {
 /** A pool of `count` buffers of `bufferBytes` each. Memory is used when it is first written. */
 export function createBuffers(count: number, bufferBytes: number): SharedBuffers {
   return {
-    memory: new SharedArrayBuffer(count * bufferBytes),
+    memory: createSearchedMemory(count * bufferBytes),
     control: new Int32Array(new SharedArrayBuffer(4 * (count + 1))),
     bufferBytes,
   }
@@ -29,7 +32,12 @@ export function bufferAt(
   offset = 0,
   length = buffers.bufferBytes,
 ): Buffer {
-  return Buffer.from(buffers.memory, index * buffers.bufferBytes + offset, length)
+  return Buffer.from(buffers.memory.buffer, placeOf(buffers, index) + offset, length)
+}
+
+/** Where a buffer begins in the memory. */
+export function placeOf({ bufferBytes }: SharedBuffers, index: number): number {
+  return gearSearchBytes + index * bufferBytes
 }
 
 /** Takes a free buffer, sleeping until there is one; undefined once `cancelled` says so. For threads that may sleep. */

@@ -11,13 +11,14 @@
  */
 import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { platform } from 'node:process'
-import { cutLength, cutParameters } from '../../protocol/cut.ts'
+import { cutLengthBy, cutParameters, type FindCut } from '../../protocol/cut.ts'
+import { gearSearchIn } from '../../protocol/gear-search.ts'
 import { createHasher, hashId } from '../../protocol/hash.ts'
 import { type Id, idOfDigest } from '../../protocol/id.ts'
 import type { ProblemCode } from '../../protocol/problem.ts'
 import type { SourceStat } from '../engine/source.ts'
 import { posixAvailable, waitReadable } from '../posix.ts'
-import { bufferAt, giveBuffer, type SharedBuffers, takeBuffer } from './buffer-pool.ts'
+import { bufferAt, giveBuffer, placeOf, type SharedBuffers, takeBuffer } from './buffer-pool.ts'
 import { kindOf, sourceStat } from './lstat.ts'
 import { OpenDirectories } from './open-directories.ts'
 import { fsPath } from './reachable-path.ts'
@@ -50,8 +51,8 @@ export interface FillMessage {
   readonly events: FillMessageEvent[]
 }
 
-/** Two largest chunks, so that a tail and a fresh stretch fit. */
-export const readBufferBytes = 2 * cutParameters.maxChunkBytes
+/** A largest chunk: it stands in one buffer, and what a file's chunks leave of a buffer goes to the front of the next. */
+export const readBufferBytes = cutParameters.maxChunkBytes
 /** Up to here a file is one chunk, which needs no looking for cuts. */
 const smallBytes = cutParameters.minChunkBytes
 /** Files below /proc/sys give their content to the first read or not at all, whatever size they tell. */
@@ -74,9 +75,13 @@ class ReadFailure extends Error {
 /** The consumer gave the job up: unwinds to `readFiles`. */
 class Cancelled extends Error {}
 
-/** Reads all files of `job` in order and sends what it finds; returns early when the consumer gave up. */
-export function readFiles(job: FillJob, outlet: Outlet<FillMessage>, buffers: SharedBuffers): void {
-  const reader = new FileReader(job, outlet, buffers)
+/** Serves jobs on a thread: each reads its files in order and sends what it finds, or returns early when the consumer gave up. */
+export function fileReading(buffers: SharedBuffers): (job: FillJob, outlet: Outlet<FillMessage>) => void {
+  const search = gearSearchIn(buffers.memory)
+  return (job, outlet) => readFiles(new FileReader(job, outlet, buffers, search), job)
+}
+
+function readFiles(reader: FileReader, job: FillJob): void {
   try {
     for (let file = 0; file < job.files.length; file++) reader.read(file)
     reader.send()
@@ -91,6 +96,7 @@ class FileReader {
   readonly #job: FillJob
   readonly #outlet: Outlet<FillMessage>
   readonly #buffers: SharedBuffers
+  readonly #search: FindCut
   /** For this job only: what takes a directory's place shall be seen by the next. */
   readonly #directories = new OpenDirectories()
   /** The buffer at hand; none before the first file and after a send. */
@@ -99,10 +105,11 @@ class FileReader {
   #used = 0
   #events: FillMessageEvent[] = []
 
-  constructor(job: FillJob, outlet: Outlet<FillMessage>, buffers: SharedBuffers) {
+  constructor(job: FillJob, outlet: Outlet<FillMessage>, buffers: SharedBuffers, search: FindCut) {
     this.#job = job
     this.#outlet = outlet
     this.#buffers = buffers
+    this.#search = search
   }
 
   read(file: number): void {
@@ -184,12 +191,13 @@ class FileReader {
 
   /** Chunk by chunk. `head` was read already. */
   #readLarge(file: number, input: Input, head = Buffer.alloc(0)): { digest: Id; bytesRead: number } {
-    this.#ensureRoom(readBufferBytes)
+    // What fits beside other files stands beside them; anything longer begins a buffer.
+    this.#ensureRoom(Math.min(readBufferBytes, Math.max(input.stat.size, head.length) + 1))
     const content = createHasher()
     let bytesRead = 0
     let ahead = head.copy(this.#buffer, this.#used)
     /** Offset of the first byte in the buffer that is in no chunk yet. */
-    let cut = 0
+    let cut = this.#used
     try {
       for (;;) {
         const from = this.#used + ahead
@@ -241,9 +249,10 @@ class FileReader {
 
   /** Tells the chunks in the buffer from `from` on; returns where the first unfinished one starts. */
   #cutAll(file: number, from: number, ended: boolean): number {
+    const place = placeOf(this.#buffers, this.#index as number)
     let offset = from
     while (offset < this.#used) {
-      const length = cutLength(this.#buffer, offset, this.#used, ended)
+      const length = cutLengthBy(this.#search, place + offset, place + this.#used, ended)
       if (length === 0) break
       const id = hashId(this.#buffer.subarray(offset, offset + length))
       this.#events.push({ type: 'chunk', file, id, offset, length })

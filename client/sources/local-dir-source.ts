@@ -11,12 +11,12 @@ import type {
   Source,
   SourceCapabilities,
 } from '../engine/source.ts'
+import { workerModule } from '../worker-module.ts'
 import { about } from './about.ts'
 import type { ScanJob, ScanMessage } from './directory-walk.ts'
 import type { ExcludeOptions } from './exclude-rules.ts'
 import { ReadingThreads } from './reading-threads.ts'
 import { StreamThread } from './stream-thread.ts'
-import { workerModule } from './worker-module.ts'
 
 export interface LocalDirOptions extends Partial<ExcludeOptions> {
   readonly oneFileSystem?: boolean

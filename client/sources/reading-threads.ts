@@ -1,14 +1,14 @@
 /** Several reading threads behind one `fill`: each job goes to the least busy one. */
 import { Problem } from '../../protocol/problem.ts'
 import type { FillEvent, Filled } from '../engine/source.ts'
+import { workerModule } from '../worker-module.ts'
 import { bufferAt, createBuffers, giveBuffer, type SharedBuffers } from './buffer-pool.ts'
 import { type FillJob, type FillMessage, type FillMessageEvent, readBufferBytes } from './file-reader.ts'
 import { StreamThread } from './stream-thread.ts'
-import { workerModule } from './worker-module.ts'
 
 /**
  * Buffers besides the two that each thread may need at once (one to fill, one for the tail): this much
- * content, 8 MiB each, may be on its way to the receiver.
+ * content, 4 MiB each, may be on its way to the receiver.
  */
 const buffersUnderWay = 4
 

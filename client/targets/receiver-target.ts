@@ -125,6 +125,7 @@ export abstract class ReceiverTarget implements Target {
 
   async close(): Promise<void> {
     this.#cancel.abort()
+    await this.#begun?.uploader.close()
     await this.client.close()
   }
 }

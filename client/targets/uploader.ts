@@ -11,14 +11,16 @@
  * The receiver refuses a block whole when one chunk in it is false: its chunks then go once more, each
  * alone, so that only who put the false one hears of it.
  */
-import { encodeOutgoing, type OutgoingBlock, type PlainChunk } from '../../protocol/block.ts'
+import { availableParallelism } from 'node:os'
+import { blockBytes as bytesOfBlock, type PlainChunk } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { CheckpointName } from '../../protocol/url.ts'
-import { compress } from '../../protocol/zstd.ts'
+import { defaultCompressionLevel } from '../../protocol/zstd.ts'
 import type { PutCount } from '../engine/target.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
+import { EncodingThreads } from './encoding-threads.ts'
 
 export interface UploaderOptions {
   /** Shipments under way at once. */
@@ -28,12 +30,12 @@ export interface UploaderOptions {
 }
 
 /** A shipment is full at this many plain bytes, or this many chunks. */
-const shipmentBytes = 6 * 1024 * 1024
+const shipmentBytes = 4 * 1024 * 1024
 const shipmentChunks = 2048
+/** What a shipment comes to when nothing in it compresses. */
+const encodedBytes = bytesOfBlock(shipmentChunks, shipmentBytes) + 64 * 1024
 /** Small chunks share a block up to here: larger gains little, and costs who reads one chunk of it. */
 const blockBytes = 1024 * 1024
-/** How much of a large block is tried before all of it is compressed. */
-const probeBytes = 16 * 1024
 
 interface Waiting {
   readonly chunk: PlainChunk
@@ -45,7 +47,7 @@ export class Uploader {
   readonly #client: ReceiverClient
   readonly #checkpoint: CheckpointName
   readonly #lanes: number
-  readonly #level: number
+  readonly #encoders: EncodingThreads
   #line: Waiting[] = []
   #lineBytes = 0
   #busy = 0
@@ -58,7 +60,11 @@ export class Uploader {
     this.#client = client
     this.#checkpoint = checkpoint
     this.#lanes = options.lanes ?? 4
-    this.#level = options.compressionLevel ?? 1
+    this.#encoders = new EncodingThreads({
+      count: Math.min(this.#lanes, availableParallelism()),
+      level: options.compressionLevel ?? defaultCompressionLevel,
+      outBytes: encodedBytes,
+    })
   }
 
   /** Settles when nothing of these is under way any more: the bytes are borrowed until then. */
@@ -130,50 +136,33 @@ export class Uploader {
   }
 
   async #send(groups: readonly (readonly Waiting[])[]): Promise<void> {
-    const blocks = await Promise.all(groups.map((group) => this.#encode(group)))
-    const answer = await this.#client.putBatch(blocks, { checkpoint: this.#checkpoint })
+    const { blocks, release } = await this.#encoders.encode(
+      groups.map((group) => group.map(({ chunk }) => chunk)),
+    )
     const alone: Waiting[][] = []
-    let at = 0
-    for (const [i, group] of groups.entries()) {
-      const outcomes = answer.outcomes.slice(at, at + group.length)
-      if (outcomes.includes('stored')) this.bytesStored += blocks[i]?.header.totalBytes ?? 0
-      for (const [j, waiting] of group.entries()) {
-        if (outcomes[j] !== 'refused') waiting.settle(outcomes[j] === 'stored')
-        else if (group.length > 1) alone.push([waiting])
-        else waiting.fail(refusal(waiting.chunk.id, answer.problems))
+    try {
+      const answer = await this.#client.putBatch(blocks, { checkpoint: this.#checkpoint })
+      let at = 0
+      for (const [i, group] of groups.entries()) {
+        const outcomes = answer.outcomes.slice(at, at + group.length)
+        if (outcomes.includes('stored')) this.bytesStored += blocks[i]?.bytes ?? 0
+        for (const [j, waiting] of group.entries()) {
+          if (outcomes[j] !== 'refused') waiting.settle(outcomes[j] === 'stored')
+          else if (group.length > 1) alone.push([waiting])
+          else waiting.fail(refusal(waiting.chunk.id, answer.problems))
+        }
+        at += group.length
       }
-      at += group.length
+    } finally {
+      release()
     }
     if (alone.length > 0) await this.#send(alone)
   }
 
-  async #encode(group: readonly Waiting[]): Promise<OutgoingBlock> {
-    const plain = joined(group.map(({ chunk }) => chunk.bytes))
-    const rows = group.map(({ chunk }) => ({ id: chunk.id, length: chunk.bytes.length }))
-    const worthwhile = this.#level !== 0 && (await this.#looksCompressible(plain))
-    return encodeOutgoing(rows, plain, { encoding: worthwhile ? 'zstd' : 'identity', level: this.#level })
+  /** Ends its threads; what is still under way rejects. Idempotent. */
+  async close(): Promise<void> {
+    await this.#encoders.close()
   }
-
-  /** Tries a stretch from the middle of large blocks, so that media and archives cost next to nothing. */
-  async #looksCompressible(plain: Buffer): Promise<boolean> {
-    if (plain.length < 8 * probeBytes) return true
-    const middle = (plain.length >>> 1) & ~4095
-    const probe = await compress(plain.subarray(middle, middle + probeBytes), { level: 1 })
-    if (probe.length < probeBytes * 0.95) return true
-    const head = await compress(plain.subarray(0, probeBytes), { level: 1 })
-    return head.length < probeBytes * 0.95
-  }
-}
-
-/** The pieces as one. Files that were read one after the other stand so in memory: then nothing is copied. */
-function joined(pieces: readonly Buffer[]): Buffer {
-  const [first] = pieces as [Buffer]
-  let end = first.byteOffset
-  for (const piece of pieces) {
-    if (piece.buffer !== first.buffer || piece.byteOffset !== end) return Buffer.concat(pieces)
-    end += piece.length
-  }
-  return Buffer.from(first.buffer, first.byteOffset, end - first.byteOffset)
 }
 
 /** In order: large chunks alone, small ones together up to a block's size. */

@@ -1,0 +1,132 @@
+/**
+ * Threads that pack chunks into blocks and compress them, each job on whichever is free. What they make stands in
+ * memory that is shared and used again: nothing of it is allocated for a job, copied, or left to the collector.
+ */
+import { Worker } from 'node:worker_threads'
+import type { OutgoingBlock, PlainChunk } from '../../protocol/block.ts'
+import { Problem } from '../../protocol/problem.ts'
+import { workerModule } from '../worker-module.ts'
+import type { BlockToEncode, EncodedJob, EncodeJob } from './encode-worker.ts'
+
+interface Waiting {
+  readonly job: EncodeJob
+  readonly resolve: (encoded: EncodedJob) => void
+  readonly reject: (problem: Problem) => void
+}
+
+/** Blocks that are ready to be sent. Their pieces are borrowed until `release`, to be called once. */
+export interface EncodedBlocks {
+  readonly blocks: readonly OutgoingBlock[]
+  release(): void
+}
+
+export class EncodingThreads {
+  readonly #level: number
+  readonly #outBytes: number
+  readonly #count: number
+  readonly #workers: Worker[] = []
+  readonly #idle: Worker[] = []
+  readonly #queue: Waiting[] = []
+  readonly #running = new Map<Worker, Waiting>()
+  /** Memory that no job uses. */
+  readonly #free: SharedArrayBuffer[] = []
+  #jobs = 0
+  #failure: Problem | undefined
+
+  /** `outBytes` is what the blocks of a usual job come to at most. Threads start with the first jobs. */
+  constructor(options: { count: number; level: number; outBytes: number }) {
+    this.#count = options.count
+    this.#level = options.level
+    this.#outBytes = options.outBytes
+  }
+
+  /** One block per group of chunks, in order. The chunks' bytes stay as they are until `release`. */
+  async encode(groups: readonly (readonly PlainChunk[])[]): Promise<EncodedBlocks> {
+    const memory = this.#free.pop() ?? new SharedArrayBuffer(this.#outBytes)
+    const blocks = groups.map(blockOf)
+    const { out, blocks: encoded } = await this.#run({
+      job: this.#jobs++,
+      blocks,
+      level: this.#level,
+      out: memory,
+    })
+    let start = 0
+    const outgoing = encoded.map(({ end, isWhole }, i): OutgoingBlock => {
+      const { chunks, plain } = blocks[i] as BlockToEncode
+      const head = Buffer.from(out, start, end - start)
+      start = end
+      const pieces = isWhole ? [head] : [head, ...plain]
+      return { chunks: chunks.length, bytes: pieces.reduce((sum, { length }) => sum + length, 0), pieces }
+    })
+    return { blocks: outgoing, release: () => void this.#free.push(memory) }
+  }
+
+  #run(job: EncodeJob): Promise<EncodedJob> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure !== undefined) {
+        reject(this.#failure)
+        return
+      }
+      this.#queue.push({ job, resolve, reject })
+      if (this.#idle.length === 0 && this.#workers.length < this.#count) this.#start()
+      this.#dispatch()
+    })
+  }
+
+  #dispatch(): void {
+    while (this.#queue.length > 0 && this.#idle.length > 0) {
+      const worker = this.#idle.pop() as Worker
+      const waiting = this.#queue.shift() as Waiting
+      this.#running.set(worker, waiting)
+      worker.ref()
+      worker.postMessage(waiting.job)
+    }
+  }
+
+  #start(): void {
+    const worker = new Worker(workerModule(import.meta.url, 'encode-worker'), {
+      // They make next to no garbage: without a bound each would keep tens of MiB for it.
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    })
+    worker.on('message', (encoded: EncodedJob) => {
+      const waiting = this.#running.get(worker)
+      this.#running.delete(worker)
+      this.#idle.push(worker)
+      worker.unref()
+      waiting?.resolve(encoded)
+      this.#dispatch()
+    })
+    worker.on('error', (cause) =>
+      this.#fail(new Problem('internal-error', 'an encoding thread died', { cause })),
+    )
+    worker.on('exit', () => this.#fail(new Problem('cancelled', 'the encoding thread has ended')))
+    this.#workers.push(worker)
+    this.#idle.push(worker)
+  }
+
+  #fail(problem: Problem): void {
+    this.#failure ??= problem
+    for (const { reject } of [...this.#queue.splice(0), ...this.#running.values()]) reject(this.#failure)
+    this.#running.clear()
+  }
+
+  /** Ends the threads; jobs under way reject with Problem `cancelled`. Idempotent. */
+  async close(): Promise<void> {
+    this.#fail(new Problem('cancelled', 'the encoding threads were closed'))
+    await Promise.all(this.#workers.map((worker) => worker.terminate()))
+  }
+}
+
+/** Files that were read one after the other stand so in memory: then their chunks are one piece. */
+function blockOf(group: readonly PlainChunk[]): BlockToEncode {
+  const plain: Buffer[] = []
+  for (const { bytes } of group) {
+    const last = plain.at(-1)
+    const follows =
+      last !== undefined && bytes.buffer === last.buffer && bytes.byteOffset === last.byteOffset + last.length
+    if (follows)
+      plain[plain.length - 1] = Buffer.from(last.buffer, last.byteOffset, last.length + bytes.length)
+    else plain.push(bytes)
+  }
+  return { chunks: group.map(({ id, bytes }) => ({ id, length: bytes.length })), plain }
+}
