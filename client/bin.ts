@@ -3,6 +3,10 @@
  * The program `chunkdav`: checks that this Node can run it, and picks the part that does the work. What
  * is written here must run on older versions too, so that they get a clear line instead of a syntax error.
  */
+import { lstatSync, mkdirSync } from 'node:fs'
+import * as nodeModule from 'node:module'
+import { homedir } from 'node:os'
+import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 
 const neededMajor = 24
@@ -26,8 +30,30 @@ if (Number(process.versions.node.split('.')[0]) < neededMajor) {
   // The receiver's bodies come in buffers of 64 KiB that die young. A nursery that does not grow is collected often, and
   // they go with it; else they wait for a full collection, which holds the event loop (p99 2.4 ms instead of 8.7).
   if (words[0] === 'serve') setFlagsFromString('--semi-space-growth-factor=1')
+  keepCompiledCode()
   const { main } = await (serverCommands.includes(words[0] || '')
     ? import('../server/main.ts')
     : import('./cli.ts'))
   await main(words)
+}
+
+/**
+ * Lets Node keep what V8 compiles: the next start takes 30 ms less. In a folder that belongs to whoever runs this and that
+ * nobody else may write to, since what is in it is run; Node's own choice is one below /tmp. Where there is no such folder,
+ * and none can be made, everything is compiled each time.
+ */
+function keepCompiledCode(): void {
+  const folder = join(
+    homedir(),
+    process.platform === 'darwin' ? 'Library/Caches' : '.cache',
+    'chunkdav',
+    'code',
+  )
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
+    const { uid, mode } = lstatSync(folder)
+    if (uid === process.getuid?.() && (mode & 0o22) === 0) nodeModule.enableCompileCache(folder)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error
+  }
 }

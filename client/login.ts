@@ -1,6 +1,5 @@
 /** How the client says who it is: from the URL and the environment to the one place that the URL names, and nowhere else. */
 import { readFile } from 'node:fs/promises'
-import { createSecureContext } from 'node:tls'
 import { Problem } from '../protocol/problem.ts'
 import { errnoReason, isSystemError } from './errno.ts'
 
@@ -28,6 +27,7 @@ export async function readCertificate(certPath: string, keyPath = certPath): Pro
     const todo = keyPath === certPath ? '; name the file with it in CHUNKDAV_KEY' : ' (CHUNKDAV_KEY)'
     throw new Problem('usage', `there is no private key in ${keyPath}${todo}`)
   }
+  const { createSecureContext } = await import('node:tls')
   try {
     createSecureContext({ cert, key })
     return { cert, key }

@@ -1,5 +1,6 @@
 /** How far a command is: a bar on a terminal, a JSON line now and then for scripts, else nothing. */
-import cliProgress from 'cli-progress'
+import { createRequire } from 'node:module'
+import type { SingleBar } from 'cli-progress'
 import prettyBytes from 'pretty-bytes'
 
 export interface ProgressCounts {
@@ -57,12 +58,14 @@ class JsonProgress implements Progress {
 }
 
 class BarProgress implements Progress {
-  readonly #bar: cliProgress.SingleBar
+  readonly #bar: SingleBar
   readonly #rate = new Rate()
   #started = false
   #drawnAt = Number.NEGATIVE_INFINITY
 
   constructor(stream: NodeJS.WritableStream) {
+    // Only where somebody watches: loading it takes 4 ms.
+    const cliProgress = createRequire(import.meta.url)('cli-progress') as typeof import('cli-progress')
     const format = (_options: unknown, _params: unknown, payload: { line: string }) => payload.line
     this.#bar = new cliProgress.SingleBar({
       stream,

@@ -17,8 +17,6 @@ import { ChunkSource } from '../sources/chunk-source.ts'
 import { LocalDirSource } from '../sources/local-dir-source.ts'
 import { ChunkTarget } from '../targets/chunk-target.ts'
 import { DirTarget } from '../targets/dir-target.ts'
-import { WebDavClient } from '../targets/webdav-client.ts'
-import { WebDavTarget } from '../targets/webdav-target.ts'
 import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
 import { parseVaultUrl } from '../vault-url.ts'
 import type { CommandContext } from './context.ts'
@@ -112,7 +110,7 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   if (paths.length === 0)
     throw new Problem('usage', 'name what to back up, then the URL of the vault; see chunkdav backup --help')
   if (paths.includes('')) throw new Problem('usage', 'one of the paths is empty')
-  const place = openPlace(url, options, context)
+  const place = await openPlace(url, options, context)
   const name = parseSourceName(
     options.source ?? defaultSourceName(context.hostName, context.workingFolder, paths),
   )
@@ -190,19 +188,23 @@ interface Place {
 }
 
 /** The place at `url`; nothing is opened yet. */
-function openPlace(
+async function openPlace(
   url: string,
   { as, uploads: lanes, compression }: BackupOptions,
   { login }: CommandContext,
-): Place {
+): Promise<Place> {
   if (isWebDavUrl(url)) {
     if (as === 'chunks') {
       throw new Problem('usage', 'a WebDAV server keeps files, not chunks; leave --as chunks away')
     }
     const location = parseWebDavUrl(url, login.password)
     const { origin, folder: vault, shown, withUser } = location
+    const [{ WebDavClient }, { WebDavTarget }] = await Promise.all([
+      import('../targets/webdav-client.ts'),
+      import('../targets/webdav-target.ts'),
+    ])
     // Large files are streamed beside what the lanes do.
-    const client = (): WebDavClient => new WebDavClient(location, { connections: lanes + 4 })
+    const client = () => new WebDavClient(location, { connections: lanes + 4 })
     const target = (source: string) => new WebDavTarget(client(), source, { lanes })
     return { origin, vault, form: 'files', shown, withUser, target }
   }

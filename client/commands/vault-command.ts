@@ -5,8 +5,7 @@ import type { CheckpointState } from '../../protocol/schema.ts'
 import { parseCheckpointNumber } from '../../protocol/url.ts'
 import { ReceiverClient } from '../receiver-client.ts'
 import { noVaultText } from '../receiver-refusal.ts'
-import { WebDavBackups } from '../targets/webdav-backups.ts'
-import { WebDavClient } from '../targets/webdav-client.ts'
+import type { WebDavBackups } from '../targets/webdav-backups.ts'
 import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
 import { parseVaultUrl } from '../vault-url.ts'
 import type { CommandContext } from './context.ts'
@@ -45,6 +44,10 @@ export async function withVault<T>(
   action: (client: ReceiverClient | WebDavBackups) => Promise<T>,
 ): Promise<T> {
   if (isWebDavUrl(url)) {
+    const [{ WebDavBackups }, { WebDavClient }] = await Promise.all([
+      import('../targets/webdav-backups.ts'),
+      import('../targets/webdav-client.ts'),
+    ])
     const backups = new WebDavBackups(new WebDavClient(parseWebDavUrl(url, login.password)))
     try {
       return await action(backups)
