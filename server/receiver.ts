@@ -32,6 +32,7 @@ import { defaultPort, type Place } from './listen/place.ts'
 import { packageVersion } from './package-file.ts'
 import { CuttingThreads } from './store/cutting-thread.ts'
 import { PackChunkStore } from './store/pack-chunk-store.ts'
+import { VerifyingThreads } from './store/verifying-thread.ts'
 import { Schedule, type ScheduledFreeze } from './upkeep/schedule.ts'
 import { type OpenStore, Vaults } from './vaults.ts'
 import { HealthCheck } from './watch/health.ts'
@@ -205,6 +206,7 @@ async function listenOn(
     log,
   })
   const cutting = new CuttingThreads()
+  const verifying = new VerifyingThreads()
   const health = new HealthCheck({
     dataDir: options.dataDir,
     version,
@@ -220,6 +222,7 @@ async function listenOn(
       version,
       ...budgets,
       cutting,
+      verifying,
       accounts,
       audit,
       metrics,
@@ -264,7 +267,7 @@ async function listenOn(
     // The process must not end here for want of anything to do: the timer keeps it. A long walk does not end with its connection, but with the store that it reads.
     await requests.settled(settleMs)
     try {
-      await cutting.close()
+      await Promise.all([cutting.close(), verifying.close()])
       await vaults.close()
       await schedule.close()
       await requests.settled(settleMs)

@@ -18,9 +18,6 @@ import { receiveBatch } from '../store/receive.ts'
 import { type Parts, touchFor, vaultOf } from './parts.ts'
 import { resource } from './resource.ts'
 
-/** Blocks that are decoded at the same time while a batch is taken. */
-const decodedAtOnce = 2
-
 /** `/{vault}/chunks/`, `…/missing` and `…/fetch`: many chunks in one request. */
 export function batchRoutes(router: Router<RequestState>, parts: Parts): void {
   const before = async (ctx: Context): Promise<void> => void (await vaultOf(parts, ctx))
@@ -37,12 +34,13 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
   const touch = await touchFor(parts, ctx, vault)
   bodyEncoding(ctx, false)
   const { maxBatchBytes, maxBatchChunks: maxChunks } = parts.limits
-  const decodedBytes = ({ bytes }: RequestBody): number => decodedAtOnce * largestDecodedBytes(bytes)
+  const decodedBytes = ({ bytes }: RequestBody): number => largestDecodedBytes(bytes)
   const rules = { maxBytes: maxBatchBytes, decoding: { budget: parts.decoding, bytes: decodedBytes } }
   ctx.body = await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
     const { answer, kept, mayBeObject } = await receiveBatch(vault.store, bytes, {
       maxChunks,
       lease: touch.lease,
+      judge: parts.verifying.judge,
     })
     await touch.note(kept, (id) => !mayBeObject(id))
     return answer

@@ -12,6 +12,7 @@ import { clientOf } from '../http/client-name.ts'
 import { type Context, param } from '../http/context.ts'
 import type { Lease } from '../store/collectable.ts'
 import type { CuttingThreads } from '../store/cutting-thread.ts'
+import type { VerifyingThreads } from '../store/verifying-thread.ts'
 import type { Vault, Vaults } from '../vaults.ts'
 import type { HealthCheck } from '../watch/health.ts'
 import type { Metrics } from '../watch/metrics.ts'
@@ -23,6 +24,8 @@ export interface Parts extends Budgets {
   readonly version: string
   /** Cuts and hashes what is uploaded as a file. */
   readonly cutting: CuttingThreads
+  /** Decodes and hashes what comes in batches. */
+  readonly verifying: VerifyingThreads
   readonly accounts: Accounts
   readonly audit: Audit
   readonly metrics: Metrics

@@ -249,14 +249,15 @@ export class PackLog {
         return 'stored'
       }),
     )
-    const fresh = blocks.filter((_, i) => outcomes[i]?.includes('stored'))
+    const isFresh = (_: unknown, i: number): boolean => outcomes[i]?.includes('stored') === true
+    const fresh = blocks.filter(isFresh)
+    const freshOutcomes = outcomes.filter(isFresh)
     const locations = await this.#write(writer, fresh)
     this.#end = writer.position
     for (const [i, block] of fresh.entries()) {
       const location = locations[i] as Location
-      const rowOutcomes = outcomes[blocks.indexOf(block)]
       for (const [place, { id, length }] of block.header.rows.entries()) {
-        if (rowOutcomes?.[place] === 'stored') this.index.add({ id, length, location, added: true })
+        if (freshOutcomes[i]?.[place] === 'stored') this.index.add({ id, length, location, added: true })
       }
     }
     return outcomes

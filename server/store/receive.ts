@@ -9,20 +9,21 @@ import {
   assembleBlock,
   type Block,
   type BlockEncoding,
+  type BlockHeader,
   discard,
   encodeBlock,
-  sliceRow,
   splitBatch,
   verifyBlock,
 } from '../../protocol/block.ts'
 import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
-import { encodeProblem, isProblem, Problem } from '../../protocol/problem.ts'
+import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { BatchAnswer } from '../../protocol/schema.ts'
 import { decompress } from '../../protocol/zstd.ts'
 import type { ChunkStore, PutOutcome, VerifiedBlock } from './chunk-store.ts'
 import type { Lease } from './collectable.ts'
+import { type Judge, judgeInPlace } from './verifying-thread.ts'
 
 export interface BodyBounds {
   /** The most bytes to take. */
@@ -45,15 +46,8 @@ export interface ReceivedBatch {
   readonly mayBeObject: (id: Id) => boolean
 }
 
-/** White space may come first: RFC 8259, section 2. */
-export function mayBeObject(bytes: Buffer): boolean {
-  let at = 0
-  while (at < 64 && [0x20, 0x09, 0x0a, 0x0d].includes(bytes[at] ?? 0)) at++
-  return at === 64 || bytes[at] === 0x7b
-}
-
-/** How many blocks of one batch are decoded and hashed at the same time: one decodes while one hashes. */
-const blocksInFlight = 2
+/** Blocks of one batch that are given to the store at the same time: it writes them with one system call. */
+const blocksAtOnce = 256
 
 /**
  * All of a body, in memory. Problem `body-too-large` as soon as it is known that it is (the stream is
@@ -82,13 +76,9 @@ export function maxEncodedBytes(plainBytes: number): number {
   return plainBytes + (plainBytes >>> 8) + 1024
 }
 
-/**
- * Decodes a block and hashes every chunk; Problem `digest-mismatch` or `invalid-encoding`. `onPlain` may look at the
- * plain bytes.
- */
-export async function verified(block: Block, onPlain?: (plain: Buffer) => void): Promise<VerifiedBlock> {
+/** Decodes a block and hashes every chunk; Problem `digest-mismatch` or `invalid-encoding`. */
+export async function verified(block: Block): Promise<VerifiedBlock> {
   const plain = await verifyBlock(block)
-  onPlain?.(plain)
   if (block.header.encoding !== 'identity') discard(plain)
   return block as VerifiedBlock
 }
@@ -118,35 +108,54 @@ export async function receiveChunk(
 }
 
 /**
- * Takes a batch. Its framing is checked wholly first: Problems `invalid-batch`, `body-too-large` (too many
- * chunks), nothing is stored. Then each block is verified and stored by itself; one with a false chunk is
- * refused whole, and `problems` has one entry for it, with the first that is false. `lease` is told of all ids
- * before any is stored. When the store fails, blocks before the failure may be stored.
+ * Takes a batch, which is `judge`d first: it must not be looked at afterwards. When its framing or a checksum is wrong,
+ * Problems `invalid-batch`, `body-too-large` (too many chunks), nothing is stored. A block with a false chunk is
+ * refused whole, and `problems` has one entry for it, with the first that is false; the others are stored. `lease` is
+ * told of all ids before any is stored. When the store fails, some blocks may be stored.
  */
 export async function receiveBatch(
   store: ChunkStore,
-  body: Buffer,
-  { maxChunks = limits.maxBatchChunks, lease }: { maxChunks?: number; lease?: Lease } = {},
+  batch: Buffer,
+  options: { maxChunks?: number; lease?: Lease; judge?: Judge } = {},
 ): Promise<ReceivedBatch> {
-  const blocks = splitBatch(body, { maxChunks })
-  for (const { header } of blocks) for (const { id } of header.rows) lease?.add(id)
-  const objects = new Set<Id>()
-  const answers: BatchAnswer[] = new Array(blocks.length)
-  const queue = blocks.entries()
-  const work = async (): Promise<void> => {
-    for (const [index, block] of queue) answers[index] = await receiveBlock(store, block, objects)
+  const { maxChunks = limits.maxBatchChunks, lease, judge = judgeInPlace } = options
+  const headers = splitBatch(batch, { maxChunks, checksPayloads: false }).map(({ header }) => header)
+  for (const { rows } of headers) for (const { id } of rows) lease?.add(id)
+  const plainBytes = headers.reduce((sum, header) => sum + header.plainBytes, 0)
+  const { body, verdict } = await judge(batch, plainBytes)
+  const refused = new Set(verdict.refused.map(({ block }) => block))
+  const kept: VerifiedBlock[] = []
+  let start = 0
+  for (const [index, header] of headers.entries()) {
+    const bytes = body.subarray(start, start + header.totalBytes)
+    start += header.totalBytes
+    if (!refused.has(index)) kept.push({ header, bytes } as Block as VerifiedBlock)
   }
-  const ends = await Promise.allSettled(Array.from({ length: blocksInFlight }, work))
-  for (const end of ends) if (end.status === 'rejected') throw end.reason
-  const kept = blocks.filter((_, index) => answers[index]?.problems.length === 0)
+  const outcomes = await stored(store, kept).finally(() => body !== batch && discard(body))
+  const outcomesOf = ({ rows }: BlockHeader, index: number): BatchAnswer['outcomes'] =>
+    refused.has(index) ? rows.map(() => 'refused') : (outcomes.shift() as PutOutcome[])
+  const objects = new Set(verdict.objects)
   return {
     answer: {
-      outcomes: answers.flatMap((answer) => answer.outcomes),
-      problems: answers.flatMap((answer) => answer.problems),
+      outcomes: headers.flatMap(outcomesOf),
+      problems: verdict.refused.map(({ problem }) => problem),
     },
     kept: kept.flatMap(({ header }) => header.rows.map(({ id }) => id)),
     mayBeObject: (id) => objects.has(id),
   }
+}
+
+/** Stores all, or some and then rejects; when it does nobody looks at the blocks any more. */
+async function stored(store: ChunkStore, blocks: readonly VerifiedBlock[]): Promise<PutOutcome[][]> {
+  const outcomes: PutOutcome[][] = []
+  for (let first = 0; first < blocks.length; first += blocksAtOnce) {
+    const puts = blocks.slice(first, first + blocksAtOnce).map((block) => store.put(block))
+    for (const put of await Promise.allSettled(puts)) {
+      if (put.status === 'rejected') throw put.reason
+      outcomes.push(put.value)
+    }
+  }
+  return outcomes
 }
 
 /**
@@ -222,25 +231,4 @@ async function storeOne(store: ChunkStore, block: VerifiedBlock): Promise<PutOut
   const [outcome] = await store.put(block)
   if (outcome === undefined) throw new TypeError('the store gave no outcome for a block of one chunk')
   return outcome
-}
-
-async function receiveBlock(store: ChunkStore, block: Block, objects: Set<Id>): Promise<BatchAnswer> {
-  let checked: VerifiedBlock
-  try {
-    checked = await verified(block, (plain) => {
-      for (const row of block.header.rows) if (mayBeObject(sliceRow(plain, row))) objects.add(row.id)
-    })
-  } catch (cause) {
-    if (!isProblem(cause)) throw cause
-    return refuse(block, cause)
-  }
-  return { outcomes: await store.put(checked), problems: [] }
-}
-
-/** The answer for a block that does not verify: the chunk that is false, or the first if all of it is. */
-function refuse({ header }: Block, problem: Problem): BatchAnswer {
-  const { type } = encodeProblem(problem)
-  const id = (problem.extensions.id ?? header.rows[0]?.id) as Id
-  const outcomes = header.rows.map(() => 'refused' as const)
-  return { outcomes, problems: [{ id, type, detail: problem.message }] }
 }

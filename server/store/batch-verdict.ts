@@ -1,0 +1,57 @@
+/**
+ * Whether what a batch says of itself is true: each block's checksum, then, block by block, what it decodes to and the
+ * hash of every chunk. Works at once and may take long: verifying-thread.ts does it where nobody waits for the thread.
+ */
+import { type Block, discard, sliceRow, splitBatch, verifyBlockNow } from '../../protocol/block.ts'
+import type { Id } from '../../protocol/id.ts'
+import { encodeProblem, isProblem, type Problem } from '../../protocol/problem.ts'
+import type { BatchAnswer } from '../../protocol/schema.ts'
+
+/** Of a block that is refused: its place in the batch, and what the answer says of the chunk that is false. */
+export interface RefusedBlock {
+  readonly block: number
+  readonly problem: BatchAnswer['problems'][number]
+}
+
+export interface BatchVerdict {
+  /** In the order of the batch. All other blocks are what they say. */
+  readonly refused: readonly RefusedBlock[]
+  /** Chunks of the blocks that are kept that look like file or directory objects: whoever keeps one must look what it refers to. */
+  readonly objects: readonly Id[]
+}
+
+/** White space may come first: RFC 8259, section 2. */
+export function mayBeObject(bytes: Buffer): boolean {
+  let at = 0
+  while (at < 64 && [0x20, 0x09, 0x0a, 0x0d].includes(bytes[at] ?? 0)) at++
+  return at === 64 || bytes[at] === 0x7b
+}
+
+/** One step for each block, and the verdict. Problem `invalid-batch` from the first step. */
+export function* judgeBatch(body: Buffer): Generator<undefined, BatchVerdict> {
+  const refused: RefusedBlock[] = []
+  const objects: Id[] = []
+  for (const [index, block] of splitBatch(body).entries()) {
+    try {
+      objects.push(...objectsOf(block))
+    } catch (cause) {
+      if (!isProblem(cause)) throw cause
+      refused.push({ block: index, problem: refusalOf(block, cause) })
+    }
+    yield
+  }
+  return { refused, objects }
+}
+
+function objectsOf(block: Block): Id[] {
+  const plain = verifyBlockNow(block)
+  const objects = block.header.rows.filter((row) => mayBeObject(sliceRow(plain, row)))
+  if (block.header.encoding !== 'identity') discard(plain)
+  return objects.map(({ id }) => id)
+}
+
+/** The chunk that is false, or the first if all of the block is. */
+function refusalOf({ header }: Block, problem: Problem): RefusedBlock['problem'] {
+  const { type } = encodeProblem(problem)
+  return { id: (problem.extensions.id ?? header.rows[0]?.id) as Id, type, detail: problem.message }
+}

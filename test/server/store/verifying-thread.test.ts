@@ -1,0 +1,79 @@
+import { afterEach, expect, test } from 'vitest'
+import { type Judged, judgeInPlace, VerifyingThreads } from '../../../server/store/verifying-thread.ts'
+import { blockOf, chunk, MiB, noise } from '../requests.ts'
+
+let threads = new VerifyingThreads({ threads: 1 })
+afterEach(async () => {
+  await threads.close()
+  threads = new VerifyingThreads({ threads: 1 })
+})
+
+/** Large enough for a thread. */
+const plainBytes = MiB
+
+async function batch(): Promise<{ body: Buffer; objectId: string; falseId: string }> {
+  const object = chunk('{"type":"file"}')
+  const lie = { ...chunk('false'), bytes: Buffer.from('other') }
+  const blocks = [
+    await blockOf([chunk(noise(3000)), object]),
+    await blockOf([chunk('true'), lie, chunk('{}')]),
+    await blockOf([chunk(noise(200_000, 2))], 'identity'),
+  ]
+  return { body: Buffer.concat(blocks), objectId: object.id, falseId: lie.id }
+}
+
+/** Memory of its own, as a request's body has. */
+function alone(bytes: Buffer): Buffer {
+  const own = Buffer.allocUnsafeSlow(bytes.length)
+  bytes.copy(own)
+  return own
+}
+
+test.each([
+  ['in memory of their own, which is moved', alone],
+  ['amid others', (bytes: Buffer) => Buffer.concat([noise(10), bytes, noise(10)]).subarray(10, -10)],
+])('a thread says what is said in place; bytes %s', async (_, laidDown) => {
+  const { body, objectId, falseId } = await batch()
+  const { verdict } = judgeInPlace(body)
+  expect(verdict).toMatchObject({ refused: [{ block: 1, problem: { id: falseId } }], objects: [objectId] })
+  const judged = await threads.judge(laidDown(body), plainBytes)
+  expect(judged.verdict).toEqual(verdict)
+  expect(judged.body.equals(body)).toBe(true)
+})
+
+test('a wrong checksum is told of as in place, and the thread goes on', async () => {
+  const { body } = await batch()
+  body[body.length - 1] = (body.at(-1) as number) ^ 1
+  const fault = { code: 'invalid-batch', extensions: { offset: expect.any(Number) } }
+  expect(() => judgeInPlace(body)).toThrow(expect.objectContaining(fault))
+  await expect(threads.judge(alone(body), plainBytes)).rejects.toMatchObject(fault)
+  const { body: whole } = await batch()
+  await expect(threads.judge(alone(whole), plainBytes)).resolves.toBeDefined()
+})
+
+test('batches take turns: a small one does not wait for all of a large one', async () => {
+  const large = Buffer.concat(
+    await Promise.all(Array.from({ length: 40 }, (_, i) => blockOf([chunk(noise(MiB, i))]))),
+  )
+  const ended: string[] = []
+  const judge = async (name: string, body: Buffer): Promise<Judged> => {
+    const judged = await threads.judge(alone(body), plainBytes)
+    ended.push(name)
+    return judged
+  }
+  const { body } = await batch()
+  await Promise.all([judge('large', large), judge('small', body)])
+  expect(ended).toEqual(['small', 'large'])
+})
+
+test('what is under way when the threads are closed is unavailable, and so is what comes later', async () => {
+  const { body } = await batch()
+  const underWay = expect(threads.judge(alone(body), plainBytes)).rejects.toMatchObject({
+    code: 'unavailable',
+  })
+  await threads.close()
+  await underWay
+  expect(() => threads.judge(alone(body), plainBytes)).toThrow(
+    expect.objectContaining({ code: 'unavailable' }),
+  )
+})
