@@ -53,13 +53,17 @@ export function fitsGroup(): (task: FileTask, taken: readonly FileTask[]) => boo
   }
 }
 
+type Done = FillEvent & { type: 'done' }
+
 /** One file of a group, while it is read. */
 interface Filling {
   /** The first chunk; further ones go into `list`. */
   first: Part | undefined
   list: FileListBuilder | undefined
-  /** Resolves when everything put so far is acknowledged. */
-  acknowledged: Promise<unknown>
+  /** How many `put`s that carry some of it are not acknowledged yet. */
+  open: number
+  /** All of it is read and put. */
+  done: Done | undefined
   /** Content bytes that count as settled already, for the progress of large files. */
   settledBytes: number
   /** It must be read again, or could not be read: what is still on its way counts for nothing. */
@@ -69,7 +73,8 @@ interface Filling {
 const empty = (): Filling => ({
   first: undefined,
   list: undefined,
-  acknowledged: Promise.resolve(),
+  open: 0,
+  done: undefined,
   settledBytes: 0,
   isVoid: false,
 })
@@ -105,8 +110,8 @@ class Filler {
 
   async #take({ events, release }: Filled): Promise<void> {
     const chunks: PlainChunk[] = []
+    /** The files that have something in this put, or end with it, and how many bytes of content. */
     const owners = new Map<Filling, number>()
-    const ended: (FillEvent & { type: 'done' })[] = []
     for (const event of events) {
       const filling = this.#filling[event.file] as Filling
       if (event.type === 'chunk') {
@@ -119,25 +124,27 @@ class Filler {
       } else if (event.type === 'failed') {
         await this.#failed(event)
       } else {
-        const { objects } = finishList(filling, event.digest)
-        chunks.push(...objects)
-        if (objects.length > 0 && !owners.has(filling)) owners.set(filling, 0)
-        ended.push(event)
+        chunks.push(...finishList(filling, event.digest).objects)
+        filling.done = event
+        owners.set(filling, owners.get(filling) ?? 0)
       }
     }
-    const acknowledged = this.#put(chunks).finally(release)
-    // A rejection ends the run, whoever else waits for it.
-    acknowledged.catch((error: unknown) => this.#run.fail(error))
+    for (const filling of owners.keys()) filling.open++
+    // One promise for all files in it: thousands of small ones a second would otherwise cost several each.
+    this.#put(chunks)
+      .finally(release)
+      .then(() => this.#acknowledged(owners))
+      .catch((error: unknown) => this.#run.fail(error))
+  }
+
+  async #acknowledged(owners: ReadonlyMap<Filling, number>): Promise<void> {
     for (const [filling, bytes] of owners) {
-      const before = filling.acknowledged
-      filling.acknowledged = Promise.all([before, acknowledged]).then(() => {
-        if (filling.isVoid) return
-        filling.settledBytes += bytes
-        this.#run.settled.bytes += bytes
-      })
-      filling.acknowledged.catch((error: unknown) => this.#run.fail(error))
+      filling.open--
+      if (filling.isVoid) continue
+      filling.settledBytes += bytes
+      this.#run.settled.bytes += bytes
+      if (filling.open === 0 && filling.done !== undefined) await this.#settle(filling, filling.done)
     }
-    for (const event of ended) void this.#settle(event)
   }
 
   /** The file counts as a whole when it is settled, and not at all when it must be read again. */
@@ -152,25 +159,20 @@ class Filler {
     this.#run.countChunks(await this.#target.put(chunks))
   }
 
-  async #settle(event: FillEvent & { type: 'done' }): Promise<void> {
-    const task = this.#tasks[event.file] as FileTask
-    const filling = this.#filling[event.file] as Filling
-    try {
-      const { id, chunked } = finishedPart(filling)
-      await filling.acknowledged
-      this.#unsettle(filling)
-      // Without a matching ctime the next run reads it again.
-      const stat = event.changed || event.uncertain ? { ...event.stat, ctimeNs: '' } : event.stat
-      const content = { id, chunked: chunked === true, stat }
-      const { counts, links } = this.#run
-      counts.filesRead++
-      counts.bytesRead += event.bytesRead
-      for (const settled of [task, ...links.settle(task, content)]) {
-        await settleFile(this.#run, this.#tree, settled, content)
-        if (event.changed) this.#run.report(settled.path, 'source-changed', mixture)
-      }
-    } catch (error) {
-      this.#run.fail(error)
+  /** All of it has arrived. */
+  async #settle(filling: Filling, { file, stat: read, bytesRead, changed, uncertain }: Done): Promise<void> {
+    const task = this.#tasks[file] as FileTask
+    const { id, chunked } = finishedPart(filling)
+    this.#unsettle(filling)
+    // Without a matching ctime the next run reads it again.
+    const stat = changed || uncertain ? { ...read, ctimeNs: '' } : read
+    const content = { id, chunked: chunked === true, stat }
+    const { counts, links } = this.#run
+    counts.filesRead++
+    counts.bytesRead += bytesRead
+    for (const settled of [task, ...links.settle(task, content)]) {
+      await settleFile(this.#run, this.#tree, settled, content)
+      if (changed) this.#run.report(settled.path, 'source-changed', mixture)
     }
   }
 

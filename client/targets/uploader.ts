@@ -37,10 +37,20 @@ const encodedBytes = bytesOfBlock(shipmentChunks, shipmentBytes) + 64 * 1024
 /** Small chunks share a block up to here: larger gains little, and costs who reads one chunk of it. */
 const blockBytes = 1024 * 1024
 
+/** One call of `put`: how many of its chunks are under way, and what became of the others. */
+interface Call {
+  open: number
+  sent: number
+  failure: { readonly error: unknown } | undefined
+  readonly end: () => void
+}
+
+/** A chunk in the line or under way. */
 interface Waiting {
   readonly chunk: PlainChunk
-  readonly settle: (sent: boolean) => void
-  readonly fail: (error: unknown) => void
+  readonly call: Call
+  /** Who puts the same chunk meanwhile. */
+  twins: Call[] | undefined
 }
 
 export class Uploader {
@@ -54,14 +64,15 @@ export class Uploader {
   #scheduled = false
   /** Bytes of the blocks that the receiver kept. */
   bytesStored = 0
-  readonly #underWay = new Map<Id, Promise<boolean>>()
+  readonly #underWay = new Map<Id, Waiting>()
 
   constructor(client: ReceiverClient, checkpoint: CheckpointName, options: UploaderOptions = {}) {
     this.#client = client
     this.#checkpoint = checkpoint
     this.#lanes = options.lanes ?? 4
     this.#encoders = new EncodingThreads({
-      count: Math.min(this.#lanes, availableParallelism()),
+      // The other half of the processors reads, hashes, and is the receiver's where it runs on the same machine.
+      count: Math.max(1, Math.min(this.#lanes, availableParallelism() >> 1)),
       level: options.compressionLevel ?? defaultCompressionLevel,
       outBytes: encodedBytes,
     })
@@ -69,23 +80,50 @@ export class Uploader {
 
   /** Settles when nothing of these is under way any more: the bytes are borrowed until then. */
   async put(chunks: readonly PlainChunk[]): Promise<PutCount> {
-    const ends = await Promise.allSettled(chunks.map((chunk) => this.#enqueue(chunk)))
-    const failed = ends.find((end) => end.status === 'rejected')
-    if (failed !== undefined) throw failed.reason
-    const sentChunks = ends.filter((end) => end.status === 'fulfilled' && end.value).length
-    return { sentChunks, reusedChunks: chunks.length - sentChunks }
+    if (chunks.length === 0) return { sentChunks: 0, reusedChunks: 0 }
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const call: Call = { open: chunks.length, sent: 0, failure: undefined, end: resolve }
+    for (const chunk of chunks) this.#enqueue(chunk, call)
+    this.#schedule()
+    await promise
+    if (call.failure !== undefined) throw call.failure.error
+    return { sentChunks: call.sent, reusedChunks: chunks.length - call.sent }
   }
 
-  #enqueue(chunk: PlainChunk): Promise<boolean> {
+  #enqueue(chunk: PlainChunk, call: Call): void {
     const twin = this.#underWay.get(chunk.id)
-    if (twin !== undefined) return twin.then(() => false)
-    const arrival = new Promise<boolean>((resolve, reject) => {
-      this.#line.push({ chunk, settle: resolve, fail: reject })
-      this.#lineBytes += chunk.bytes.length
-    }).finally(() => this.#underWay.delete(chunk.id))
-    this.#underWay.set(chunk.id, arrival)
-    this.#schedule()
-    return arrival
+    if (twin !== undefined) {
+      twin.twins ??= []
+      twin.twins.push(call)
+      return
+    }
+    const waiting: Waiting = { chunk, call, twins: undefined }
+    this.#underWay.set(chunk.id, waiting)
+    this.#line.push(waiting)
+    this.#lineBytes += chunk.bytes.length
+  }
+
+  /** The receiver has it; `sent` says whether it came from us. */
+  #settle(waiting: Waiting, sent: boolean): void {
+    if (!this.#leave(waiting)) return
+    if (sent) waiting.call.sent++
+    this.#end(waiting)
+  }
+
+  #fail(waiting: Waiting, error: unknown): void {
+    if (!this.#leave(waiting)) return
+    for (const call of [waiting.call, ...(waiting.twins ?? [])]) call.failure ??= { error }
+    this.#end(waiting)
+  }
+
+  /** Whether it was under way until now: a shipment that fails has settled some of its chunks. */
+  #leave(waiting: Waiting): boolean {
+    const { id } = waiting.chunk
+    return this.#underWay.get(id) === waiting && this.#underWay.delete(id)
+  }
+
+  #end({ call, twins }: Waiting): void {
+    for (const each of [call, ...(twins ?? [])]) if (--each.open === 0) each.end()
   }
 
   /** One turn of the event loop later, so that everything that is at hand now goes along. */
@@ -128,10 +166,10 @@ export class Uploader {
       const ids = shipment.map(({ chunk }) => chunk.id)
       const lacking = new Set(await this.#client.missing(ids, { checkpoint: this.#checkpoint }))
       const wanted = shipment.filter(({ chunk }) => lacking.has(chunk.id))
-      for (const waiting of shipment) if (!lacking.has(waiting.chunk.id)) waiting.settle(false)
+      for (const waiting of shipment) if (!lacking.has(waiting.chunk.id)) this.#settle(waiting, false)
       if (wanted.length > 0) await this.#send(packIntoBlocks(wanted))
     } catch (error) {
-      for (const waiting of shipment) waiting.fail(error)
+      for (const waiting of shipment) this.#fail(waiting, error)
     }
   }
 
@@ -147,9 +185,9 @@ export class Uploader {
         const outcomes = answer.outcomes.slice(at, at + group.length)
         if (outcomes.includes('stored')) this.bytesStored += blocks[i]?.bytes ?? 0
         for (const [j, waiting] of group.entries()) {
-          if (outcomes[j] !== 'refused') waiting.settle(outcomes[j] === 'stored')
+          if (outcomes[j] !== 'refused') this.#settle(waiting, outcomes[j] === 'stored')
           else if (group.length > 1) alone.push([waiting])
-          else waiting.fail(refusal(waiting.chunk.id, answer.problems))
+          else this.#fail(waiting, refusal(waiting.chunk.id, answer.problems))
         }
         at += group.length
       }
