@@ -1,0 +1,38 @@
+/** What a tool must tell to be measured beside the others. */
+import type { ServedRepository } from './served-repository.ts'
+import type { Command } from './timed-program.ts'
+
+export interface Place {
+  /** An empty folder, removed afterwards. */
+  readonly scratch: string
+  /** Counts what goes over the wire; slower, so that such a run is not timed. */
+  readonly isCounted: boolean
+}
+
+export interface Restore {
+  readonly command: Command
+  /** Where the tree stands afterwards. */
+  readonly tree: string
+}
+
+export interface Repository extends AsyncDisposable {
+  /** What the client talks to; a tool that writes files itself has none. */
+  readonly served?: ServedRepository
+  backup(source: string): Command
+  /** Of the newest backup. */
+  restore(source: string): Restore
+  storedBytes(): Promise<number>
+}
+
+export interface Peer {
+  readonly name: string
+  /** Programs that must be there, each with the Debian package that has it. */
+  readonly programs: Readonly<Record<string, string>>
+  /** How it is run, in Markdown, for the report. */
+  readonly usage: string
+  /** What of a file comes back: everything, or its bytes alone. */
+  readonly keeps: 'everything' | 'content'
+  version(): Promise<string>
+  /** Makes an empty repository in a place, and starts what serves it. */
+  open(place: Place): Promise<Repository>
+}

@@ -1,0 +1,40 @@
+import { join } from 'node:path'
+import { folderBytes } from '../folder-bytes.ts'
+import type { Peer } from '../peer.ts'
+import { openServed } from '../served-repository.ts'
+import { type Command, outputOf, runTimed } from '../timed-program.ts'
+
+export const restic: Peer = {
+  name: 'restic',
+  programs: { restic: 'restic', rclone: 'rclone' },
+  usage:
+    '`restic backup` and `restic restore latest` through `rclone serve restic`; encrypted, as it always is',
+  keeps: 'everything',
+  version: async () =>
+    `${/^restic (\S+)/.exec(await outputOf(['restic', 'version']))?.[1]} with rclone ${/^rclone (\S+)/.exec(await outputOf(['rclone', 'version']))?.[1]}`,
+  open: async (place) => {
+    const repository = join(place.scratch, 'repository')
+    const out = join(place.scratch, 'restored')
+    const served = await openServed(place, (port) => [
+      'rclone',
+      'serve',
+      'restic',
+      '--addr',
+      `127.0.0.1:${port}`,
+      repository,
+    ])
+    const env = { RESTIC_PASSWORD: 'benchmark', RESTIC_REPOSITORY: `rest:http://127.0.0.1:${served.port}/` }
+    const command = (...args: string[]): Command => ({ argv: ['restic', '--quiet', ...args], env })
+    await runTimed(command('init'), place.scratch)
+    return {
+      served,
+      backup: (source) => command('backup', source),
+      restore: (source) => ({
+        command: command('restore', 'latest', '--target', out),
+        tree: join(out, source),
+      }),
+      storedBytes: () => folderBytes(repository),
+      [Symbol.asyncDispose]: () => served[Symbol.asyncDispose](),
+    }
+  },
+}

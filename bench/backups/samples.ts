@@ -1,0 +1,51 @@
+/** What a run of the backups found, as it goes to the file of results; the section is made of nothing else. */
+import type { CorpusName, Facts } from './corpora.ts'
+
+export type Step = 'first' | 'again' | 'changed' | 'restore'
+
+export interface Sample {
+  readonly corpus: CorpusName
+  readonly step: Step
+  readonly tool: string
+  /** Samples of one round stand side by side: ratios are taken between them. */
+  readonly round: number
+  readonly seconds: number
+  readonly clientCpuSeconds: number
+  readonly clientPeakBytes: number
+  /** Of a tool that writes its repository itself there is no server. */
+  readonly server?: { readonly cpuSeconds: number; readonly peakBytes: number }
+  /** After a backup: all that is in the repository. */
+  readonly storedBytes?: number
+}
+
+/** What went over the wire, counted in a run that is not timed. */
+export interface Traffic {
+  readonly corpus: CorpusName
+  readonly step: Step
+  readonly tool: string
+  readonly sentBytes: number
+  readonly receivedBytes: number
+}
+
+export interface Tool {
+  readonly name: string
+  readonly version: string
+  readonly usage: string
+}
+
+export interface Samples {
+  readonly rounds: number
+  readonly corpora: Readonly<Partial<Record<CorpusName, Facts>>>
+  readonly tools: readonly Tool[]
+  readonly samples: readonly Sample[]
+  readonly traffic: readonly Traffic[]
+  /** Tools whose restored tree was compared with the source, and was equal to it. */
+  readonly compared: readonly string[]
+}
+
+/** The tool that all others are compared with. */
+export const ours = 'chunkdav'
+
+export function samplesOf(all: Samples, corpus: CorpusName, step: Step, tool: string): Sample[] {
+  return all.samples.filter((one) => one.corpus === corpus && one.step === step && one.tool === tool)
+}

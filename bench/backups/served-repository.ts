@@ -1,0 +1,96 @@
+/**
+ * A server in a process of its own. Its CPU time is read from /proc/PID/stat before and after a step (in ticks of
+ * 10 ms), its peak memory is the kernel's own mark VmHWM, which is reset before the step: proc(5).
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
+import { readFile, writeFile } from 'node:fs/promises'
+import { connect, createServer } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type CountingRelay, openCountingRelay } from './counting-relay.ts'
+import type { Place } from './peer.ts'
+import { surroundings } from './timed-program.ts'
+
+export interface ServedRepository extends AsyncDisposable {
+  /** Where the client is to connect: the server, or the relay before it. */
+  readonly port: number
+  readonly relay?: CountingRelay
+  beginStep(): Promise<void>
+  endStep(): Promise<{ cpuSeconds: number; peakBytes: number }>
+}
+
+/** Starts the program that `argvFor` names, and waits until it takes connections. */
+export async function openServed(
+  place: Place,
+  argvFor: (port: number) => readonly [string, ...string[]],
+): Promise<ServedRepository> {
+  const port = await freePort()
+  const [program, ...args] = argvFor(port)
+  const log = join(place.scratch, 'server.log')
+  const out = openSync(log, 'w')
+  const child = spawn(program, args, { stdio: ['ignore', out, out], env: surroundings(place.scratch) })
+  closeSync(out)
+  const exited = once(child, 'exit')
+  const deadline = performance.now() + 20_000
+  while (!(await takesConnections(port))) {
+    if (child.exitCode !== null || performance.now() > deadline) {
+      child.kill('SIGKILL')
+      throw new Error(`${program} does not serve: ${(await readFile(log, 'utf8')).slice(-600)}`)
+    }
+    await sleep(20)
+  }
+  const relay = place.isCounted ? await openCountingRelay(port) : undefined
+  let cpuBefore = 0
+  return {
+    port: relay?.port ?? port,
+    ...(relay && { relay }),
+    beginStep: async () => {
+      await writeFile(`/proc/${child.pid}/clear_refs`, '5')
+      cpuBefore = await cpuSeconds(child.pid)
+      relay?.reset()
+    },
+    endStep: async () => ({
+      cpuSeconds: (await cpuSeconds(child.pid)) - cpuBefore,
+      peakBytes: await peakBytes(child.pid),
+    }),
+    [Symbol.asyncDispose]: async () => {
+      await relay?.[Symbol.asyncDispose]()
+      child.kill('SIGTERM')
+      const isLate = await Promise.race([exited.then(() => false), sleep(15_000, true, { ref: false })])
+      if (isLate) child.kill('SIGKILL')
+      await exited
+    },
+  }
+}
+
+/** Fields 14 and 15, in ticks of a hundredth of a second; the name before them may hold anything but `)`. */
+async function cpuSeconds(pid: number | undefined): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / 100
+}
+
+async function peakBytes(pid: number | undefined): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8')
+  return 1024 * Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1])
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') throw new Error('no port is free')
+  return address.port
+}
+
+function takesConnections(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1')
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    socket.once('connect', () => socket.destroy())
+  })
+}
