@@ -49,6 +49,8 @@ const stateBytes = 24
 const format = 1
 /** Rows read or looked up between two turns of the event loop: about a millisecond's work. */
 const rowsAtOnce = 256
+/** Ids that are remembered as absent: some 3 MB. A client asks about a few thousand before it sends them. */
+const absentAtMost = 20_000
 
 export class ContentIndex {
   readonly #folder: string
@@ -58,6 +60,14 @@ export class ContentIndex {
   #fresh: Rows = new Map()
   /** Rows that a commit is under way for. */
   #frozen: Rows = new Map()
+  /** Of the rows in memory, those that are `added`. */
+  #added = 0
+  /**
+   * Ids that were looked for lately, and LevelDB has no row of. It gets rows in commits only, which take them out of
+   * here. Whoever asks what is missing sends it next, and then it need not be looked for again.
+   */
+  readonly #absent = new Set<Id>()
+  #commits = 0
   /** Told of every id that `find` finds: what a collection must keep. */
   keeper: IdFilter | undefined
   /** Ids of rows that are being removed and count as absent already. */
@@ -98,7 +108,7 @@ export class ContentIndex {
 
   /** Chunks present, synced or not. */
   get chunks(): number {
-    return this.#syncedRows + addedIn(this.#fresh) + addedIn(this.#frozen)
+    return this.#syncedRows + this.#added
   }
 
   get unsyncedRows(): number {
@@ -121,33 +131,46 @@ export class ContentIndex {
   async #look(ids: readonly Id[], keeps: boolean): Promise<(IndexRow | undefined)[]> {
     const rows: (IndexRow | undefined)[] = []
     for (let first = 0; first < ids.length; first += rowsAtOnce) {
-      const some = ids.slice(first, first + rowsAtOnce)
+      const some = ids.length <= rowsAtOnce ? ids : ids.slice(first, first + rowsAtOnce)
       let found: (IndexRow | undefined)[]
       let since: number
       do {
         since = this.#removals
         found = await this.#findSome(some)
       } while (since !== this.#removals)
-      for (const [i, id] of some.entries()) if (keeps && found[i] !== undefined) this.keeper?.add(id)
-      rows.push(...found)
+      for (let i = 0; i < some.length; i++) {
+        if (keeps && found[i] !== undefined) this.keeper?.add(some[i] as Id)
+        rows.push(found[i])
+      }
     }
     return rows
   }
 
   async #findSome(ids: readonly Id[]): Promise<(IndexRow | undefined)[]> {
     // Memory first, then LevelDB: rows move only in that direction, so none is missed on the way.
-    const rows: (IndexRow | undefined)[] = ids.map((id) => this.unsynced(id))
-    const isSought = (place: number): boolean =>
-      rows[place] === undefined && !this.#doomed.has(ids[place] as Id)
-    const places = [...rows.keys()].filter(isSought)
+    const rows: (IndexRow | undefined)[] = new Array(ids.length)
+    const places: number[] = []
+    for (let place = 0; place < ids.length; place++) {
+      const id = ids[place] as Id
+      rows[place] = this.unsynced(id)
+      if (rows[place] === undefined && !this.#absent.has(id) && !this.#doomed.has(id)) places.push(place)
+    }
     if (places.length === 0) return rows
+    const commits = this.#commits
     const keys = places.map((place) => idToBytes(ids[place] as Id))
     const values = await this.#do((db) => db.getMany(keys))
-    for (const [i, place] of places.entries()) {
+    for (let i = 0; i < places.length; i++) {
+      const place = places[i] as number
       const value = values[i]
       if (value !== undefined) rows[place] = this.#decodeRow(keys[i] as Buffer, value)
+      else if (commits === this.#commits) this.#noteAbsent(ids[place] as Id)
     }
     return rows
+  }
+
+  #noteAbsent(id: Id): void {
+    if (this.#absent.size >= absentAtMost) this.#absent.clear()
+    this.#absent.add(id)
   }
 
   /** The row of an id in memory, if it is there. */
@@ -164,6 +187,7 @@ export class ContentIndex {
   add(row: NewRow): void {
     this.keeper?.add(row.id)
     const before = this.#fresh.get(row.id)
+    if (before === undefined && row.added) this.#added++
     this.#fresh.set(row.id, before === undefined ? row : { ...row, added: before.added })
   }
 
@@ -179,7 +203,10 @@ export class ContentIndex {
    * After it rejected, LevelDB's log may end in half a batch: call `reopen` and scan from the mark.
    */
   async commit(mark: Position): Promise<void> {
-    const rows = this.#syncedRows + addedIn(this.#frozen)
+    const added = addedIn(this.#frozen)
+    const rows = this.#syncedRows + added
+    this.#commits++
+    for (const id of this.#frozen.keys()) this.#absent.delete(id)
     await this.#do(async (db) => {
       await using batch = db.batch()
       let turn = 0
@@ -191,8 +218,10 @@ export class ContentIndex {
       await batch.put(stateKey, encodeState(mark, rows)).write({ sync: true })
     })
     this.#syncedRows = rows
+    this.#added -= added
     this.#mark = mark
     this.#frozen = new Map()
+    this.#commits++
   }
 
   /**
@@ -204,6 +233,7 @@ export class ContentIndex {
     for (const [id, row] of [...this.#fresh]) {
       if (!doomed(row.location)) continue
       this.#fresh.delete(id)
+      if (row.added) this.#added--
       // A synced row of the same id comes to light again and is looked at below.
       removed++
     }
@@ -259,7 +289,9 @@ export class ContentIndex {
     // A row in memory that would have taken the place of one of these is a new one now.
     for (const key of keys) {
       const row = this.#fresh.get(readId(key) as Id)
-      if (row !== undefined) this.#fresh.set(row.id, { ...row, added: true })
+      if (row === undefined) continue
+      if (!row.added) this.#added++
+      this.#fresh.set(row.id, { ...row, added: true })
     }
   }
 
@@ -291,6 +323,7 @@ export class ContentIndex {
   dropUnsynced(): void {
     this.#fresh = new Map()
     this.#frozen = new Map()
+    this.#added = 0
   }
 
   /** Closes and opens LevelDB; the mark and the rows are then what is durable. */
@@ -314,6 +347,9 @@ export class ContentIndex {
   }
 
   async #readState(): Promise<void> {
+    // What was being written may be there or not.
+    this.#absent.clear()
+    this.#commits++
     const value = await this.#do((db) => db.get(stateKey))
     const state = value === undefined ? undefined : decodeState(value)
     this.#mark = state?.mark

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { LRUCache } from 'lru-cache'
-import { type Block, type BlockRow, decodeBlock } from '../../protocol/block.ts'
+import { type Block, type BlockRow, decodeBlock, discard } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { FileLayer, StoreFile } from '../file-layer.ts'
@@ -130,6 +130,7 @@ export class RecordReader {
     const { rows } = block.header
     try {
       const decoded = { plain: unpooled(await decodeBlock(block)), rows }
+      if (block.header.encoding !== 'identity') discard(block.bytes)
       if (generation === this.#generation) this.#decoded.set(keyOf(location), decoded)
       return decoded
     } catch (cause) {
