@@ -54,7 +54,7 @@ const { values } = parseArgs({
 })
 
 /** Scratch of the parts in the work folder. Corpora and results have other names, and nothing else there is ours. */
-const scratch = new RegExp(`^(${names.join('|')})-w{6}$`)
+const scratch = new RegExp(`^(${names.join('|')})-\\w{6}$`)
 
 async function main(): Promise<void> {
   if (values.help) return void process.stdout.write(help)
