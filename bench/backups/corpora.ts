@@ -39,21 +39,21 @@ const MiB = 1024 * 1024
 export const fullSizes: Sizes = {
   treeFiles: 20_000,
   treeBytes: 1126 * MiB,
-  fewFiles: 400,
-  fewBytes: 22 * MiB,
+  fewFiles: 200,
+  fewBytes: 11 * MiB,
   randomBytes: 1024 * MiB,
   sourceFiles: 100_000,
   imageBytes: 2048 * MiB,
 }
 
 export const quickSizes: Sizes = {
-  treeFiles: 2_000,
-  treeBytes: 112 * MiB,
+  treeFiles: 1_000,
+  treeBytes: 56 * MiB,
   fewFiles: 60,
   fewBytes: 4 * MiB,
-  randomBytes: 64 * MiB,
-  sourceFiles: 4_000,
-  imageBytes: 128 * MiB,
+  randomBytes: 32 * MiB,
+  sourceFiles: 2_000,
+  imageBytes: 64 * MiB,
 }
 
 type Make = (path: string, sizes: Sizes) => Promise<Facts>
