@@ -27,8 +27,8 @@ export function drawBars({ title, groups, series, label, axis = 'value' }: BarCh
     animation: false,
     color: colours,
     title: { text: title, left: 0, textStyle: { fontSize: 15 } },
-    legend: { bottom: 0, left: 0, itemWidth: 14 },
-    grid: { left: 0, right: 70, top: 36, bottom: 36, containLabel: true },
+    legend: { bottom: 0, left: 0, itemWidth: 14, itemGap: 28 },
+    grid: { left: 190, right: 60, top: 36, bottom: 60 },
     xAxis: {
       type: axis,
       axisLabel: { formatter: (value: number) => label(value) },
