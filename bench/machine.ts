@@ -11,7 +11,7 @@ export interface Machine {
   /** Of the work folder. */
   readonly disk: string
   readonly node: string
-  /** The commit, with `+` when files differ from it. */
+  /** The commit, with `+` when the product's files differ from it; empty outside of a checkout. */
   readonly commit: string
 }
 
@@ -24,7 +24,7 @@ export function describeMachine(work: string): Machine {
     system: `${/^PRETTY_NAME="(.*)"/m.exec(osRelease)?.[1] ?? ''}, Linux ${release()} (${version()})`,
     disk: said('findmnt', '-n', '-o', 'SOURCE,FSTYPE,OPTIONS', '-T', work).replace(/\s+/g, ' '),
     node: process.versions.node,
-    commit: `${said('git', 'rev-parse', '--short', 'HEAD')}${said('git', 'status', '--porcelain', '-uno') === '' ? '' : '+'}`,
+    commit: `${said('git', 'rev-parse', '--short', 'HEAD')}${said('git', 'status', '--porcelain', '-uno', '--', 'client', 'protocol', 'server') === '' ? '' : '+'}`,
   }
 }
 

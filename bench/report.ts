@@ -52,7 +52,7 @@ function sectionText({ section, at, machine }: Measured, newest: Measured): stri
   const isOther = at.slice(0, 10) !== newest.at.slice(0, 10) || machine.commit !== newest.machine.commit
   return [
     `## ${section.title}`,
-    ...(isOther ? [`Measured ${at.slice(0, 16).replace('T', ' ')}, commit ${machine.commit}.`] : []),
+    ...(isOther ? [`Measured ${at.slice(0, 16).replace('T', ' ')}${commitText(machine)}.`] : []),
     ...section.notes,
     ...(section.charts ?? []).map(({ file, alt }) => `![${alt}](charts/${file})`),
     ...section.tables.map(tableText),
@@ -75,8 +75,12 @@ function machineText({ machine, at }: Measured): string {
     `- ${machine.processor}, ${machine.cores} cores, ${(machine.memoryBytes / 1024 ** 3).toFixed(0)} GiB of memory`,
     `- ${machine.system}`,
     `- disk: ${machine.disk}`,
-    `- Node.js ${machine.node}, commit ${machine.commit}, ${at.slice(0, 16).replace('T', ' ')} UTC`,
+    `- Node.js ${machine.node}${commitText(machine)}, ${at.slice(0, 16).replace('T', ' ')} UTC`,
   ].join('\n')
+}
+
+function commitText({ commit }: Machine): string {
+  return commit === '' ? '' : `, commit ${commit}`
 }
 
 const howToRun = `## How to run it
