@@ -40,18 +40,27 @@ Options:
   --help              print this
 `
 
-const { values } = parseArgs({
-  allowNegative: true,
-  options: {
-    quick: { type: 'boolean', default: false },
-    only: { type: 'string', multiple: true, default: [] },
-    work: { type: 'string', default: '/var/tmp/chunkdav-bench' },
-    out: { type: 'string' },
-    build: { type: 'boolean', default: true },
-    'report-only': { type: 'string' },
-    help: { type: 'boolean', default: false },
-  },
-})
+function readArguments() {
+  try {
+    return parseArgs({
+      allowNegative: true,
+      options: {
+        quick: { type: 'boolean', default: false },
+        only: { type: 'string', multiple: true, default: [] },
+        work: { type: 'string', default: '/var/tmp/chunkdav-bench' },
+        out: { type: 'string' },
+        build: { type: 'boolean', default: true },
+        'report-only': { type: 'string' },
+        help: { type: 'boolean', default: false },
+      },
+    }).values
+  } catch (error) {
+    process.stderr.write(`bench: ${(error as Error).message}\n`)
+    return process.exit(2)
+  }
+}
+
+const values = readArguments()
 
 /** Scratch of the parts in the work folder. Corpora and results have other names, and nothing else there is ours. */
 const scratch = new RegExp(`^(${names.join('|')})-\\w{6}$`)

@@ -86,7 +86,7 @@ function commitText({ commit }: Machine): string {
 const howToRun = `## How to run it
 
 \`\`\`sh
-apt-get install restic rclone borgbackup casync time nginx-extras apache2
+apt-get install restic rclone borgbackup casync time nginx libnginx-mod-http-dav-ext apache2
 npm ci
 npm run bench                      # writes docs/benchmarks.md and docs/charts
 npm run bench -- --quick           # three minutes; writes below the work folder
