@@ -16,9 +16,19 @@ export interface RefusedBlock {
 export interface BatchVerdict {
   /** In the order of the batch. All other blocks are what they say. */
   readonly refused: readonly RefusedBlock[]
-  /** Chunks of the blocks that are kept that look like file or directory objects: whoever keeps one must look what it refers to. */
-  readonly objects: readonly Id[]
+  /** Chunks that look like file or directory objects, of blocks that are not refused: who keeps one must look what it refers to. */
+  readonly objects: readonly FoundObject[]
 }
+
+/** The bytes are left out where there would be too many. */
+export interface FoundObject {
+  readonly id: Id
+  readonly bytes?: Uint8Array
+}
+
+/** Lists are cut long before. What is longer, or comes when a batch has brought more, is read again when it is wanted. */
+const maxObjectBytes = 64 * 1024
+const maxObjectsBytes = 1024 * 1024
 
 /** White space may come first: RFC 8259, section 2. */
 export function mayBeObject(bytes: Buffer): boolean {
@@ -30,10 +40,14 @@ export function mayBeObject(bytes: Buffer): boolean {
 /** One step for each block, and the verdict. Problem `invalid-batch` from the first step. */
 export function* judgeBatch(body: Buffer): Generator<undefined, BatchVerdict> {
   const refused: RefusedBlock[] = []
-  const objects: Id[] = []
+  const objects: FoundObject[] = []
+  let roomBytes = maxObjectsBytes
   for (const [index, block] of splitBatch(body).entries()) {
     try {
-      objects.push(...objectsOf(block))
+      for (const object of objectsOf(block, roomBytes)) {
+        objects.push(object)
+        roomBytes -= object.bytes?.length ?? 0
+      }
     } catch (cause) {
       if (!isProblem(cause)) throw cause
       refused.push({ block: index, problem: refusalOf(block, cause) })
@@ -43,11 +57,19 @@ export function* judgeBatch(body: Buffer): Generator<undefined, BatchVerdict> {
   return { refused, objects }
 }
 
-function objectsOf(block: Block): Id[] {
+function objectsOf(block: Block, roomBytes: number): FoundObject[] {
   const plain = verifyBlockNow(block)
-  const objects = block.header.rows.filter((row) => mayBeObject(sliceRow(plain, row)))
+  const objects: FoundObject[] = []
+  let leftBytes = roomBytes
+  for (const row of block.header.rows) {
+    const bytes = sliceRow(plain, row)
+    if (!mayBeObject(bytes)) continue
+    const isShort = row.length <= Math.min(maxObjectBytes, leftBytes)
+    if (isShort) leftBytes -= row.length
+    objects.push(isShort ? { id: row.id, bytes: new Uint8Array(bytes) } : { id: row.id })
+  }
   if (block.header.encoding !== 'identity') discard(plain)
-  return objects.map(({ id }) => id)
+  return objects
 }
 
 /** The chunk that is false, or the first if all of the block is. */

@@ -8,6 +8,7 @@
  * crash or a failed write in recovery.ts.
  */
 import { join } from 'node:path'
+import { LRUCache } from 'lru-cache'
 import { type Block, sliceRow } from '../../protocol/block.ts'
 import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
@@ -44,6 +45,8 @@ export interface PackChunkStoreOptions {
 const MiB = 1024 * 1024
 /** Offsets in the index have 32 bits; a record may begin just below the limit. */
 const maxPackBytes = 2048 * MiB
+/** What a short chunk costs in memory beside its bytes, about. */
+const objectCost = 400
 /** Ids that `blocks` looks up at once. */
 const idsAtOnce = 1000
 
@@ -54,6 +57,14 @@ export class PackChunkStore implements CollectableStore {
   readonly #log: PackLog
   readonly #reader: RecordReader
   readonly #leases = new Leases()
+  /**
+   * What came lately and looks like an object, until it is read: a commit reads each once, and would decode a block of
+   * 1 MiB for each few KB.
+   */
+  readonly #objects = new LRUCache<Id, Buffer>({
+    maxSize: 8 * MiB,
+    sizeCalculation: ({ length }) => length + objectCost,
+  })
   readonly #sums = new Map<number, PackSums>()
   #collection: Collection | undefined
   #collections = 0
@@ -150,7 +161,11 @@ export class PackChunkStore implements CollectableStore {
   }
 
   put(block: VerifiedBlock): Promise<PutOutcome[]> {
-    return this.#call(() => this.#log.put(block))
+    return this.#call(async () => {
+      const outcomes = await this.#log.put(block)
+      for (const { id, bytes } of block.objects ?? []) this.#objects.set(id, bytes)
+      return outcomes
+    })
   }
 
   get(id: Id): Promise<Buffer | undefined> {
@@ -286,6 +301,9 @@ export class PackChunkStore implements CollectableStore {
   /** The chunk, or why it cannot be read there. */
   async #read(id: Id, row: IndexRow): Promise<Buffer | Damage> {
     const { location } = row
+    const object = this.#objects.get(id)
+    this.#objects.delete(id)
+    if (object !== undefined && (await hashInSlices(object, id)) === id) return object
     let decoded = await this.#reader.plain(location)
     if (!('damage' in decoded)) {
       const bytes = await chunkOf(decoded, id, row)

@@ -12,6 +12,7 @@ import {
   type BlockHeader,
   discard,
   encodeBlock,
+  type PlainChunk,
   splitBatch,
   verifyBlock,
 } from '../../protocol/block.ts'
@@ -124,17 +125,19 @@ export async function receiveBatch(
   const plainBytes = headers.reduce((sum, header) => sum + header.plainBytes, 0)
   const { body, verdict } = await judge(batch, plainBytes)
   const refused = new Set(verdict.refused.map(({ block }) => block))
+  const objects = new Map(verdict.objects.map(({ id, bytes }) => [id, bytes]))
   const kept: VerifiedBlock[] = []
   let start = 0
   for (const [index, header] of headers.entries()) {
     const bytes = body.subarray(start, start + header.totalBytes)
     start += header.totalBytes
-    if (!refused.has(index)) kept.push({ header, bytes } as Block as VerifiedBlock)
+    if (refused.has(index)) continue
+    const block: Block & Pick<VerifiedBlock, 'objects'> = { header, bytes, objects: atHand(header, objects) }
+    kept.push(block as VerifiedBlock)
   }
   const outcomes = await stored(store, kept).finally(() => body !== batch && discard(body))
   const outcomesOf = ({ rows }: BlockHeader, index: number): BatchAnswer['outcomes'] =>
     refused.has(index) ? rows.map(() => 'refused') : (outcomes.shift() as PutOutcome[])
-  const objects = new Set(verdict.objects)
   return {
     answer: {
       outcomes: headers.flatMap(outcomesOf),
@@ -143,6 +146,13 @@ export async function receiveBatch(
     kept: kept.flatMap(({ header }) => header.rows.map(({ id }) => id)),
     mayBeObject: (id) => objects.has(id),
   }
+}
+
+function atHand({ rows }: BlockHeader, objects: ReadonlyMap<Id, Uint8Array | undefined>): PlainChunk[] {
+  return rows.flatMap(({ id }) => {
+    const bytes = objects.get(id)
+    return bytes === undefined ? [] : { id, bytes: Buffer.from(bytes.buffer) }
+  })
 }
 
 /** Stores all, or some and then rejects; when it does nobody looks at the blocks any more. */

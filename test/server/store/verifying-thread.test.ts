@@ -11,7 +11,12 @@ afterEach(async () => {
 /** Large enough for a thread. */
 const plainBytes = MiB
 
-async function batch(): Promise<{ body: Buffer; objectId: string; falseId: string }> {
+async function batch(): Promise<{
+  body: Buffer
+  objectId: string
+  objectBytes: Uint8Array
+  falseId: string
+}> {
   const object = chunk('{"type":"file"}')
   const lie = { ...chunk('false'), bytes: Buffer.from('other') }
   const blocks = [
@@ -19,7 +24,8 @@ async function batch(): Promise<{ body: Buffer; objectId: string; falseId: strin
     await blockOf([chunk('true'), lie, chunk('{}')]),
     await blockOf([chunk(noise(200_000, 2))], 'identity'),
   ]
-  return { body: Buffer.concat(blocks), objectId: object.id, falseId: lie.id }
+  const objectBytes = new Uint8Array(object.bytes)
+  return { body: Buffer.concat(blocks), objectId: object.id, objectBytes, falseId: lie.id }
 }
 
 /** Memory of its own, as a request's body has. */
@@ -33,9 +39,12 @@ test.each([
   ['in memory of their own, which is moved', alone],
   ['amid others', (bytes: Buffer) => Buffer.concat([noise(10), bytes, noise(10)]).subarray(10, -10)],
 ])('a thread says what is said in place; bytes %s', async (_, laidDown) => {
-  const { body, objectId, falseId } = await batch()
+  const { body, objectId, objectBytes, falseId } = await batch()
   const { verdict } = judgeInPlace(body)
-  expect(verdict).toMatchObject({ refused: [{ block: 1, problem: { id: falseId } }], objects: [objectId] })
+  expect(verdict).toMatchObject({
+    refused: [{ block: 1, problem: { id: falseId } }],
+    objects: [{ id: objectId, bytes: objectBytes }],
+  })
   const judged = await threads.judge(laidDown(body), plainBytes)
   expect(judged.verdict).toEqual(verdict)
   expect(judged.body.equals(body)).toBe(true)
