@@ -39,8 +39,8 @@ const MiB = 1024 * 1024
 export const fullSizes: Sizes = {
   treeFiles: 20_000,
   treeBytes: 1126 * MiB,
-  fewFiles: 200,
-  fewBytes: 11 * MiB,
+  fewFiles: 400,
+  fewBytes: 22 * MiB,
   randomBytes: 1024 * MiB,
   sourceFiles: 100_000,
   imageBytes: 2048 * MiB,
