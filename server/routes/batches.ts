@@ -1,9 +1,11 @@
+import type { ServerResponse } from 'node:http'
 import type Router from '@koa/router'
 import {
   assembleBlock,
   type Block,
   batchMediaType,
   decodeBlock,
+  discard,
   largestDecodedBytes,
   sliceRow,
 } from '../../protocol/block.ts'
@@ -15,7 +17,7 @@ import { streamPieces } from '../http/held-answer.ts'
 import { bodyEncoding, type RequestBody, withBody, withText } from '../http/request-body.ts'
 import type { ChunkStore } from '../store/chunk-store.ts'
 import { receiveBatch } from '../store/receive.ts'
-import { type Parts, touchFor, vaultOf } from './parts.ts'
+import { noTouch, type Parts, touchFor, vaultOf } from './parts.ts'
 import { resource } from './resource.ts'
 
 /** `/{vault}/chunks/`, `…/missing` and `…/fetch`: many chunks in one request. */
@@ -73,17 +75,28 @@ async function postFetch(parts: Parts, ctx: Context): Promise<void> {
     return parseJson(FetchRequest, text)
   })
   for (const id of ids) touch.lease.add(id)
-  const sizes = await vault.store.stat(ids)
-  await touch.note(ids.filter((_, position) => sizes[position] !== undefined))
+  if (touch !== noTouch) {
+    const sizes = await vault.store.stat(ids)
+    await touch.note(ids.filter((_, position) => sizes[position] !== undefined))
+  }
   ctx.status = 200
   ctx.type = batchMediaType
   const holding = { budget: parts.downloads, pieceBytes: parts.limits.maxBlockBytes }
-  ctx.body = await streamPieces(ctx, fetched(vault.store, ids), holding)
+  ctx.body = await streamPieces(ctx, fetched(vault.store, ids, ctx.res), holding)
 }
 
-async function* fetched(store: ChunkStore, ids: readonly Id[]): AsyncGenerator<Buffer> {
+/** When the next piece is asked for and nothing waits to be sent, the one before has left, and its memory is free. */
+async function* fetched(
+  store: ChunkStore,
+  ids: readonly Id[],
+  answer: Pick<ServerResponse, 'writableLength'>,
+): AsyncGenerator<Buffer> {
   const asked = new Set(ids)
-  for await (const block of store.blocks(ids)) yield (await narrowed(block, asked)).bytes
+  for await (const block of store.blocks(ids)) {
+    const { bytes } = await narrowed(block, asked)
+    yield bytes
+    if (answer.writableLength === 0) discard(bytes)
+  }
 }
 
 /** The block, or a new one of only what was asked for, where that is less than a quarter of it. */
@@ -92,5 +105,7 @@ async function narrowed(block: Block, asked: ReadonlySet<Id>): Promise<Block> {
   const bytes = rows.reduce((sum, row) => sum + row.length, 0)
   if (bytes * 4 >= block.header.plainBytes) return block
   const plain = await decodeBlock(block)
-  return assembleBlock(rows, 'identity', Buffer.concat(rows.map((row) => sliceRow(plain, row))))
+  const narrow = assembleBlock(rows, 'identity', Buffer.concat(rows.map((row) => sliceRow(plain, row))))
+  for (const { bytes } of [block, { bytes: plain }]) discard(bytes)
+  return narrow
 }

@@ -64,7 +64,7 @@ export interface Touch {
   note(ids: readonly Id[], isContent?: (id: Id) => boolean): Promise<void>
 }
 
-const noTouch: Touch = { lease: { add() {}, release() {} }, note: async () => {} }
+export const noTouch: Touch = { lease: { add() {}, release() {} }, note: async () => {} }
 
 /**
  * Notes ids in the log of the checkpoint that the request names, if it names one. Problems

@@ -58,7 +58,7 @@ export interface ChunkStore {
   /**
    * The blocks that hold these ids, each block once, in the order in which they are first needed.
    * Payload checksums are verified, chunks are not hashed: that is left to who reads them. Absent ids and damaged blocks (forgotten as in `get`) are left out.
-   * One block is held in memory at a time.
+   * One block is held in memory at a time. Its bytes are the caller's.
    */
   blocks(ids: readonly Id[]): AsyncIterable<Block>
 

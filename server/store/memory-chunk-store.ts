@@ -94,7 +94,7 @@ export class MemoryChunkStore implements CollectableStore {
       const block = this.#find(id)?.block
       if (block === undefined || given.has(block)) continue
       given.add(block)
-      if (payloadIsIntact(block)) yield block
+      if (payloadIsIntact(block)) yield { header: block.header, bytes: Buffer.from(block.bytes) }
       else this.#forget(block)
     }
   }
