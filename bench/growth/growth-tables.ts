@@ -1,6 +1,7 @@
 /** The tables of growth, and what they come to. */
+import { drawBars } from '../bar-chart.ts'
 import { GiB, mib } from '../figures.ts'
-import type { Table } from '../section.ts'
+import type { Chart, Table } from '../section.ts'
 import type { BackupReading } from './backup-process.ts'
 import type { FilesReading, StreamReading } from './growth.ts'
 
@@ -64,6 +65,23 @@ export function streamTable(readings: readonly StreamReading[]): Table {
       `${(summary.bytesSent / GiB).toFixed(2)} GiB`,
     ]),
   }
+}
+
+/** Time for each file of the first and of an unchanged backup. */
+export function fileChart(readings: readonly FilesReading[]): Chart {
+  const heading = 'Time for each file, by how many there are'
+  const each = (of: (reading: FilesReading) => BackupReading): number[] =>
+    readings.map((reading) => (of(reading).seconds * 1e6) / reading.files)
+  const svg = drawBars({
+    title: heading,
+    groups: readings.map(({ files }) => `${files.toLocaleString('en')} files`),
+    series: [
+      { name: 'first backup', values: each(({ first }) => first) },
+      { name: 'nothing changed', values: each(({ again }) => again) },
+    ],
+    label: (value) => `${Math.round(value)} µs`,
+  })
+  return { file: 'growth.svg', alt: heading, svg }
 }
 
 /** What does not stay flat, and by how much. */

@@ -9,7 +9,7 @@ import { startBuiltReceiver } from '../built-receiver.ts'
 import { GiB } from '../figures.ts'
 import type { BenchOptions, Section } from '../section.ts'
 import { type BackupReading, backUpFolder, backUpStream, type Place } from './backup-process.ts'
-import { fileTable, growthOf, streamTable } from './growth-tables.ts'
+import { fileChart, fileTable, growthOf, streamTable } from './growth-tables.ts'
 import { type FileCount, smallFiles } from './small-files.ts'
 
 export interface FilesReading {
@@ -45,6 +45,7 @@ export async function run({ quick, work, log }: BenchOptions): Promise<Section> 
       fileTable('Second backup, nothing changed', files, ({ again }) => again),
       streamTable(streams),
     ],
+    charts: [fileChart(files)],
   }
 }
 

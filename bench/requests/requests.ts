@@ -17,7 +17,15 @@ import {
   type Work,
 } from './measure.ts'
 import { startApache, startNginx } from './peers.ts'
-import { barTable, durableTable, highestOwnLoad, promiseTable, rateTable, ratioTable } from './tables.ts'
+import {
+  barTable,
+  durableTable,
+  highestOwnLoad,
+  promiseTable,
+  rateChart,
+  rateTable,
+  ratioTable,
+} from './tables.ts'
 
 const KiB = 1024
 const MiB = 1024 * KiB
@@ -60,6 +68,7 @@ export async function run({ quick, work, log }: BenchOptions): Promise<Section> 
       title: 'Single requests',
       notes: notesOf(works, versions, pace),
       tables: tablesOf(works),
+      charts: [rateChart(works)],
     }
   } finally {
     await rm(base, { recursive: true, force: true })
@@ -77,7 +86,7 @@ function notesOf(
 ): string[] {
   const { who, load, work } = highestOwnLoad(works)
   return [
-    `${versions.join(', ')}. Medians of ${rounds} rounds of at most ${ms / 1000} s each, behind one that does not count; ratios are of the same round, ours to theirs, with the least and the greatest. Everybody in turns, with the same random bytes, each its own new files; all with their default configuration. A batch is 1,536 chunks of 4 KiB in blocks of 1 MiB, and counts as that many.`,
+    `${versions.join(', ')}. Medians of ${rounds} rounds of at most ${ms / 1000} s each, behind one that does not count; ratios are of rates in the same round, ours to theirs, with the least and the greatest: here more than 1 is better. Everybody in turns, with the same random bytes, each its own new files; all with their default configuration. A batch is 1,536 chunks of 4 KiB in blocks of 1 MiB, and counts as that many.`,
     `The load comes from one process: raw sockets, one request under way on each. Beside the others it meets a bare node:http server that forgets what it gets and says 201: about what any server in Node can reach, with this load. Where it was busiest it used ${Math.round(100 * load)} % of one core (${work}, ${who}); at 100 % it is the limit, and the server may be faster than it looks.`,
   ]
 }

@@ -1,6 +1,7 @@
 /** The tables of single requests. */
+import { drawBars } from '../bar-chart.ts'
 import { median } from '../figures.ts'
-import type { Table } from '../section.ts'
+import type { Chart, Table } from '../section.ts'
 import type { Reading, Who, Work } from './measure.ts'
 
 const KiB = 1024
@@ -41,6 +42,28 @@ export function rateTable(works: readonly Work[]): Table {
       ...names.map(([who]) => number(median(rates(work, who)))),
     ]),
   }
+}
+
+/** Eight in flight: who answers how many requests a second. */
+export function rateChart(works: readonly Work[]): Chart {
+  const shown = works.filter(({ inFlight }) => inFlight === 8)
+  const heading = 'Requests a second, eight in flight'
+  const svg = drawBars({
+    title: heading,
+    groups: shown.map(title),
+    series: names
+      .filter(([who]) => who !== 'batches' && who !== 'bare')
+      .map(([who, name]) => ({
+        name: who === 'tree' || who === 'chunks' ? `chunkdav, ${name}` : name,
+        values: shown.map((work) => {
+          const value = median(rates(work, who))
+          return Number.isNaN(value) ? undefined : value
+        }),
+      })),
+    label: number,
+    axis: 'log',
+  })
+  return { file: 'requests.svg', alt: `${heading}: nginx, Apache and chunkdav`, svg }
 }
 
 const pairs: readonly (readonly [Who, Who, string])[] = [
