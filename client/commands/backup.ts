@@ -21,7 +21,7 @@ import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
 import { parseVaultUrl } from '../vault-url.ts'
 import type { CommandContext } from './context.ts'
 import { databaseFolder, ownStatePatterns } from './own-state.ts'
-import { plural, reasonOf, tellProblem } from './report.ts'
+import { grouped, plural, reasonOf, tellProblem } from './report.ts'
 import { defaultSourceName } from './source-name.ts'
 import { jsonProgressOption, passwordHint } from './vault-command.ts'
 
@@ -265,10 +265,9 @@ function tell(
     context.emit({ type: 'summary', ...counts, source, checkpoint: number, problems, durationSeconds })
     return
   }
-  const count = (value: number): string => value.toLocaleString('en')
   context.say(`Checkpoint ${number} of ${source} is committed${summary.resumed ? ' (gone on with)' : ''}.`)
   const files =
-    `  files  ${count(summary.filesNew)} new, ${count(summary.filesChanged)} changed, ${count(summary.filesUnmodified)} unmodified; ` +
+    `  files  ${grouped(summary.filesNew)} new, ${grouped(summary.filesChanged)} changed, ${grouped(summary.filesUnmodified)} unmodified; ` +
     `${plural(summary.directories, 'directory', 'directories')}, ${prettyBytes(summary.bytes)} in all`
   context.say(isStream ? `  stream ${prettyBytes(summary.bytes)}` : files)
   context.say(

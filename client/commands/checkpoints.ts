@@ -5,6 +5,7 @@ import type { CheckpointState } from '../../protocol/schema.ts'
 import { parseSourceName } from '../../protocol/url.ts'
 import { noBackupOf } from '../select-checkpoint.ts'
 import type { CommandContext } from './context.ts'
+import { grouped } from './report.ts'
 import { jsonOption, vaultArgument, withVault } from './vault-command.ts'
 
 const examples = `
@@ -66,7 +67,7 @@ function row(checkpoint: CheckpointState): Row {
     source,
     String(number),
     time,
-    totals === undefined ? '' : totals.files.toLocaleString('en'),
+    totals === undefined ? '' : grouped(totals.files),
     bytes === undefined ? '' : prettyBytes(bytes),
     notes.filter((note) => note !== '').join('  '),
   ]

@@ -7,7 +7,7 @@ import { noBackupOf } from '../select-checkpoint.ts'
 import type { CommandContext } from './context.ts'
 import { describeRetention } from './policy.ts'
 import { receiverArgument, shownTime, withReceiver } from './receiver-command.ts'
-import { plural } from './report.ts'
+import { grouped, plural } from './report.ts'
 import { jsonOption } from './vault-command.ts'
 
 interface PruneOptions {
@@ -86,6 +86,6 @@ function tell({ dryRun, kept, removed, sources }: PruneAnswer, url: string, cont
     context.say(`Everything is kept. Set what is: ${context.program} policy ${url} --keep-daily 7 …`)
     return
   }
-  const what = `${plural(removed, 'backup')} ${dryRun ? 'would be removed' : 'removed'}, ${kept.toLocaleString('en')} kept`
+  const what = `${plural(removed, 'backup')} ${dryRun ? 'would be removed' : 'removed'}, ${grouped(kept)} kept`
   context.say(`${what}${dryRun ? '. Nothing was changed' : ''}.`)
 }

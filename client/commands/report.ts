@@ -79,9 +79,14 @@ export function tellProblem(
   context.warn(`${path}: ${detail}${id === undefined || detail.includes(id) ? '' : ` (${id})`}`)
 }
 
+/** `2,000`. Without toLocaleString: the first use of Intl takes 15 ms. */
+export function grouped(count: number): string {
+  return String(count).replace(/\B(?=(?:\d{3})+$)/g, ',')
+}
+
 /** `1 file`, `2,000 files`. */
 export function plural(count: number, one: string, many = `${one}s`): string {
-  return `${count.toLocaleString('en')} ${count === 1 ? one : many}`
+  return `${grouped(count)} ${count === 1 ? one : many}`
 }
 
 /** What the process ends with after `thrown`. */

@@ -31,6 +31,7 @@ import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { Entry, Part } from '../../protocol/schema.ts'
 import { errnoReason, isSystemError } from '../errno.ts'
 import { makeFolder } from '../make-folder.ts'
+import { RecordReader, type Row, type RowIterator } from './record-reader.ts'
 
 export interface EntryRecord {
   /** As it stands in the directory object; absent in a directory's record while it is dirty, and in a lost file's. */
@@ -47,6 +48,11 @@ export interface EntryRecord {
   sent?: number
 }
 
+export interface NamedRecord {
+  readonly name: Buffer
+  readonly record: EntryRecord
+}
+
 export interface State {
   /** An open checkpoint to go on with. */
   open?: number
@@ -61,8 +67,12 @@ const reservedKey = Buffer.from('reserved')
 /** Directory numbers are given out in runs of this many, so that giving one costs no write. */
 const reserveNumbers = 1024
 const keyPrefixBytes = 7
+const maxDirectory = 2 ** 48 - 1
+const none = Buffer.alloc(0)
 /** Writes gathered before they go to LevelDB in one batch. */
 const batchWrites = 1000
+/** What LevelDB hands over at once: with its own 16 KiB a page is 40 records. */
+const pageBytes = 512 * 1024
 /** What a killed process may forget, in ms. */
 const batchMs = 200
 
@@ -195,23 +205,44 @@ export class CheckpointDatabase {
   }
 
   /** The records of a directory in the order of their names; sees what was written before the call. */
-  async *records(directory: number): AsyncGenerator<{ name: Buffer; record: EntryRecord }, void, undefined> {
+  async *records(directory: number): AsyncGenerator<NamedRecord, void, undefined> {
     await this.flush()
-    const none = Buffer.alloc(0)
-    const range = { gte: recordKey(directory, none), lt: recordKey(directory + 1, none) }
-    const iterator = this.#level.iterator(range)
+    const iterator = this.#iterator({ gte: recordKey(directory, none), lt: recordKey(directory + 1, none) })
     try {
       for (;;) {
-        const page = await iterator.nextv(1000).catch((error: unknown) => this.#unreadable(error))
+        const page = await iterator.nextv(1000)
         if (page.length === 0) return
-        for (const [key, stored] of page) {
-          const value = checkedValue(key, stored) ?? (await this.#damaged())
-          yield { name: key.subarray(keyPrefixBytes), record: parseRecord(value) }
-        }
+        for (const row of page) yield await this.#recordOf(row)
       }
     } finally {
       await iterator.close()
     }
+  }
+
+  /** For a scan: what was flushed, as of the first record that is read. To be closed. */
+  reader(): RecordReader<NamedRecord> {
+    const range = { gte: recordKey(0, none), lt: recordKey(maxDirectory, none) }
+    return new RecordReader(
+      () => this.#iterator(range),
+      (directory) => recordKey(directory, none),
+      (row) => this.#recordOf(row),
+    )
+  }
+
+  #iterator(range: { gte: Buffer; lt: Buffer }): RowIterator {
+    const iterator = this.#level.iterator({ ...range, highWaterMarkBytes: pageBytes })
+    return {
+      nextv: (size) => iterator.nextv(size).catch((error: unknown) => this.#unreadable(error)),
+      seek: (target) => iterator.seek(target),
+      close: () => iterator.close(),
+    }
+  }
+
+  #recordOf([key, stored]: Row): NamedRecord | Promise<never> {
+    const value = checkedValue(key, stored)
+    return value === undefined
+      ? this.#damaged()
+      : { name: key.subarray(keyPrefixBytes), record: parseRecord(value) }
   }
 
   #put(key: Buffer, text: string): void {

@@ -29,7 +29,7 @@ import { runFileTarget } from './file-target-thread.ts'
 import { hydrate } from './hydrate.ts'
 import { rememberTree, treeOf } from './placed-tree.ts'
 import { type Counts, type FileProblem, Run, type Seen } from './run.ts'
-import type { Source } from './source.ts'
+import type { ScanEvent, Source } from './source.ts'
 import { type FileTask, runSource } from './source-thread.ts'
 import type { CommitOutcome, Target, TargetCounters } from './target.ts'
 import { runTarget } from './target-thread.ts'
@@ -75,6 +75,8 @@ const putNothing: PutObjects = async () => {}
 /** The receiver lists no more than this many missing ids at once: so many means that there are more. */
 const listedMissing = 1000
 
+type Begun<T> = AsyncIterable<T> & Required<Pick<AsyncIterator<T>, 'next' | 'return'>>
+
 export class Engine {
   readonly #source: Source
   readonly #target: Target | FileTarget
@@ -82,6 +84,7 @@ export class Engine {
   readonly #options: EngineOptions
   #run: Run
   #scanned = false
+  #scanAhead: Begun<readonly ScanEvent[]> | undefined
   #total: Seen | undefined
 
   /** Source, target and database stay the caller's, who closes them after `run`. */
@@ -135,6 +138,18 @@ export class Engine {
   }
 
   async #attempt(started: number): Promise<BackupSummary> {
+    // While the receiver answers, the scan's thread is at work.
+    if (!this.#options.scanFirst) this.#scanAhead = begun(this.#source.scan(this.#run.signal))
+    try {
+      return await this.#backUpOnce(started)
+    } finally {
+      // Its thread may be waiting for a slow disk: nobody else has to.
+      this.#scanAhead?.return().catch((error: unknown) => error)
+      this.#scanAhead = undefined
+    }
+  }
+
+  async #backUpOnce(started: number): Promise<BackupSummary> {
     const resumed = await this.#begin()
     if (this.#options.scanFirst) await this.#scanFirst()
     const committed = await this.#backUpRounds()
@@ -284,7 +299,7 @@ export class Engine {
     const onAbort = (): void => queue.fail(run.signal.reason)
     run.signal.addEventListener('abort', onAbort, { once: true })
     if (run.signal.aborted) onAbort()
-    const scanning = runSource(run, this.#source, tree, this.#database, (task) => queue.push(task), {
+    const scanning = runSource(run, this.#scan(), tree, this.#database, (task) => queue.push(task), {
       verifyContent,
       distrusted,
     }).then(() => {
@@ -310,6 +325,13 @@ export class Engine {
       throw new Problem(problem.code, `the source could not be read: ${problem.detail}`)
     }
     return isFileTarget(target) ? this.#commitFiles(target, tree) : this.#commit(target, tree)
+  }
+
+  /** The scan that was begun ahead, once; then a new one. */
+  #scan(): AsyncIterable<readonly ScanEvent[]> {
+    const ahead = this.#scanAhead
+    this.#scanAhead = undefined
+    return ahead ?? this.#source.scan(this.#run.signal)
   }
 
   /** The number of the open checkpoint. */
@@ -387,5 +409,27 @@ export class Engine {
       return { id, size, ...(chunked ? { chunked } : {}) }
     }
     throw new Problem('internal-error', 'the stream was not settled')
+  }
+}
+
+/** `events` with the first of them asked for already. */
+function begun<T>(events: AsyncIterable<T>): Begun<T> {
+  const iterator = events[Symbol.asyncIterator]()
+  let first: Promise<IteratorResult<T>> | undefined = iterator.next()
+  // Whoever takes it is told.
+  first.catch((error: unknown) => error)
+  return {
+    next() {
+      const next = first ?? iterator.next()
+      first = undefined
+      return next
+    },
+    async return() {
+      await iterator.return?.()
+      return { done: true, value: undefined }
+    },
+    [Symbol.asyncIterator]() {
+      return this
+    },
   }
 }

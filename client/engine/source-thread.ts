@@ -6,11 +6,12 @@
  * without an entry is a thing that is gone.
  */
 import { Problem } from '../../protocol/problem.ts'
-import type { CheckpointDatabase, EntryRecord } from './checkpoint-database.ts'
+import type { CheckpointDatabase, EntryRecord, NamedRecord } from './checkpoint-database.ts'
 import { fileEntry, otherEntry } from './entries.ts'
 import type { LinkedContent } from './hard-links.ts'
+import type { RecordReader } from './record-reader.ts'
 import type { Run } from './run.ts'
-import type { ScannedEntry, Source, SourceStat } from './source.ts'
+import type { ScanEvent, ScannedEntry, SourceStat } from './source.ts'
 import type { OpenDirectory, Tree } from './tree.ts'
 
 /** A file whose content must be read. */
@@ -32,10 +33,10 @@ export interface SourceThreadOptions {
 /** Where files go that must be read. Resolves when there was room. */
 export type QueueFile = (task: FileTask) => Promise<void>
 
-/** Follows one scan from front to end. */
+/** Follows one scan from front to end. What need not wait for anything does not: most entries settle at once. */
 export async function runSource(
   run: Run,
-  source: Source,
+  scan: AsyncIterable<readonly ScanEvent[]>,
   tree: Tree,
   database: CheckpointDatabase,
   queue: QueueFile,
@@ -43,18 +44,18 @@ export async function runSource(
 ): Promise<void> {
   await database.flush()
   const root = await database.get(0, Buffer.alloc(0))
-  const follower = new ScanFollower(run, tree, database, queue, options, root)
-  for await (const events of source.scan(run.signal)) {
-    await run.gate()
-    for (const event of events) {
-      if (event.type === 'enter') follower.enter(event.name, event.stat)
-      else if (event.type === 'entries') await follower.entries(event.entries)
-      else if (event.type === 'listed') await follower.listed()
-      else if (event.type === 'leave') await follower.leave()
-      else if (event.path.length > 0) run.report(event.path, event.code, event.detail)
-      // Without its root a source is not an empty one: better no checkpoint than one that says so.
-      else throw new Problem(event.code, `the source itself could not be read: ${event.detail}`)
+  const reader = database.reader()
+  const follower = new ScanFollower(run, tree, reader, queue, options, root)
+  try {
+    for await (const events of scan) {
+      await run.gate()
+      for (const event of events) {
+        const waiting = follower.take(event)
+        if (waiting !== undefined) await waiting
+      }
     }
+  } finally {
+    await reader.close()
   }
   await run.gate()
   follower.end()
@@ -62,7 +63,8 @@ export async function runSource(
 
 interface Level {
   readonly directory: OpenDirectory
-  readonly records: RecordCursor
+  /** There are records of it. */
+  readonly isKnown: boolean
   /** What is remembered of the directories that are still to be entered, by name as a byte string. */
   readonly subdirectories: Map<string, EntryRecord>
 }
@@ -70,7 +72,7 @@ interface Level {
 class ScanFollower {
   readonly #run: Run
   readonly #tree: Tree
-  readonly #database: CheckpointDatabase
+  readonly #reader: RecordReader<NamedRecord>
   readonly #queue: QueueFile
   readonly #options: SourceThreadOptions
   readonly #levels: Level[] = []
@@ -79,7 +81,7 @@ class ScanFollower {
   constructor(
     run: Run,
     tree: Tree,
-    database: CheckpointDatabase,
+    reader: RecordReader<NamedRecord>,
     queue: QueueFile,
     options: SourceThreadOptions,
     root: EntryRecord | undefined,
@@ -87,21 +89,31 @@ class ScanFollower {
     this.#root = root
     this.#run = run
     this.#tree = tree
-    this.#database = database
+    this.#reader = reader
     this.#queue = queue
     this.#options = options
   }
 
-  enter(name: Buffer, stat: SourceStat): void {
+  take(event: ScanEvent): Promise<void> | undefined {
+    if (event.type === 'entries') return this.#entries(event.entries, 0)
+    if (event.type === 'listed') return this.#level.isKnown ? this.#listed(this.#level) : undefined
+    if (event.type === 'leave') return this.#leave()
+    if (event.type === 'enter') this.#enter(event.name, event.stat)
+    else if (event.path.length > 0) this.#run.report(event.path, event.code, event.detail)
+    // Without its root a source is not an empty one: better no checkpoint than one that says so.
+    else throw new Problem(event.code, `the source itself could not be read: ${event.detail}`)
+    return undefined
+  }
+
+  #enter(name: Buffer, stat: SourceStat): void {
     const parent = this.#levels.at(-1)
     const key = name.toString('latin1')
     const record = parent === undefined ? this.#root : parent.subdirectories.get(key)
     parent?.subdirectories.delete(key)
     const directory = this.#tree.enter(parent?.directory, name, stat, record)
-    const records = new RecordCursor(
-      directory.record === undefined ? undefined : this.#database.records(directory.number),
-    )
-    this.#levels.push({ directory, records, subdirectories: new Map() })
+    const isKnown = directory.record !== undefined
+    if (isKnown) this.#reader.enter(directory.number)
+    this.#levels.push({ directory, isKnown, subdirectories: new Map() })
     this.#run.counts.directories++
   }
 
@@ -112,60 +124,83 @@ class ScanFollower {
     return level
   }
 
-  async entries(entries: readonly ScannedEntry[]): Promise<void> {
+  /** Settles the entries from `first` on; a promise when one of them has to wait for something. */
+  #entries(entries: readonly ScannedEntry[], first: number): Promise<void> | undefined {
     const level = this.#level
-    for (const entry of entries) {
-      const before = await this.#advance(level, entry.name)
-      if (entry.kind === 'directory') {
-        if (before !== undefined) await this.#rememberDirectory(level, entry, before)
-      } else if (entry.kind === 'file') {
-        await this.#file(level.directory, entry, before)
-      } else {
-        await this.#tree.record(level.directory, entry.name, { entry: otherEntry(entry) }, before)
-      }
+    for (let i = first; i < entries.length; i++) {
+      const entry = entries[i] as ScannedEntry
+      const before = level.isKnown ? this.#advance(level, entry.name) : undefined
+      const waiting =
+        before instanceof Promise
+          ? before.then((record) => this.#entry(level, entry, record))
+          : this.#entry(level, entry, before)
+      if (waiting !== undefined) return waiting.then(() => this.#entries(entries, i + 1))
     }
+    return undefined
+  }
+
+  #entry(level: Level, entry: ScannedEntry, before: EntryRecord | undefined): Promise<void> | undefined {
+    if (entry.kind === 'file') return this.#file(level.directory, entry, before)
+    if (entry.kind !== 'directory') {
+      return this.#tree.record(level.directory, entry.name, { entry: otherEntry(entry) }, before)
+    }
+    if (before?.number === undefined) return this.#tree.forget(level.directory, entry.name, before)
+    level.subdirectories.set(entry.name.toString('latin1'), before)
+    return undefined
   }
 
   /** The record of `name`; records that stand before it are of things that are gone. */
-  async #advance(level: Level, name: Buffer): Promise<EntryRecord | undefined> {
-    for (;;) {
-      const next = await level.records.next()
-      if (next === undefined) return undefined
-      const order = Buffer.compare(next.name, name)
-      if (order > 0) return undefined
-      level.records.drop()
+  #advance(level: Level, name: Buffer): EntryRecord | undefined | Promise<EntryRecord | undefined> {
+    const next = this.#reader.next()
+    return next instanceof Promise
+      ? next.then((at) => this.#compared(level, name, at))
+      : this.#compared(level, name, next)
+  }
+
+  #compared(
+    level: Level,
+    name: Buffer,
+    next: NamedRecord | undefined,
+  ): EntryRecord | undefined | Promise<EntryRecord | undefined> {
+    const order = next === undefined ? 1 : Buffer.compare(next.name, name)
+    if (next === undefined || order > 0) return undefined
+    this.#reader.drop()
+    if (order === 0) return next.record
+    return this.#forgetBefore(level, name, next)
+  }
+
+  /** `gone` is gone; and so is what stands between it and `name`. */
+  async #forgetBefore(level: Level, name: Buffer, gone: NamedRecord): Promise<EntryRecord | undefined> {
+    for (let at = gone; ; ) {
+      await this.#tree.forget(level.directory, at.name, at.record)
+      const next = await this.#reader.next()
+      const order = next === undefined ? 1 : Buffer.compare(next.name, name)
+      if (next === undefined || order > 0) return undefined
+      this.#reader.drop()
       if (order === 0) return next.record
-      await this.#tree.forget(level.directory, next.name, next.record)
+      at = next
     }
   }
 
-  async #rememberDirectory(level: Level, entry: ScannedEntry, before: EntryRecord): Promise<void> {
-    if (before.number !== undefined) level.subdirectories.set(entry.name.toString('latin1'), before)
-    else await this.#tree.forget(level.directory, entry.name, before)
-  }
-
-  async #file(
+  #file(
     directory: OpenDirectory,
     { name, stat }: ScannedEntry,
     before: EntryRecord | undefined,
-  ): Promise<void> {
+  ): Promise<void> | undefined {
     this.#run.seen.files++
     this.#run.seen.bytes += stat.size
     const { entry } = before ?? {}
     if (entry?.kind !== 'file' || !this.#isUnchanged(before as EntryRecord, stat)) {
       const path = directory.path.length === 0 ? name : Buffer.concat([directory.path, slash, name])
       directory.open++
-      await this.#read({ directory, name, path, stat, before })
-      return
+      return this.#read({ directory, name, path, stat, before })
     }
-    const { id, chunked } = entry
-    const record = {
-      entry: fileEntry(name, stat, { id, chunked: chunked === true }),
-      ctimeNs: stat.ctimeNs,
-      inode: stat.inode,
-    }
-    if (before?.ctimeNs === undefined) await this.#tree.record(directory, name, record, before)
     this.#run.settleFile('unmodified', stat.size, stat.size)
+    if (before?.ctimeNs !== undefined) return undefined
+    const { id, chunked } = entry
+    const { ctimeNs, inode } = stat
+    const record = { entry: fileEntry(name, stat, { id, chunked: chunked === true }), ctimeNs, inode }
+    return this.#tree.record(directory, name, record, before)
   }
 
   async #read(task: FileTask): Promise<void> {
@@ -183,21 +218,23 @@ class ScanFollower {
   }
 
   /** The directory is told to its end: whatever records are left are of things that are gone. */
-  async listed(): Promise<void> {
-    const level = this.#level
-    for (;;) {
-      const next = await level.records.next()
-      if (next === undefined) return
-      level.records.drop()
+  #listed(level: Level): Promise<void> | undefined {
+    const next = this.#reader.next()
+    return next === undefined ? undefined : this.#forgetRest(level, next)
+  }
+
+  async #forgetRest(level: Level, first: NamedRecord | Promise<NamedRecord | undefined>): Promise<void> {
+    for (let next = await first; next !== undefined; next = await this.#reader.next()) {
+      this.#reader.drop()
       await this.#tree.forget(level.directory, next.name, next.record)
     }
   }
 
-  async leave(): Promise<void> {
+  #leave(): Promise<void> | undefined {
     const level = this.#level
     this.#levels.pop()
     this.#tree.settle(level.directory)
-    await this.#tree.room()
+    return this.#tree.room()
   }
 
   end(): void {
@@ -242,33 +279,4 @@ export async function giveUpFile(
   const heir = run.links.fail(task)
   tree.settle(task.directory)
   return heir
-}
-
-interface NamedRecord {
-  readonly name: Buffer
-  readonly record: EntryRecord
-}
-
-/** Looks one record ahead. */
-class RecordCursor {
-  readonly #records: AsyncGenerator<NamedRecord, void, undefined> | undefined
-  #ahead: NamedRecord | undefined
-  #ended: boolean
-
-  constructor(records: AsyncGenerator<NamedRecord, void, undefined> | undefined) {
-    this.#records = records
-    this.#ended = records === undefined
-  }
-
-  async next(): Promise<NamedRecord | undefined> {
-    if (this.#ahead !== undefined || this.#ended) return this.#ahead
-    const { value, done } = await (this.#records as AsyncGenerator<NamedRecord, void, undefined>).next()
-    if (done === true) this.#ended = true
-    else this.#ahead = value as NamedRecord
-    return this.#ahead
-  }
-
-  drop(): void {
-    this.#ahead = undefined
-  }
 }

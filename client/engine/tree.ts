@@ -115,62 +115,75 @@ export class Tree {
     })
   }
 
-  /** Remembers an entry. `before` is what was remembered of that name. */
-  async record(
+  /** Remembers an entry. `before` is what was remembered of that name. A promise where there is something to wait for. */
+  record(
     directory: OpenDirectory,
     name: Buffer,
     record: EntryRecord,
     before: EntryRecord | undefined,
-  ): Promise<void> {
+  ): Promise<void> | undefined {
     if (!sameEntry(before?.entry, record.entry)) this.markDirty(directory)
-    if (before?.number !== undefined && record.number === undefined)
-      await this.#database.removeBelow(before.number)
-    this.#database.put(directory.number, name, record)
+    const put = (): void => this.#database.put(directory.number, name, record)
+    if (before?.number !== undefined && record.number === undefined) {
+      return this.#database.removeBelow(before.number).then(put)
+    }
+    put()
+    return undefined
   }
 
   /** Forgets a name that is gone, or that could not be read. */
-  async forget(directory: OpenDirectory, name: Buffer, before: EntryRecord | undefined): Promise<void> {
-    if (before === undefined) return
+  forget(directory: OpenDirectory, name: Buffer, before: EntryRecord | undefined): Promise<void> | undefined {
+    if (before === undefined) return undefined
     this.markDirty(directory)
     this.#database.remove(directory.number, name)
-    if (before.number !== undefined) await this.#database.removeBelow(before.number)
+    return before.number === undefined ? undefined : this.#database.removeBelow(before.number)
   }
 
   /** One file or directory in it is settled, or the directory is left. */
   settle(directory: OpenDirectory): void {
-    directory.open--
-    if (directory.open > 0) return
+    for (let at: OpenDirectory | undefined = directory; at !== undefined; at = at.parent) {
+      at.open--
+      if (at.open > 0) return
+      if (at.dirty) {
+        this.#finishLater(at)
+        return
+      }
+      const { entry, ...rest } = at.record as EntryRecord
+      const { id } = entry as Entry & { kind: 'directory' }
+      this.#remember(at, { ...rest, entry: directoryEntry(at.name, at.stat, id) })
+    }
+  }
+
+  #finishLater(directory: OpenDirectory): void {
     const finishing = this.#finish(directory)
       .catch(this.#onFailure)
       .finally(() => this.#finishing.delete(finishing))
     this.#finishing.add(finishing)
   }
 
-  /** Resolves when few enough directories are being finished: whoever opens more waits here. */
-  async room(): Promise<void> {
+  /** A promise when too many directories are being finished: whoever opens more waits for it. */
+  room(): Promise<void> | undefined {
+    return this.#finishing.size < maxFinishing ? undefined : this.#fewerFinishing()
+  }
+
+  async #fewerFinishing(): Promise<void> {
     while (this.#finishing.size >= maxFinishing) await Promise.race(this.#finishing)
   }
 
   async #finish(directory: OpenDirectory): Promise<void> {
-    const { parent, name, stat, record } = directory
-    let next: EntryRecord
-    if (directory.dirty) {
-      const { id, list } = await this.#build(directory.number)
-      next = {
-        entry: directoryEntry(name, stat, id),
-        number: directory.number,
-        ...(list === undefined ? {} : { list }),
-      }
-    } else {
-      const { entry, ...rest } = record as EntryRecord
-      next = { ...rest, entry: directoryEntry(name, stat, (entry as Entry & { kind: 'directory' }).id) }
-    }
-    if (directory.dirty || !sameEntry(record?.entry, next.entry)) {
-      if (parent !== undefined && !sameEntry(record?.entry, next.entry)) this.markDirty(parent)
-      this.#database.put(parent?.number ?? 0, name, next)
-    }
+    const { name, number, parent, stat } = directory
+    const { id, list } = await this.#build(number)
+    const record = { entry: directoryEntry(name, stat, id), number, ...(list === undefined ? {} : { list }) }
+    this.#remember(directory, record)
+    if (parent !== undefined) this.settle(parent)
+  }
+
+  /** `next` is what is known of the directory from now on. */
+  #remember({ dirty, parent, name, record }: OpenDirectory, next: EntryRecord): void {
+    const isChanged = !sameEntry(record?.entry, next.entry)
+    if (isChanged && parent !== undefined) this.markDirty(parent)
+    if (isChanged || dirty) this.#database.put(parent?.number ?? 0, name, next)
     if (parent === undefined) this.#settleRoot()
-    else this.settle(parent)
   }
 
   /** Builds a directory's object from its records and sends it, in bounded memory. */

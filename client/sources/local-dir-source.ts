@@ -32,13 +32,14 @@ export class LocalDirSource implements Source {
   readonly about: Readonly<Record<string, string>>
   readonly #job: ScanJob
   readonly #scanner: StreamThread<ScanJob, ScanMessage[]>
-  readonly #readers: ReadingThreads
+  readonly #readerCount: number
+  #readers: ReadingThreads | undefined
 
   private constructor(job: ScanJob, told: Record<string, string>, readers: number) {
     this.#job = job
     this.about = told
     this.#scanner = new StreamThread(workerModule(import.meta.url, 'scan-worker'), scanAhead)
-    this.#readers = new ReadingThreads(readers)
+    this.#readerCount = readers
   }
 
   /**
@@ -72,6 +73,8 @@ export class LocalDirSource implements Source {
   }
 
   fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<Filled> {
+    // Where nothing has changed, none is needed.
+    this.#readers ??= new ReadingThreads(this.#readerCount)
     return this.#readers.fill(
       {
         files: files.map((file) => this.#absolute(file.path.toString('latin1'))),
@@ -93,7 +96,7 @@ export class LocalDirSource implements Source {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#scanner.close(), this.#readers.close()])
+    await Promise.all([this.#scanner.close(), this.#readers?.close()])
   }
 }
 
