@@ -8,6 +8,7 @@
 import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from 'node:http'
 import * as https from 'node:https'
 import type { Socket } from 'node:net'
+import { bodyPieces } from './body-pieces.ts'
 import type { ClientCertificate } from './login.ts'
 
 export interface ConnectionOptions {
@@ -163,9 +164,9 @@ class ExchangeUnderWay {
     clearTimeout(this.#timer)
     const timer = this.#timeoutAfter(this.#exchange.idleMs)
     try {
-      for await (const piece of incoming) {
+      for await (const piece of bodyPieces(incoming)) {
         this.#isPaused = true
-        yield piece as Buffer
+        yield piece
         this.#isPaused = false
         timer.refresh()
       }

@@ -5,13 +5,14 @@
  * `posixAvailable()` is false: times are then set through node:fs, rounded to what a double holds, and
  * the rest fails with ENOSYS.
  */
-import { lutimesSync } from 'node:fs'
+import { futimesSync, lutimesSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { platform } from 'node:process'
 import { getSystemErrorName } from 'node:util'
 
 interface Library {
   utimensat(directory: number, path: Uint8Array, times: BigInt64Array, flags: number): number
+  futimens(file: number, times: BigInt64Array): number
   mkfifo(path: Uint8Array, mode: number): number
   mknod: ((path: Uint8Array, mode: number, device: bigint) => number) | undefined
   poll(requests: Uint8Array, count: number, timeoutMs: number): number
@@ -48,6 +49,7 @@ function load(): Library | null {
       utimensat: process.func(
         'int utimensat(int, const uint8_t*, const int64_t*, int)',
       ) as Library['utimensat'],
+      futimens: process.func('int futimens(int, const int64_t*)') as Library['futimens'],
       mkfifo: process.func(`int mkfifo(const uint8_t*, ${modeType})`) as Library['mkfifo'],
       mknod: optional(() => process.func(`int mknod(const uint8_t*, ${modeType}, ${deviceType})`)),
       poll: process.func(
@@ -113,15 +115,31 @@ export function setModificationTime(path: Buffer, mtimeNs: bigint): boolean {
     lutimesSync(path, seconds, seconds)
     return false
   }
-  // Nanoseconds count upwards within a second, before 1970 too.
-  const nanoseconds = ((mtimeNs % 1_000_000_000n) + 1_000_000_000n) % 1_000_000_000n
-  const seconds = (mtimeNs - nanoseconds) / 1_000_000_000n
-  const times = BigInt64Array.of(0n, constants.omit, seconds, nanoseconds)
+  const times = timesOf(mtimeNs)
   const { currentDirectory, noFollow } = constants
   if (libc.utimensat(currentDirectory, terminated(path), times, noFollow) !== 0) {
     throw failure(libc.errno(), 'utimensat', path)
   }
   return true
+}
+
+/** As `setModificationTime`, of an open file: nothing is looked up. */
+export function setFileTime(fd: number, mtimeNs: bigint): boolean {
+  const libc = library()
+  if (libc === null) {
+    const seconds = Number(mtimeNs) / 1e9
+    futimesSync(fd, seconds, seconds)
+    return false
+  }
+  if (libc.futimens(fd, timesOf(mtimeNs)) !== 0) throw failure(libc.errno(), 'futimens')
+  return true
+}
+
+/** Two `struct timespec`: the access time is left as it is. */
+function timesOf(mtimeNs: bigint): BigInt64Array {
+  // Nanoseconds count upwards within a second, before 1970 too.
+  const nanoseconds = ((mtimeNs % 1_000_000_000n) + 1_000_000_000n) % 1_000_000_000n
+  return BigInt64Array.of(0n, constants.omit, (mtimeNs - nanoseconds) / 1_000_000_000n, nanoseconds)
 }
 
 /** Makes a fifo; its mode is cut by the umask. */

@@ -47,6 +47,11 @@ export interface ByteRange {
   readonly last?: number
 }
 
+export interface FetchOptions extends CallOptions {
+  /** Where a block of so many bytes goes; by default a buffer of its own. */
+  readonly room?: (bytes: number) => Promise<Buffer>
+}
+
 export interface ReadOptions extends CallOptions {
   readonly range?: ByteRange
 }
@@ -204,16 +209,16 @@ export class ReceiverClient {
   /**
    * The blocks that hold these chunks, as they arrive; they may hold others too. What the receiver has not
    * got, or has damaged, is left out: `getChunk` tells why. Any number of ids, duplicates are asked once.
-   * One block is in memory at a time and the consumer sets the pace. A connection that breaks is
+   * One block is in memory at a time, where `room` says, and the consumer sets the pace. A connection that breaks is
    * taken up again with what is still wanted. Not hashed.
    */
-  async *fetch(ids: Iterable<Id>, options: CallOptions = {}): AsyncIterable<Block> {
+  async *fetch(ids: Iterable<Id>, options: FetchOptions = {}): AsyncIterable<Block> {
     for (const group of groupsOf(new Set(ids), this.#limits.maxFetchIds)) {
       yield* this.#fetchGroup(new Set(group), options)
     }
   }
 
-  async *#fetchGroup(wanted: Set<Id>, options: CallOptions): AsyncIterable<Block> {
+  async *#fetchGroup(wanted: Set<Id>, options: FetchOptions): AsyncIterable<Block> {
     const path = paths.fetch(this.vault)
     for (let fruitless = 0; ; ) {
       const request = {
@@ -223,7 +228,7 @@ export class ReceiverClient {
       }
       const { body } = await this.#stream(request, options)
       try {
-        for await (const block of readBlocks(body)) {
+        for await (const block of readBlocks(body, options.room)) {
           for (const row of block.header.rows) wanted.delete(row.id)
           fruitless = 0
           yield block

@@ -1,8 +1,8 @@
 /** Owner, mode and time of what was restored, set in the one order that works. */
-import { chmodSync, chownSync, lchownSync } from 'node:fs'
+import { chmodSync, chownSync, fchmodSync, fchownSync, fstatSync, lchownSync } from 'node:fs'
 import { getegid, geteuid } from 'node:process'
 import type { Attributes, Entry } from '../../protocol/schema.ts'
-import { setModificationTime } from '../posix.ts'
+import { setFileTime, setModificationTime } from '../posix.ts'
 
 const setuid = 0o4000
 const setgid = 0o2000
@@ -27,6 +27,23 @@ export function setAttributes(path: Buffer, kind: Entry['kind'], attributes: Att
     chmodSync(path, root || kind === 'directory' ? mode : ownMode(mode, uid, gid))
   }
   setModificationTime(path, BigInt(mtimeNs))
+}
+
+/** The mode to create a file with: the final one only where it is whose it shall be from the start. */
+export function creationMode({ mode, uid, gid }: Attributes): number {
+  return uid === geteuid?.() && gid === getegid?.() ? mode & 0o777 : 0o600
+}
+
+/** As `setAttributes`, of an open file, where they differ from what creation gave. */
+export function setFileAttributes(fd: number, attributes: Attributes): void {
+  const { uid, gid, mtimeNs } = attributes
+  const root = isRoot()
+  const mode = root ? attributes.mode : ownMode(attributes.mode, uid, gid)
+  const stats = fstatSync(fd)
+  const isOwned = !root || (stats.uid === uid && stats.gid === gid)
+  if (!isOwned) fchownSync(fd, uid, gid)
+  if (!isOwned || (stats.mode & 0o7777) !== mode) fchmodSync(fd, mode)
+  setFileTime(fd, BigInt(mtimeNs))
 }
 
 function ownMode(mode: number, uid: number, gid: number): number {

@@ -1,5 +1,5 @@
 /** Chunks from a receiver, each hashed before anybody sees it. */
-import { type Block, decodeBlock, sliceRow } from '../../protocol/block.ts'
+import { type Block, decodeBlock, discard, sliceRow } from '../../protocol/block.ts'
 import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import { isProblem, Problem, type ProblemCode } from '../../protocol/problem.ts'
@@ -100,5 +100,6 @@ async function openBlock(
     if ((await hashInSlices(view, row.id)) !== row.id) continue
     chunks.push([row.id, copies ? Buffer.from(view) : view])
   }
+  if (copies) discard(plain)
   return chunks
 }

@@ -1,17 +1,32 @@
-/** The last station of a restore: files are put together, checked, and put in their places. */
-import { createHasher, type Hasher } from '../../protocol/hash.ts'
-import { algorithmOf, type Id, idOfDigest } from '../../protocol/id.ts'
+/**
+ * The last station of a restore: chunks are fetched, and files put together, checked, and put in their places.
+ *
+ *     steps → what is wanted, by id → requests, three at once → blocks, in slots → threads: decode, hash, write
+ *                                                                                  last chunk: check, place
+ *
+ * The list of steps is read `horizonBytes` ahead of what is written. A block is asked for once: all that anybody within
+ * the horizon wants of it is taken, whoever asked. So chunks come in the receiver's order, and each goes to its place
+ * in its file; a file of one chunk is made in one go. What a block should have brought and did not is read alone.
+ *
+ * Invariants: a want is in `#wants` until its block has come, and its file is closed when none of its wants is left and
+ * no thread is at it. Memory: the slots, the wants within the horizon, and one open file for each with several chunks.
+ */
+import { closeSync, unlinkSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import type { Block, BlockRow } from '../../protocol/block.ts'
+import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { Attributes } from '../../protocol/schema.ts'
 import { cancelledBy } from '../transport-problem.ts'
-import { setAttributes } from './attributes.ts'
-import type { ReadyBatch, Wanting } from './ordered-chunks.ts'
-import { PartFile, partName } from './part-file.ts'
+import type { ChunkOrProblem } from './chunk-reader.ts'
+import { openPart } from './part-file.ts'
 import type { RestoreLog } from './restore-log.ts'
 import type { RestoredDirectory } from './restored-directory.ts'
-import type { Piece } from './tree-content.ts'
+import type { Piece, TreeContent } from './tree-content.ts'
+import { type ChunkTask, errorOf, type FilePlace, partPathOf, type TargetEnd } from './write-tasks.ts'
+import { type Room, WritingThreads } from './writing-threads.ts'
 
-/** A file to write. Steps refer to it; the writer keeps how far it is. */
+/** A file to write. Steps refer to it. */
 export interface FileJob {
   readonly directory: RestoredDirectory
   readonly name: Buffer
@@ -29,135 +44,471 @@ export interface FileJob {
   readonly finished?: (problem?: Problem) => void
 }
 
-/** One step of one file. Steps of a file come in order, nothing between. */
-export type FileStep = Wanting & { readonly job: FileJob } & (
-    | {
-        readonly kind: 'chunk'
-        readonly offset: number
-        readonly chunk: Piece
-      }
-    /** All chunks have come. */
-    | { readonly kind: 'end' }
-    /** The list of its chunks could not be read to the end. */
-    | { readonly kind: 'broken'; readonly error: unknown }
-  )
-
-interface Current {
+interface ChunkStep {
+  readonly kind: 'chunk'
   readonly job: FileJob
-  readonly part: PartFile
-  readonly hasher: Hasher | undefined
+  readonly offset: number
+  readonly chunk: Piece
+  /** It stands in the part of an interrupted run. */
+  readonly isThere: boolean
 }
 
+/** One step of one file. Steps of a file come in order, nothing between. */
+export type FileStep =
+  | ChunkStep
+  /** All chunks have come. */
+  | { readonly kind: 'end'; readonly job: FileJob }
+  /** The list of its chunks could not be read to the end. */
+  | { readonly kind: 'broken'; readonly job: FileJob; readonly error: unknown }
+
+/** A file that is not in its place yet. */
+interface OpenFile {
+  readonly job: FileJob
+  readonly place: FilePlace
+  /** None for a file that is made in one go. */
+  part?: { readonly fd: number; readonly resumed: boolean }
+  /** Its first chunk, until it is known whether more come. */
+  held: ChunkStep | undefined
+  isListed: boolean
+  /** Chunks that are not written yet, and those among them that a thread is at. */
+  wants: number
+  underWay: number
+  /** Set when it failed; what is still wanted of it is passed over. */
+  problem?: Problem
+}
+
+interface Want {
+  readonly file: OpenFile
+  readonly offset: number
+  readonly size: number
+}
+
+const MiB = 1024 * 1024
+const horizonBytes = 64 * MiB
+const horizonWants = 8192
+const maxOpenFiles = 256
+const requestBytes = 16 * MiB
+const requestPieces = 2048
+const requestsAtOnce = 3
+const slots = 8
+
 export class FileWriter {
+  readonly #content: TreeContent
   readonly #log: RestoreLog
   readonly #written: (bytes: number) => void
-  #current: Current | undefined
-  /** The last job that failed: the rest of its steps is passed over. */
-  #failed: FileJob | undefined
+  readonly #signal: AbortSignal
+  readonly #stop = new AbortController()
+  readonly #threads = new WritingThreads(Math.min(2, availableParallelism()), slots)
+  readonly #wants = new Map<string, Want[]>()
+  readonly #open = new Set<OpenFile>()
+  /** What is to be asked for, in order. */
+  #queue: Piece[] = []
+  #queuedBytes = 0
+  #wantedBytes = 0
+  #wanted = 0
+  /** Files that are open. */
+  #parts = 0
+  #current: OpenFile | undefined
+  #isListed = false
+  #isAhead = false
+  #requests = 0
+  /** What ends the restore. */
+  #fatal: { error: unknown } | undefined
+  #wake: () => void = () => {}
+  #goOn: () => void = () => {}
 
   /** `written` is told of each piece that is in its file. */
-  constructor(log: RestoreLog, written: (bytes: number) => void) {
-    this.#log = log
-    this.#written = written
+  constructor(options: {
+    content: TreeContent
+    log: RestoreLog
+    written: (bytes: number) => void
+    signal: AbortSignal | undefined
+  }) {
+    this.#content = options.content
+    this.#log = options.log
+    this.#written = options.written
+    const { signal } = options
+    this.#signal = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal])
+    signal?.addEventListener('abort', () => this.#end(cancelledBy(signal)), { once: true })
   }
 
-  /** Takes the steps of a batch. What is wrong with one file is noted; rejects with what ends the restore. */
-  async write({ items, chunks }: ReadyBatch<FileStep>, signal?: AbortSignal): Promise<void> {
-    for (const step of items) {
-      if (signal?.aborted) throw cancelledBy(signal)
-      if (step.job === this.#failed) continue
-      try {
-        await this.#step(step, chunks)
-      } catch (error) {
-        this.#fail(step.job, error)
-      }
+  /**
+   * Writes the files of a list; on return all are in their places or noted as failed. Rejects with what ends the restore;
+   * then parts of large files are left for a later run.
+   */
+  async write(list: AsyncIterable<FileStep>): Promise<void> {
+    this.#isListed = false
+    const listing = this.#guard(() => this.#list(list)).finally(() => {
+      this.#isListed = true
+      this.#wake()
+    })
+    while (this.#fatal === undefined && !this.#isDone()) {
+      while (this.#requests < requestsAtOnce && this.#mayRequest()) this.#request()
+      await this.#change()
+    }
+    await listing
+    // Nobody may close a file that a thread writes to.
+    while (this.#requests > 0 || [...this.#open].some((file) => file.underWay > 0)) await this.#change()
+    if (this.#fatal !== undefined) throw this.#fatal.error
+  }
+
+  /** Leaves the files that are under way for a later run. Idempotent. */
+  async close(): Promise<void> {
+    await this.#threads.close()
+    for (const { part } of this.#open) if (part !== undefined) closeSync(part.fd)
+    this.#open.clear()
+  }
+
+  #isDone(): boolean {
+    return this.#isListed && this.#wanted === 0 && this.#requests === 0 && this.#open.size === 0
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve
+    })
+  }
+
+  #end(error: unknown): void {
+    this.#fatal ??= { error }
+    this.#stop.abort()
+    this.#wake()
+    this.#goOn()
+  }
+
+  /** Runs what nobody waits for: what it throws ends the restore. */
+  async #guard(work: () => void | Promise<void>): Promise<void> {
+    try {
+      await work()
+    } catch (error) {
+      this.#end(error)
     }
   }
 
-  async #step(step: FileStep, chunks: ReadyBatch<FileStep>['chunks']): Promise<void> {
-    if (step.kind === 'broken') throw step.error
-    const current = this.#currentFor(step.job)
-    if (step.kind === 'end') {
-      this.#finish(current)
+  // -- what is wanted ---------------------------------------------------------------------------------------
+
+  async #list(list: AsyncIterable<FileStep>): Promise<void> {
+    for await (const step of list) {
+      this.#take(step)
+      while (this.#isFull()) {
+        this.#isAhead = true
+        this.#wake()
+        await this.#room()
+      }
+      this.#isAhead = false
+      if (this.#fatal !== undefined) return
+    }
+  }
+
+  #isFull(): boolean {
+    if (this.#fatal !== undefined) return false
+    if (this.#parts >= maxOpenFiles) return true
+    return this.#wantedBytes >= horizonBytes || this.#wanted >= horizonWants
+  }
+
+  #room(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#goOn = resolve
+    })
+  }
+
+  #take(step: FileStep): void {
+    const { job } = step
+    if (this.#current?.job !== job) this.#current = this.#begin(job)
+    const file = this.#current
+    if (file.problem !== undefined) return
+    try {
+      if (step.kind === 'broken') throw step.error
+      if (step.kind === 'end') this.#listed(file)
+      else if (this.#isFirst(file, step)) file.held = step
+      else this.#wantPart(file, step)
+    } catch (error) {
+      this.#fail(file, error)
+    }
+  }
+
+  #begin(job: FileJob): OpenFile {
+    const place = {
+      folder: job.directory.path.toString('latin1'),
+      name: job.name.toString('latin1'),
+      key: job.key,
+      attributes: job.attributes,
+    }
+    const file: OpenFile = { job, place, held: undefined, isListed: false, wants: 0, underWay: 0 }
+    this.#open.add(file)
+    return file
+  }
+
+  /** Whether it may be all of the file. */
+  #isFirst({ job, part, held }: OpenFile, { chunk, isThere }: ChunkStep): boolean {
+    if (part !== undefined || held !== undefined || isThere || job.resume) return false
+    return chunk.size === job.size && job.digest === undefined
+  }
+
+  #listed(file: OpenFile): void {
+    file.isListed = true
+    const { held } = file
+    file.held = undefined
+    if (held !== undefined) this.#want(file, held)
+    else {
+      this.#partOf(file)
+      this.#settle(file)
+    }
+  }
+
+  #wantPart(file: OpenFile, step: ChunkStep): void {
+    this.#partOf(file)
+    const { held } = file
+    file.held = undefined
+    if (held !== undefined) this.#want(file, held)
+    if (step.isThere) this.#written(step.chunk.size)
+    else this.#want(file, step)
+  }
+
+  #partOf(file: OpenFile): void {
+    if (file.part !== undefined) return
+    file.part = openPart(partPathOf(file.place), file.job.resume)
+    this.#parts++
+  }
+
+  #want(file: OpenFile, { chunk, offset }: ChunkStep): void {
+    const want = { file, offset, size: chunk.size }
+    file.wants++
+    this.#wanted++
+    this.#wantedBytes += chunk.size
+    const others = this.#wants.get(chunk.id)
+    if (others !== undefined) {
+      others.push(want)
       return
     }
-    const { offset, chunk, job } = step
-    const bytes =
-      step.fetch === undefined ? await current.part.read(offset, chunk.size) : chunks.get(chunk.id)
-    if (bytes === undefined) throw new TypeError(`chunk ${chunk.id} was never fetched`)
-    if (bytes instanceof Problem) throw withId(bytes, chunk.id)
-    if (bytes.length !== chunk.size) {
-      const text = `chunk ${chunk.id} has ${bytes.length} bytes, not the ${chunk.size} that the file says`
-      throw new Problem('invalid-object', text, { extensions: { id: chunk.id } })
-    }
-    current.hasher?.update(bytes)
-    if (step.fetch !== undefined) {
-      await current.part.write(bytes, offset, job.sparse)
-      this.#log.counts.bytesFetched += bytes.length
-    }
-    this.#written(bytes.length)
+    this.#wants.set(chunk.id, [want])
+    this.#queue.push(chunk)
+    this.#queuedBytes += chunk.size
+    if (this.#isRequestFull()) this.#wake()
   }
 
-  #currentFor(job: FileJob): Current {
-    if (this.#current?.job === job) return this.#current
-    const part = PartFile.open(job.directory.pathOf(partName(job.name, job.key)), job.resume)
-    const hasher = job.digest === undefined ? undefined : createHasher(algorithmOf(job.digest))
-    this.#current = { job, part, hasher }
-    return this.#current
+  // -- what comes -------------------------------------------------------------------------------------------
+
+  #isRequestFull(): boolean {
+    return this.#queuedBytes >= requestBytes || this.#queue.length >= requestPieces
   }
 
-  #finish({ job, part, hasher }: Current): void {
-    const { digest } = job
-    if (hasher !== undefined && digest !== undefined) {
-      const actual = idOfDigest(algorithmOf(digest), hasher.digest())
-      if (actual !== digest) {
-        const text = `the whole file hashes to ${actual}, not to ${digest}`
-        throw new Problem('digest-mismatch', text, { extensions: { id: digest, actual } })
+  #mayRequest(): boolean {
+    if (this.#queue.length === 0 || this.#fatal !== undefined) return false
+    return this.#isRequestFull() || this.#isListed || this.#isAhead
+  }
+
+  #request(): void {
+    const pieces: Piece[] = []
+    let count = 0
+    let bytes = 0
+    for (const piece of this.#queue) {
+      if (pieces.length === requestPieces || (bytes > 0 && bytes + piece.size > requestBytes)) break
+      count++
+      this.#queuedBytes -= piece.size
+      // What came along with others need not be asked for.
+      if (!this.#wants.has(piece.id)) continue
+      pieces.push(piece)
+      bytes += piece.size
+    }
+    this.#queue.splice(0, count)
+    if (pieces.length === 0) return
+    this.#requests++
+    void this.#guard(() => this.#fetch(pieces)).then(() => {
+      this.#requests--
+      this.#wake()
+    })
+  }
+
+  async #fetch(pieces: readonly Piece[]): Promise<void> {
+    if (this.#content.blocks !== undefined) await this.#fetchBlocks(pieces)
+    const left = pieces.filter(({ id }) => this.#wants.has(id))
+    for (const [id, chunk] of await this.#content.read(left, this.#signal)) await this.#deliver(id, chunk)
+  }
+
+  async #fetchBlocks(pieces: readonly Piece[]): Promise<void> {
+    let room: Room | undefined
+    const allocate = async (bytes: number): Promise<Buffer> => {
+      // A block that broke off, and comes again.
+      if (room !== undefined) this.#threads.give(room)
+      room = await this.#threads.take(bytes)
+      return room.bytes
+    }
+    try {
+      for await (const block of this.#content.blocks?.(pieces, allocate, this.#signal) ?? []) {
+        const taken = room as Room
+        room = undefined
+        this.#takeBlock(block, taken)
       }
+    } finally {
+      if (room !== undefined) this.#threads.give(room)
     }
-    part.truncate(job.size)
-    const unset = this.#setAttributes(job, part)
-    part.rename(job.directory.pathOf(job.name))
-    this.#current = undefined
+  }
+
+  #takeBlock({ header }: Block, room: Room): void {
+    const wanted: { row: BlockRow; wants: Want[] }[] = []
+    for (const row of header.rows) {
+      const wants = this.#wants.get(row.id)
+      if (wants === undefined) continue
+      this.#wants.delete(row.id)
+      wanted.push({ row, wants: this.#possible(row, wants) })
+    }
+    const payload = header.totalBytes - header.payloadBytes
+    void this.#guard(() => this.#run(room, payload, header, wanted, false))
+  }
+
+  /** A chunk that was read alone. */
+  async #deliver(id: string, chunk: ChunkOrProblem): Promise<void> {
+    const wants = this.#wants.get(id) ?? []
+    this.#wants.delete(id)
+    if (chunk instanceof Problem) {
+      for (const want of wants) this.#missed(want, withId(chunk, id))
+      return
+    }
+    const room = await this.#threads.take(chunk.length)
+    chunk.copy(room.bytes)
+    const row = { id: id as Id, start: 0, length: chunk.length }
+    const header = { encoding: 'identity', plainBytes: chunk.length, payloadBytes: chunk.length } as const
+    const wanted = [{ row, wants: this.#possible(row, wants) }]
+    void this.#guard(() => this.#run(room, 0, header, wanted, true))
+  }
+
+  /** Those whose files have not failed, and say the same of the chunk. */
+  #possible({ id, length }: BlockRow, wants: readonly Want[]): Want[] {
+    return wants.filter((want) => {
+      if (want.file.problem === undefined && want.size === length) return true
+      const text = `chunk ${id} has ${length} bytes, not the ${want.size} that the file says`
+      this.#missed(want, new Problem('invalid-object', text, { extensions: { id } }))
+      return false
+    })
+  }
+
+  async #run(
+    room: Room,
+    payload: number,
+    { encoding, plainBytes, payloadBytes }: Pick<Block['header'], 'encoding' | 'plainBytes' | 'payloadBytes'>,
+    wanted: readonly { row: BlockRow; wants: Want[] }[],
+    verified: boolean,
+  ): Promise<void> {
+    const chunks = wanted.filter(({ wants }) => wants.length > 0)
+    if (chunks.length === 0) return this.#threads.give(room)
+    for (const { wants } of chunks) for (const { file } of wants) file.underWay++
+    const answer = await this.#threads.run({
+      kind: 'block',
+      memory: room.memory,
+      offset: room.offset + payload,
+      header: { encoding, plainBytes, payloadBytes },
+      chunks: chunks.map(({ row, wants }): ChunkTask => ({ row, targets: wants.map(targetOf) })),
+      verified,
+    })
+    this.#threads.give(room)
+    for (const { wants } of chunks) for (const { file } of wants) file.underWay--
+    for (const [i, ends] of answer.chunks.entries()) {
+      const { row, wants } = chunks[i] as (typeof chunks)[number]
+      if (ends === false) await this.#readAlone(row, wants)
+      else for (const [j, want] of wants.entries()) this.#came(want, ends[j] as TargetEnd)
+    }
+    this.#wake()
+  }
+
+  /** False bytes are as if they had not come. */
+  async #readAlone({ id, length }: BlockRow, wants: Want[]): Promise<void> {
+    const others = this.#wants.get(id) ?? []
+    this.#wants.set(id, [...others, ...wants])
+    for (const [, chunk] of await this.#content.read([{ id, size: length }], this.#signal)) {
+      await this.#deliver(id, chunk)
+    }
+  }
+
+  // -- how files end ----------------------------------------------------------------------------------------
+
+  #came(want: Want, { fault, unset }: TargetEnd): void {
+    const { file, size } = want
+    this.#gone(want)
+    if (fault !== undefined) this.#fail(file, errorOf(fault))
+    else {
+      this.#log.counts.bytesFetched += size
+      this.#written(size)
+      if (file.problem === undefined && file.part === undefined) this.#placed(file, unset)
+    }
+    this.#settle(file)
+  }
+
+  #missed(want: Want, problem: Problem): void {
+    this.#gone(want)
+    this.#fail(want.file, problem)
+    this.#settle(want.file)
+  }
+
+  #gone({ file, size }: Want): void {
+    file.wants--
+    this.#wanted--
+    this.#wantedBytes -= size
+    if (!this.#isFull()) this.#goOn()
+  }
+
+  /** Finishes a file of which all is written, or clears away one that failed. */
+  #settle(file: OpenFile): void {
+    if (file.underWay > 0 || !this.#open.has(file)) return
+    const { part, job, place, problem } = file
+    if (problem !== undefined) {
+      this.#open.delete(file)
+      if (part !== undefined) {
+        this.#closePart(part.fd)
+        unlinkSync(partPathOf(place))
+      }
+      this.#done(job, problem)
+    } else if (part !== undefined && file.isListed && file.wants === 0) {
+      void this.#guard(() => this.#finish(file, part.fd))
+    }
+  }
+
+  async #finish(file: OpenFile, fd: number): Promise<void> {
+    const { size, digest } = file.job
+    file.underWay++
+    const { fault, unset } = await this.#threads.run({ kind: 'finish', fd, size, digest, ...file.place })
+    file.underWay--
+    if (fault !== undefined) this.#fail(file, errorOf(fault))
+    else {
+      this.#closePart(fd)
+      this.#placed(file, unset)
+    }
+    this.#wake()
+  }
+
+  #closePart(fd: number): void {
+    closeSync(fd)
+    this.#parts--
+  }
+
+  #placed(file: OpenFile, unset: TargetEnd['unset']): void {
+    const { job } = file
+    this.#open.delete(file)
     this.#log.counts.files++
     this.#log.counts.bytes += job.size
-    if (unset !== undefined) this.#log.failed(job.directory.shownPathOf(job.name), unset)
+    if (unset !== undefined) this.#log.failed(job.directory.shownPathOf(job.name), errorOf(unset))
     this.#done(job)
   }
 
-  /** The content is right even where owner or mode cannot be set: that is told, and the file kept. */
-  #setAttributes(job: FileJob, part: PartFile): unknown {
-    try {
-      if (job.attributes !== undefined) setAttributes(part.path, 'file', job.attributes)
-      return undefined
-    } catch (error) {
-      return error
-    }
-  }
-
-  #fail(job: FileJob, error: unknown): void {
+  #fail(file: OpenFile, error: unknown): void {
     // What is not about this file alone is thrown on here, and its part is left to the next run.
-    const problem = this.#log.failed(job.directory.shownPathOf(job.name), error)
-    if (this.#current?.job === job) {
-      this.#current.part.discard()
-      this.#current.hasher?.dispose()
-      this.#current = undefined
-    }
-    this.#failed = job
-    this.#done(job, problem)
+    if (file.problem !== undefined) return
+    const { directory, name } = file.job
+    file.problem = this.#log.failed(directory.shownPathOf(name), error)
+    this.#settle(file)
   }
 
   #done(job: FileJob, problem?: Problem): void {
     job.finished?.(problem)
     job.directory.done()
+    this.#goOn()
   }
+}
 
-  /** Leaves the file that is under way for a later run. Idempotent. */
-  close(): void {
-    this.#current?.part.close()
-    this.#current?.hasher?.dispose()
-    this.#current = undefined
-  }
+function targetOf({ file, offset }: Want): ChunkTask['targets'][number] {
+  const { part, place, job } = file
+  if (part === undefined) return { kind: 'whole', sparse: job.sparse, ...place }
+  return { kind: 'part', offset, sparse: job.sparse, ...part }
 }
 
 function withId(problem: Problem, id: string): Problem {

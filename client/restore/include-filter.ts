@@ -37,6 +37,11 @@ export class IncludeFilter {
     return concerned.length > 0 && isDirectory ? new IncludeFilter(concerned, this.#depth + 1) : undefined
   }
 
+  /** Whether everything is wanted. */
+  get isAll(): boolean {
+    return this.#wishes === undefined
+  }
+
   /** The paths that named nothing; to be asked when the walk is over. */
   get unmet(): Buffer[] {
     return (this.#wishes ?? []).filter((wish) => !wish.met).map((wish) => wish.path)

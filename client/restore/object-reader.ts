@@ -1,7 +1,7 @@
 /**
  * The tree of a checkpoint, read as it is needed. Directory and file objects come many to a request:
- * whoever lists a directory says what it will want next, and objects that arrive unasked in the same
- * block are kept too. What is kept is bounded; what was dropped is fetched again.
+ * whoever lists a directory says what it will want next, and whether all that is below; objects that arrive unasked in
+ * the same block are kept too. What is kept is bounded; what was dropped is fetched again.
  */
 import { LRUCache } from 'lru-cache'
 import type { Id } from '../../protocol/id.ts'
@@ -14,7 +14,7 @@ import { type ChunkOrProblem, ChunkReader } from './chunk-reader.ts'
 
 const maxKeptBytes = 32 * 1024 * 1024
 const maxPrefetchBytes = 8 * 1024 * 1024
-const maxPrefetchIds = 256
+const maxPrefetchIds = 2000
 const objectStarts = [Buffer.from('{"type":"directory"'), Buffer.from('{"type":"file"')]
 
 export class ObjectReader {
@@ -64,9 +64,13 @@ export class ObjectReader {
       return
     }
     const ids = object.parts.map((part) => part.id)
+    const { below } = soon
     for (const [index, part] of object.parts.entries()) {
       let count = 0
-      for await (const page of this.#pages(part.id, depth + 1, () => ids.slice(index + 1, index + 5))) {
+      for await (const page of this.#pages(part.id, depth + 1, {
+        ids: () => ids.slice(index + 1, index + 5),
+        below,
+      })) {
         count += page.length
         yield page
       }
@@ -92,7 +96,7 @@ export class ObjectReader {
     for (const [index, inner] of object.parts.entries()) {
       const after = () =>
         object.parts.slice(index + 1, index + 5).flatMap((next) => (next.chunked ? [next.id] : []))
-      if (inner.chunked) yield* this.#parts(inner, depth + 1, after)
+      if (inner.chunked) yield* this.#parts(inner, depth + 1, { ids: after, below: false })
       else if (inner.size > limits.maxChunkBytes) throw tooLong(inner.id, inner.size)
       else yield { id: inner.id, size: inner.size }
     }
@@ -111,27 +115,65 @@ export class ObjectReader {
   }
 
   async #fetch(id: Id, soon: Soon): Promise<ChunkOrProblem> {
-    const later: Id[] = []
-    for (const other of soon()) {
-      if (later.length === maxPrefetchIds) break
-      if (other !== id && !this.#kept.has(other)) later.push(other)
+    let object: ChunkOrProblem | undefined
+    let bytes = 0
+    for (let wave = this.#notKept([id], soon.ids()); wave.length > 0; ) {
+      const found = await this.#chunks.read(wave, {
+        signal: this.#signal,
+        stopAfterBytes: maxPrefetchBytes,
+        wantsNeighbour: (bytes) =>
+          objectStarts.some((start) => bytes.subarray(0, start.length).equals(start)),
+      })
+      for (const [other, chunk] of found) {
+        this.#kept.set(other, chunk)
+        bytes += chunk instanceof Problem ? 0 : chunk.length
+      }
+      object ??= found.get(id)
+      if (!soon.below || bytes >= maxPrefetchBytes) break
+      wave = this.#notKept(wave.flatMap((other) => objectsIn(found.get(other))))
     }
-    const found = await this.#chunks.read([id, ...later], {
-      signal: this.#signal,
-      stopAfterBytes: maxPrefetchBytes,
-      wantsNeighbour: (bytes) => objectStarts.some((start) => bytes.subarray(0, start.length).equals(start)),
-    })
-    for (const [other, chunk] of found) this.#kept.set(other, chunk)
     // When the read stopped before it came, it is asked for alone.
-    return (
-      found.get(id) ?? ((await this.#chunks.read([id], { signal: this.#signal })).get(id) as ChunkOrProblem)
-    )
+    return object ?? ((await this.#chunks.read([id], { signal: this.#signal })).get(id) as ChunkOrProblem)
+  }
+
+  #notKept(...lists: Iterable<Id>[]): Id[] {
+    const ids = new Set<Id>()
+    for (const list of lists) {
+      for (const id of list) {
+        if (ids.size === maxPrefetchIds) return [...ids]
+        if (!this.#kept.has(id)) ids.add(id)
+      }
+    }
+    return [...ids]
   }
 }
 
-/** Ids of objects that will be wanted next. Called only when there has to be a request. */
-export type Soon = () => Iterable<Id>
-const none: Soon = () => []
+/** What will be wanted next. Looked at only when there has to be a request. */
+export interface Soon {
+  readonly ids: () => Iterable<Id>
+  /** And all that is below these, and below what is asked for: it is fetched level by level, up to a bound. */
+  readonly below: boolean
+}
+
+const none: Soon = { ids: () => [], below: false }
+
+/** The objects that an object refers to. One that cannot be read is told of when it is wanted. */
+function objectsIn(object: ChunkOrProblem | undefined): Id[] {
+  if (object === undefined || object instanceof Problem) return []
+  try {
+    const { entries, parts } = JSON.parse(object.toString()) as { entries?: Entry[]; parts?: Part[] }
+    const inner = [...(entries ?? []), ...(parts ?? [])] as (Part & { kind?: Entry['kind'] })[]
+    return inner.filter(refersToObject).map(({ id }) => id)
+  } catch (error) {
+    if (error instanceof SyntaxError || error instanceof TypeError) return []
+    throw error
+  }
+}
+
+/** Directories, the parts of one, and lists of chunks: all but content. */
+function refersToObject({ kind, chunked, size }: Part & { kind?: Entry['kind'] }): boolean {
+  return kind === 'directory' || chunked === true || (kind === undefined && size === undefined)
+}
 
 function tooLong(id: Id, bytes: number): Problem {
   return new Problem('invalid-object', `chunk ${id} is said to have ${bytes} bytes`)

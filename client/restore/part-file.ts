@@ -4,36 +4,31 @@
  * same content finds it again, and of no other. A symlink of that name is never followed, and a file with
  * further hard links is not written to.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import {
   closeSync,
   constants,
   fstatSync,
-  ftruncateSync,
   lstatSync,
   openSync,
   read,
-  renameSync,
+  readSync,
   unlinkSync,
-  write,
   writeSync,
 } from 'node:fs'
 import { promisify } from 'node:util'
 
 const readAsync = promisify(read)
-const writeAsync = promisify(write)
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR } = constants
 
-/** Below this a call costs less than a trip to another thread. */
-const synchronousBytes = 64 * 1024
 /** Where file systems keep holes. */
 const holeBytes = 4096
 const zeros = Buffer.alloc(holeBytes)
 
 /** The temporary name for the file `name` with content `key`. */
 export function partName(name: Buffer, key: string): Buffer {
-  const hash = createHash('sha256').update(name).update('\0').update(key).digest('hex').slice(0, 24)
-  return Buffer.from(`.chunkdav-${hash}.part`)
+  const digest = hash('sha256', Buffer.concat([name, Buffer.from(`\0${key}`)]))
+  return Buffer.from(`.chunkdav-${digest.slice(0, 24)}.part`)
 }
 
 /** What is at `path` itself; undefined when nothing is. */
@@ -68,78 +63,48 @@ export function openRegular(path: Buffer): number | undefined {
   return undefined
 }
 
-export class PartFile {
-  readonly #path: Buffer
-  readonly #fd: number
-  /** It was there: then what it holds may have to be overwritten with zeros. */
-  readonly #resumed: boolean
-  #open = true
+/** Opens the file of an interrupted run when `resume` says so and it is safe to; else makes a new one. */
+export function openPart(path: Buffer, resume: boolean): { fd: number; resumed: boolean } {
+  const fd = resume ? openToResume(path) : undefined
+  return fd === undefined ? { fd: createAnew(path, 0o600), resumed: false } : { fd, resumed: true }
+}
 
-  private constructor(path: Buffer, fd: number, resumed: boolean) {
-    this.#path = path
-    this.#fd = fd
-    this.#resumed = resumed
+/**
+ * Writes at `offset`. With `sparse` leaves blocks of zeros out where the file reads as zeros already: where it is
+ * `resumed`, what it holds is looked at.
+ */
+export function writePart(
+  fd: number,
+  bytes: Buffer,
+  offset: number,
+  { sparse, resumed }: { readonly sparse: boolean; readonly resumed: boolean },
+): void {
+  if (!sparse) {
+    writeAll(fd, bytes, offset)
+    return
   }
+  const present = Buffer.alloc(resumed ? bytes.length : 0)
+  const held = present.subarray(0, readFrom(fd, present, offset))
+  for (const [start, end] of dataRuns(bytes, offset, held)) {
+    writeAll(fd, bytes.subarray(start, end), offset + start)
+  }
+}
 
-  /** Takes the file of an interrupted run when `resume` says so and it is safe to; else makes a new one. */
-  static open(path: Buffer, resume: boolean): PartFile {
-    const fd = resume ? openToResume(path) : undefined
-    return fd === undefined ? new PartFile(path, createAnew(path), false) : new PartFile(path, fd, true)
+function writeAll(fd: number, bytes: Buffer, offset: number): void {
+  for (let done = 0; done < bytes.length; ) {
+    done += writeSync(fd, bytes, done, bytes.length - done, offset + done)
   }
+}
 
-  get path(): Buffer {
-    return this.#path
+/** Fills `buffer` from `offset`; returns how much there was. */
+export function readFrom(fd: number, buffer: Buffer, offset: number): number {
+  let filled = 0
+  while (filled < buffer.length) {
+    const length = readSync(fd, buffer, filled, buffer.length - filled, offset + filled)
+    if (length === 0) break
+    filled += length
   }
-
-  /** Writes at `offset`. With `sparse` leaves blocks of zeros out where the file reads as zeros already. */
-  async write(bytes: Buffer, offset: number, sparse: boolean): Promise<void> {
-    if (!sparse) {
-      await this.#writeAll(bytes, offset)
-      return
-    }
-    const present = this.#resumed ? await this.read(offset, bytes.length) : zeros.subarray(0, 0)
-    for (const [start, end] of dataRuns(bytes, offset, present)) {
-      await this.#writeAll(bytes.subarray(start, end), offset + start)
-    }
-  }
-
-  async #writeAll(bytes: Buffer, offset: number): Promise<void> {
-    for (let done = 0; done < bytes.length; ) {
-      if (bytes.length - done <= synchronousBytes) {
-        done += writeSync(this.#fd, bytes, done, bytes.length - done, offset + done)
-      } else {
-        done += (await writeAsync(this.#fd, bytes, done, bytes.length - done, offset + done)).bytesWritten
-      }
-    }
-  }
-
-  read(offset: number, bytes: number): Promise<Buffer> {
-    return readAt(this.#fd, offset, bytes)
-  }
-
-  /** Gives the file its length: holes at its end, or bytes of an older run behind it. */
-  truncate(size: number): void {
-    if (fstatSync(this.#fd).size !== size) ftruncateSync(this.#fd, size)
-  }
-
-  /** It takes its place; what stands there is replaced. */
-  rename(path: Buffer): void {
-    this.close()
-    renameSync(this.#path, path)
-  }
-
-  /** Removes it. */
-  discard(): void {
-    this.close()
-    unlinkSync(this.#path)
-  }
-
-  /** Leaves it for a later run. Idempotent. */
-  close(): void {
-    if (!this.#open) return
-    this.#open = false
-    closeSync(this.#fd)
-  }
+  return filled
 }
 
 function openToResume(path: Buffer): number | undefined {
@@ -157,14 +122,15 @@ function openToResume(path: Buffer): number | undefined {
   return undefined
 }
 
-function createAnew(path: Buffer): number {
+/** A new file, empty; whatever has its name is removed. */
+export function createAnew(path: Buffer, mode: number): number {
   const flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW
   try {
-    return openSync(path, flags, 0o600)
+    return openSync(path, flags, mode)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
     unlinkSync(path)
-    return openSync(path, flags, 0o600)
+    return openSync(path, flags, mode)
   }
 }
 

@@ -2,8 +2,7 @@
  * Restore: from a committed checkpoint to a directory, or a stream to a file.
  *
  *     tree-restore.ts     walks the tree, makes directories and links, lists what files need
- *     ordered-chunks.ts   fetches and verifies ahead, bounded, in order
- *     file-writer.ts      writes, checks and places the files
+ *     file-writer.ts      fetches ahead, bounded, and has files written, checked and placed by threads
  *
  * Every chunk is hashed, and every file of more than one chunk as a whole again. What is wrong with one
  * path is noted and the rest goes on. A run that was killed is taken up by running it again: what stands
@@ -22,7 +21,6 @@ import type { WebDavBackups } from '../targets/webdav-backups.ts'
 import { type FileStep, FileWriter } from './file-writer.ts'
 import { IncludeFilter, namesOf } from './include-filter.ts'
 import { openContent } from './open-content.ts'
-import { orderedChunks } from './ordered-chunks.ts'
 import { lookAt, openRegular, partName } from './part-file.ts'
 import { localCodes, type RestoreCounts, RestoreLog, type RestoreProblem } from './restore-log.ts'
 import { RestoredDirectory } from './restored-directory.ts'
@@ -105,13 +103,13 @@ async function restoreContent(
     checkpoint.root === undefined
       ? planStream(options, content, log)
       : planTree(options, checkpoint.root, filter, { content, log, overwrite, kept: done, signal })
-  const writer = new FileWriter(log, done)
+  const writer = new FileWriter({ content, log, written: done, signal })
   try {
     for (let list: typeof steps | undefined = steps; list !== undefined; list = leftover?.()) {
-      for await (const batch of orderedChunks(list, content, signal)) await writer.write(batch, signal)
+      await writer.write(list)
     }
   } finally {
-    writer.close()
+    await writer.close()
     root.abandon()
   }
   if (checkpoint.root === undefined) return

@@ -1,4 +1,5 @@
 /** A backup's tree and content as restore reads them, wherever they come from. */
+import type { Block } from '../../protocol/block.ts'
 import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import type { CheckpointState, Entry, FileEntry } from '../../protocol/schema.ts'
@@ -28,6 +29,16 @@ export interface TreeContent extends TreePages {
 
   /** These pieces, verified where a piece can be; each stands as its bytes, or as its Problem. Holds all in memory. */
   read(pieces: readonly Piece[], signal: AbortSignal | undefined): Promise<Map<string, ChunkOrProblem>>
+
+  /**
+   * The blocks that hold these pieces, where content comes in blocks, each in a buffer from `room`. They may hold other
+   * pieces too; what cannot be had is left out. Nothing is verified.
+   */
+  blocks?(
+    pieces: readonly Piece[],
+    room: (bytes: number) => Promise<Buffer>,
+    signal: AbortSignal | undefined,
+  ): AsyncIterable<Block>
 
   /** What the whole file must hash to, where that says more than its pieces do. */
   digestOf(entry: FileEntry, soon?: Soon): Promise<Id | undefined>
@@ -75,6 +86,17 @@ export class ReceiverContent implements TreeContent {
     return this.#chunks.read(
       pieces.map(({ id }) => id as Id),
       { signal },
+    )
+  }
+
+  blocks(
+    pieces: readonly Piece[],
+    room: (bytes: number) => Promise<Buffer>,
+    signal: AbortSignal | undefined,
+  ): AsyncIterable<Block> {
+    return this.#client.fetch(
+      pieces.map(({ id }) => id as Id),
+      { room, signal },
     )
   }
 

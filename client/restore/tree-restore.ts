@@ -1,7 +1,7 @@
 /**
  * The first station of a restore: walks the tree of a checkpoint, makes directories, links and special
- * files as it goes, and lists what the files need for the stations behind it (ordered-chunks.ts, then
- * file-writer.ts). It is read only as far ahead as those allow.
+ * files as it goes, and lists what the files need for the station behind it (file-writer.ts). It is read only as
+ * far ahead as that allows.
  *
  * Invariants: a directory's attributes are set when all below it is done. The first of a group of hard
  * links is restored as a file; the others are linked to it once it stands (hard-links.ts). What exists at
@@ -88,7 +88,7 @@ export class TreeRestore {
   }
 
   #frame(directory: RestoredDirectory, id: Id, filter: IncludeFilter, parent: Frame | undefined): Frame {
-    const soon = parent === undefined ? undefined : () => soonWanted(parent)
+    const soon = soonWanted(parent, filter)
     const pages = this.#content.pages(id, soon)[Symbol.asyncIterator]()
     return { directory, pages, filter, page: [], next: 0 }
   }
@@ -137,10 +137,10 @@ export class TreeRestore {
     }
     const place = { directory, name }
     if (entry.link !== undefined && !this.#links.claim(entry, place)) return
-    yield* this.#restoreAt(place, entry, () => soonWanted(frame))
+    yield* this.#restoreAt(place, entry, soonWanted(frame, frame.filter))
   }
 
-  async *#restoreAt(place: LinkPlace, entry: LinkableEntry, soon: Soon): AsyncIterable<FileStep> {
+  async *#restoreAt(place: LinkPlace, entry: LinkableEntry, soon?: Soon): AsyncIterable<FileStep> {
     const { directory, name } = place
     const finished = (problem?: Problem) => {
       if (entry.link !== undefined) this.#links.settle(entry, problem)
@@ -169,7 +169,7 @@ export class TreeRestore {
   async *#leftover(first: Heir): AsyncIterable<FileStep> {
     for (let heir: Heir | undefined = first; heir !== undefined; heir = this.#links.nextHeir()) {
       this.#checkSignal()
-      yield* this.#restoreAt(heir.place, heir.entry, () => [])
+      yield* this.#restoreAt(heir.place, heir.entry)
       heir.place.directory.done()
     }
   }
@@ -179,7 +179,7 @@ export class TreeRestore {
     entry: FileEntry,
     existing: Existing | undefined,
     finished: FileJob['finished'] & {},
-    soon: Soon,
+    soon: Soon | undefined,
   ): AsyncIterable<FileStep> {
     const path = directory.pathOf(name)
     if (existing !== undefined && (await this.#isEqual(path, entry, existing, soon))) {
@@ -219,7 +219,7 @@ export class TreeRestore {
   }
 
   /** Whether the very same file stands there. Reads it, unless size or time tell already. */
-  async #isEqual(path: Buffer, entry: FileEntry, existing: Existing, soon: Soon): Promise<boolean> {
+  async #isEqual(path: Buffer, entry: FileEntry, existing: Existing, soon?: Soon): Promise<boolean> {
     if (!existing.isFile() || Number(existing.size) !== entry.size) return false
     if (String(existing.mtimeNs) !== entry.mtimeNs) return false
     const fd = openRegular(path)
@@ -309,8 +309,8 @@ export async function* fileSteps(
   let offset = 0
   try {
     for await (const chunk of pieces) {
-      const there = part !== undefined && (await content.hasPiece(part, offset, chunk))
-      yield { job, kind: 'chunk', offset, chunk, fetch: there ? undefined : chunk }
+      const isThere = part !== undefined && (await content.hasPiece(part, offset, chunk))
+      yield { job, kind: 'chunk', offset, chunk, isThere }
       offset += chunk.size
     }
   } catch (error) {
@@ -320,8 +320,13 @@ export async function* fileSteps(
   yield { job, kind: 'end' }
 }
 
-/** Objects that the walk will want after the current one: directories, and lists of chunks. */
-function* soonWanted({ page, next, filter }: Frame): Iterable<Id> {
+/** What the walk will want after the next entry of `frame`, where all below that is wanted as `filter` says. */
+function soonWanted(frame: Frame | undefined, { isAll }: IncludeFilter): Soon {
+  return { ids: () => (frame === undefined ? [] : objectsBehind(frame)), below: isAll }
+}
+
+/** Directories and lists of chunks. */
+function* objectsBehind({ page, next, filter }: Frame): Iterable<Id> {
   for (let index = next; index < page.length; index++) {
     const entry = page[index] as Entry
     if (entry.kind !== 'directory' && !(entry.kind === 'file' && entry.chunked)) continue
