@@ -10,6 +10,7 @@ import {
   type Block,
   type BlockEncoding,
   type BlockHeader,
+  compressionPays,
   discard,
   encodeBlock,
   type PlainChunk,
@@ -21,7 +22,7 @@ import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { BatchAnswer } from '../../protocol/schema.ts'
-import { decompress } from '../../protocol/zstd.ts'
+import { compressNow, decompress } from '../../protocol/zstd.ts'
 import type { ChunkStore, PutOutcome, VerifiedBlock } from './chunk-store.ts'
 import type { Lease } from './collectable.ts'
 import { type Judge, judgeInPlace } from './verifying-thread.ts'
@@ -47,6 +48,8 @@ export interface ReceivedBatch {
   readonly mayBeObject: (id: Id) => boolean
 }
 
+/** How much of a long chunk is compressed to learn whether it can be. */
+const probeBytes = 16 * 1024
 /** Blocks of one batch that are given to the store at the same time: it writes them with one system call. */
 const blocksAtOnce = 256
 
@@ -223,10 +226,20 @@ async function storePlain(store: ChunkStore, id: Id, plain: Buffer): Promise<Put
 export async function storeHashed(store: ChunkStore, id: Id, plain: Buffer): Promise<PutOutcome> {
   const [length] = await store.stat([id])
   if (length !== undefined) return 'known'
-  const block = await encodeBlock([{ id, length: plain.length }], plain, { encoding: 'zstd' })
+  const encoding = looksCompressible(plain) ? 'zstd' : 'identity'
+  const block = await encodeBlock([{ id, length: plain.length }], plain, { encoding })
   const outcome = await storeOne(store, block as VerifiedBlock)
   discard(block.bytes)
   return outcome
+}
+
+/** Looks at a stretch of long chunks, so that media and archives are not compressed in vain. */
+function looksCompressible(plain: Buffer): boolean {
+  if (plain.length < 8 * probeBytes) return true
+  return [plain.length >>> 1, 0].some((start) => {
+    const encoded = compressNow(plain.subarray(start, start + probeBytes))
+    return compressionPays(encoded.length, probeBytes)
+  })
 }
 
 async function expectHash(plain: Buffer, id: Id): Promise<void> {
