@@ -28,8 +28,9 @@ if (Number(process.versions.node.split('.')[0]) < neededMajor) {
   const about = given[0] === 'help' ? given[1] || '' : ''
   const words = serverCommands.includes(about) ? [about, '--help'] : given
   // The receiver's bodies come in buffers of 64 KiB that die young. A nursery that does not grow is collected often, and
-  // they go with it; else they wait for a full collection, which holds the event loop (p99 2.4 ms instead of 8.7).
-  if (words[0] === 'serve') setFlagsFromString('--semi-space-growth-factor=1')
+  // they go with it; else they wait for a full collection, which holds the event loop (p99 2.4 ms instead of 8.7). The client
+  // takes 20 MB less, and no more time.
+  setFlagsFromString('--semi-space-growth-factor=1')
   keepCompiledCode()
   const { main } = await (serverCommands.includes(words[0] || '')
     ? import('../server/main.ts')

@@ -44,8 +44,8 @@ export abstract class ReceiverTarget implements Target {
   }
 
   async begin(resume: number | undefined, about: Readonly<Record<string, string>>): Promise<BegunCheckpoint> {
-    await this.#ensureVault()
-    const known = await this.#known()
+    // At once: each takes a way to the receiver and back.
+    const [known] = await Promise.all([this.#known(), this.#ensureVault()])
     const base = known.findLast((checkpoint) => checkpoint.state === 'committed')
     const { form: kind } = this.capabilities
     const old = known.find((checkpoint) => checkpoint.number === resume && checkpoint.state === 'open')
@@ -83,7 +83,8 @@ export abstract class ReceiverTarget implements Target {
     try {
       return await this.client.listCheckpoints(this.#source)
     } catch (error) {
-      if (isProblem(error, 'checkpoint-not-found') || isProblem(error, 'not-found')) return []
+      const isNew = isProblem(error, 'vault-not-found') || isProblem(error, 'checkpoint-not-found')
+      if (isNew || isProblem(error, 'not-found')) return []
       throw error
     }
   }
