@@ -1,8 +1,8 @@
 /**
  * The walk of a directory tree, depth first, names in the order of their bytes.
  *
- * Runs on a worker thread and speaks in byte strings (latin1), which clone cheaply; a Buffer would drag
- * its whole pool along. Memory: the names of one directory, and of the directories still to be entered
+ * Runs on a worker thread and speaks in byte strings (latin1); a Buffer would drag its whole pool along. A batch of
+ * messages travels as JSON, which takes half the time of a clone (measured). Memory: the names of one directory, and of the directories still to be entered
  * on the way down.
  *
  * A directory is listed only if it is still the one that was told of, and no symlink leads to it
@@ -73,20 +73,20 @@ interface Pending {
   readonly closed?: boolean
 }
 
-/** Walks `job` and sends batches; returns early when the consumer gave up. */
-export function walk(job: ScanJob, outlet: Outlet<ScanMessage[]>): void {
+/** Walks `job` and sends batches, each the JSON of a `ScanMessage[]`; returns early when the consumer gave up. */
+export function walk(job: ScanJob, outlet: Outlet<string>): void {
   new DirectoryWalk(job, outlet).run()
 }
 
 class DirectoryWalk {
   readonly #job: ScanJob
-  readonly #outlet: Outlet<ScanMessage[]>
+  readonly #outlet: Outlet<string>
   readonly #exclude: ExcludeRules
   readonly #directories = new OpenDirectories()
   #batch: ScanMessage[] = []
   #device = ''
 
-  constructor(job: ScanJob, outlet: Outlet<ScanMessage[]>) {
+  constructor(job: ScanJob, outlet: Outlet<string>) {
     this.#job = job
     this.#outlet = outlet
     this.#exclude = new ExcludeRules(job.exclude)
@@ -206,7 +206,7 @@ class DirectoryWalk {
   }
 
   #flush(): void {
-    if (this.#batch.length > 0) this.#outlet.send(this.#batch)
+    if (this.#batch.length > 0) this.#outlet.send(JSON.stringify(this.#batch))
     this.#batch = []
   }
 }

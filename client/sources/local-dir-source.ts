@@ -31,7 +31,7 @@ export class LocalDirSource implements Source {
   readonly capabilities: SourceCapabilities = { form: 'dir', rereadable: true }
   readonly about: Readonly<Record<string, string>>
   readonly #job: ScanJob
-  readonly #scanner: StreamThread<ScanJob, ScanMessage[]>
+  readonly #scanner: StreamThread<ScanJob, string>
   readonly #readerCount: number
   #readers: ReadingThreads | undefined
 
@@ -69,7 +69,8 @@ export class LocalDirSource implements Source {
   }
 
   async *scan(signal: AbortSignal): AsyncGenerator<readonly ScanEvent[], void, undefined> {
-    for await (const batch of this.#scanner.run(this.#job, signal)) yield scanEvents(batch)
+    for await (const batch of this.#scanner.run(this.#job, signal))
+      yield scanEvents(JSON.parse(batch) as ScanMessage[])
   }
 
   fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<Filled> {
