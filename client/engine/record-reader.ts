@@ -55,7 +55,7 @@ export class RecordReader<Record> {
     const before = this.#first
     this.#first = this.#keyOf(directory)
     this.#end = this.#keyOf(directory + 1)
-    if (before !== undefined && Buffer.compare(before, this.#first) <= 0) this.#skip(this.#first)
+    if (before !== undefined && Buffer.compare(before, this.#first) < 0) this.#skip(this.#first)
     else this.#mustSeek = true
   }
 
