@@ -28,7 +28,7 @@ interface ServeOptions extends ListenOptions, LimitOptions {
   readonly freeze: readonly ScheduledFreeze[]
   readonly scrub: number | 'off'
   readonly scrubRate: number
-  readonly gc: string | undefined
+  readonly gc: string
   readonly gcShare: number
   readonly expireOpen: number
   readonly reserve?: number
@@ -136,7 +136,7 @@ async function serve(options: ServeOptions, surroundings: Surroundings): Promise
     freezes: freeze,
     scrubMs: scrub === 'off' ? undefined : scrub,
     scrubBytesPerSecond: scrubRate,
-    collect: options.gc,
+    collect: options.gc === 'off' ? undefined : options.gc,
     upkeepShare: options.gcShare,
     expireOpenMs: options.expireOpen,
     ...(options.reserve === undefined ? {} : { reserveBytes: options.reserve }),

@@ -101,9 +101,9 @@ export function parseReserve(text: string): number {
 /** When garbage is collected: at night, when few back up. */
 export const defaultCollect = '30 3 * * *'
 
-/** A cron pattern, or `off`: undefined. Problem `usage`. */
-export function parseCollect(text: string): string | undefined {
-  if (text === 'off') return undefined
+/** A cron pattern, or `off`. Problem `usage`. */
+export function parseCollect(text: string): string {
+  if (text === 'off') return text
   cronJob(text).stop()
   return text
 }

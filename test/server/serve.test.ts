@@ -82,6 +82,11 @@ describe('start', () => {
     expect(out).toContain(`chunkdav backup DIR ${url}/home`)
   })
 
+  test('what is done of itself can be turned off', async () => {
+    const { url } = await serve('--gc', 'off', '--scrub', 'off', '--expire-open', 'off')
+    expect((await fetch(url)).status).toBe(200)
+  })
+
   test('logs nothing before that, and no request that went well', async () => {
     const both = await open(join(dir, 'both'), 'w+')
     const words = ['serve', '--data', join(dir, 'data'), '--listen', '127.0.0.1:0', '--freeze', 'home @daily']
