@@ -43,7 +43,7 @@ export class ChunkReader {
     const found = new Map<Id, ChunkOrProblem>()
     if (wanted.size === 0) return found
     let bytes = 0
-    for await (const block of this.#client.fetch(wanted, { signal: options.signal })) {
+    for await (const block of this.#client.fetch(wanted, { signal: options.signal, room: ownBuffer })) {
       for (const [id, chunk] of await openBlock(block, wanted, options.wantsNeighbour)) {
         if (!found.has(id)) bytes += chunk.length
         found.set(id, chunk)
@@ -75,6 +75,10 @@ export class ChunkReader {
   }
 }
 
+async function ownBuffer(bytes: number): Promise<Buffer> {
+  return Buffer.allocUnsafeSlow(bytes)
+}
+
 /** The wanted chunks of a block that hash to their ids. False ones are left out, as if they had not come. */
 async function openBlock(
   block: Block,
@@ -100,6 +104,8 @@ async function openBlock(
     if ((await hashInSlices(view, row.id)) !== row.id) continue
     chunks.push([row.id, copies ? Buffer.from(view) : view])
   }
+  // Left to the collector, this would be most of what a restore holds in memory (measured).
   if (copies) discard(plain)
+  if (block.header.encoding !== 'identity') discard(block.bytes)
   return chunks
 }

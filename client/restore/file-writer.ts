@@ -396,7 +396,7 @@ export class FileWriter {
     const answer = await this.#threads.run({
       kind: 'block',
       memory: room.memory,
-      offset: room.offset + payload,
+      offset: payload,
       header: { encoding, plainBytes, payloadBytes },
       chunks: chunks.map(({ row, wants }): ChunkTask => ({ row, targets: wants.map(targetOf) })),
       verified,

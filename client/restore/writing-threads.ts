@@ -2,8 +2,9 @@
  * Threads that decode, hash and write (write-tasks.ts), and the memory in which blocks come to them.
  *
  * A block is received into a slot, which all threads share; nothing of it is copied, or allocated, on the way. The number
- * of slots is the bound on content in memory: who finds none free waits. A block that is too long for a slot gets memory
- * of its own, and counts as one. Answers of a thread come in the order of its tasks.
+ * of slots is the bound on content in memory: who finds none free waits. A slot grows to the longest block that it had to
+ * take: what is allocated for one block goes when the collectors of all threads have seen it. Answers of a thread
+ * come in the order of its tasks.
  */
 import { Worker } from 'node:worker_threads'
 import { workerModule } from '../worker-module.ts'
@@ -14,9 +15,7 @@ const slotBytes = 1024 * 1024 + 256 * 1024
 /** Room for one block, from `take` to `give`. */
 export interface Room {
   readonly memory: SharedArrayBuffer
-  readonly offset: number
   readonly bytes: Buffer
-  readonly slot: number
 }
 
 interface Thread {
@@ -28,28 +27,27 @@ interface Thread {
 
 export class WritingThreads {
   readonly #threads: Thread[]
-  readonly #memory: SharedArrayBuffer
-  readonly #free: number[]
+  readonly #free: SharedArrayBuffer[]
   readonly #waiting: (() => void)[] = []
 
   constructor(count: number, slots: number) {
-    this.#memory = new SharedArrayBuffer(slots * slotBytes)
-    this.#free = Array.from({ length: slots }, (_, slot) => slot)
+    this.#free = Array.from({ length: slots }, () => new SharedArrayBuffer(slotBytes))
     this.#threads = Array.from({ length: count }, () => startThread())
   }
 
   /** Room for `bytes`, once there is some; to be given back. */
   async take(bytes: number): Promise<Room> {
     while (this.#free.length === 0) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    const slot = this.#free.pop() as number
-    const fits = bytes <= slotBytes
-    const memory = fits ? this.#memory : new SharedArrayBuffer(bytes)
-    const offset = fits ? slot * slotBytes : 0
-    return { memory, offset, bytes: Buffer.from(memory, offset, bytes), slot }
+    const fits = this.#free.findIndex((memory) => memory.byteLength >= bytes)
+    const [memory] = this.#free.splice(Math.max(0, fits), 1) as [SharedArrayBuffer]
+    const room = fits < 0 ? new SharedArrayBuffer(bytes) : memory
+    return { memory: room, bytes: Buffer.from(room, 0, bytes) }
   }
 
-  give({ slot }: Room): void {
-    this.#free.push(slot)
+  /** The shortest come first, so that long ones are there for long blocks. */
+  give({ memory }: Room): void {
+    const longer = this.#free.findIndex(({ byteLength }) => byteLength > memory.byteLength)
+    this.#free.splice(longer < 0 ? this.#free.length : longer, 0, memory)
     this.#waiting.shift()?.()
   }
 
@@ -72,9 +70,12 @@ export class WritingThreads {
   }
 }
 
+/** What a thread makes dies young; a nursery that grows only costs memory, 5 MB each (measured). */
+const resourceLimits = { maxYoungGenerationSizeMb: 2 }
+
 function startThread(): Thread {
   const thread: Thread = {
-    worker: new Worker(workerModule(import.meta.url, 'write-worker')),
+    worker: new Worker(workerModule(import.meta.url, 'write-worker'), { resourceLimits }),
     answers: [],
   }
   const fail = (error: unknown): void => {
