@@ -6,17 +6,13 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import prettyBytes from 'pretty-bytes'
 import { Problem } from '../../protocol/problem.ts'
 import { parseSourceName } from '../../protocol/url.ts'
-import { CheckpointDatabase } from '../engine/checkpoint-database.ts'
-import { type BackupSummary, Engine } from '../engine/engine.ts'
+import type { CheckpointDatabase } from '../engine/checkpoint-database.ts'
+import type { BackupSummary } from '../engine/engine.ts'
 import { type FileTarget, isFileTarget } from '../engine/file-target.ts'
 import type { Source } from '../engine/source.ts'
 import type { Target } from '../engine/target.ts'
 import { createProgress, duration } from '../progress.ts'
-import { ReceiverClient } from '../receiver-client.ts'
-import { ChunkSource } from '../sources/chunk-source.ts'
 import { LocalDirSource } from '../sources/local-dir-source.ts'
-import { ChunkTarget } from '../targets/chunk-target.ts'
-import { DirTarget } from '../targets/dir-target.ts'
 import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
 import { parseVaultUrl } from '../vault-url.ts'
 import type { CommandContext } from './context.ts'
@@ -110,12 +106,14 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   if (paths.length === 0)
     throw new Problem('usage', 'name what to back up, then the URL of the vault; see chunkdav backup --help')
   if (paths.includes('')) throw new Problem('usage', 'one of the paths is empty')
-  const place = await openPlace(url, options, context)
+  const place = openPlace(url, options, context)
   const name = parseSourceName(
     options.source ?? defaultSourceName(context.hostName, context.workingFolder, paths),
   )
+  // First, and what follows is loaded behind it: meanwhile its thread starts.
   await using source = disposable(await openSource(paths, options, context))
-  await using target = disposable(place.target(name))
+  const { CheckpointDatabase } = await import('../engine/checkpoint-database.ts')
+  await using target = disposable(await place.target(name))
   const folder = databaseFolder(context.stateFolder, place, name, place.form)
   await using database = disposable(await CheckpointDatabase.open(folder))
   const summary = await runEngine(source.value, target.value, database.value, options, context)
@@ -140,6 +138,7 @@ async function openSource(
   if (paths.includes('-') && paths.length > 1)
     throw new Problem('usage', 'standard input must be the only thing to back up')
   if (paths.length === 1 && (path === '-' || (await isStream(resolve(context.workingFolder, path))))) {
+    const { ChunkSource } = await import('../sources/chunk-source.ts')
     return ChunkSource.open(
       path === '-' ? path : resolve(context.workingFolder, path),
       options.name === undefined ? {} : { name: options.name },
@@ -184,33 +183,39 @@ interface Place {
   readonly shown: string
   /** The URL without the password. */
   readonly withUser: string
-  target(source: string): Target | FileTarget
+  target(source: string): Promise<Target | FileTarget>
 }
 
 /** The place at `url`; nothing is opened yet. */
-async function openPlace(
+function openPlace(
   url: string,
   { as, uploads: lanes, compression }: BackupOptions,
   { login }: CommandContext,
-): Promise<Place> {
+): Place {
   if (isWebDavUrl(url)) {
     if (as === 'chunks') {
       throw new Problem('usage', 'a WebDAV server keeps files, not chunks; leave --as chunks away')
     }
     const location = parseWebDavUrl(url, login.password)
     const { origin, folder: vault, shown, withUser } = location
-    const [{ WebDavClient }, { WebDavTarget }] = await Promise.all([
-      import('../targets/webdav-client.ts'),
-      import('../targets/webdav-target.ts'),
-    ])
-    // Large files are streamed beside what the lanes do.
-    const client = () => new WebDavClient(location, { connections: lanes + 4 })
-    const target = (source: string) => new WebDavTarget(client(), source, { lanes })
+    const target = async (source: string): Promise<FileTarget> => {
+      const [{ WebDavClient }, { WebDavTarget }] = await Promise.all([
+        import('../targets/webdav-client.ts'),
+        import('../targets/webdav-target.ts'),
+      ])
+      // Large files are streamed beside what the lanes do.
+      return new WebDavTarget(new WebDavClient(location, { connections: lanes + 4 }), source, { lanes })
+    }
     return { origin, vault, form: 'files', shown, withUser, target }
   }
   const location = parseVaultUrl(url, login)
   const uploads = { lanes, compressionLevel: compression }
-  const target = (source: string): Target => {
+  const target = async (source: string): Promise<Target> => {
+    const [{ ReceiverClient }, { DirTarget }, { ChunkTarget }] = await Promise.all([
+      import('../receiver-client.ts'),
+      import('../targets/dir-target.ts'),
+      import('../targets/chunk-target.ts'),
+    ])
     const client = new ReceiverClient(location, { connections: lanes + 2 })
     return as === 'dir' ? new DirTarget(client, source, uploads) : new ChunkTarget(client, source, uploads)
   }
@@ -227,6 +232,7 @@ async function runEngine(
 ): Promise<BackupSummary> {
   const json = options.json ? context.emit : undefined
   const progress = createProgress({ stream: context.stderr, isTTY: context.stderrIsTerminal, json })
+  const { Engine } = await import('../engine/engine.ts')
   const engine = new Engine(source, target, database, {
     scanFirst: options.scanFirst,
     verifyContent: options.verifyContent,

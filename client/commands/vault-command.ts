@@ -3,7 +3,7 @@ import { InvalidArgumentError } from 'commander'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CheckpointState } from '../../protocol/schema.ts'
 import { parseCheckpointNumber } from '../../protocol/url.ts'
-import { ReceiverClient } from '../receiver-client.ts'
+import type { ReceiverClient } from '../receiver-client.ts'
 import { noVaultText } from '../receiver-refusal.ts'
 import type { WebDavBackups } from '../targets/webdav-backups.ts'
 import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
@@ -55,6 +55,7 @@ export async function withVault<T>(
       await backups.close()
     }
   }
+  const { ReceiverClient } = await import('../receiver-client.ts')
   const client = new ReceiverClient(parseVaultUrl(url, login))
   try {
     return await action(client)

@@ -15,7 +15,7 @@ import { workerModule } from '../worker-module.ts'
 import { about } from './about.ts'
 import type { ScanJob, ScanMessage } from './directory-walk.ts'
 import type { ExcludeOptions } from './exclude-rules.ts'
-import { ReadingThreads } from './reading-threads.ts'
+import type { ReadingThreads } from './reading-threads.ts'
 import { StreamThread } from './stream-thread.ts'
 
 export interface LocalDirOptions extends Partial<ExcludeOptions> {
@@ -33,7 +33,8 @@ export class LocalDirSource implements Source {
   readonly #job: ScanJob
   readonly #scanner: StreamThread<ScanJob, string>
   readonly #readerCount: number
-  #readers: ReadingThreads | undefined
+  #readers: Promise<ReadingThreads> | undefined
+  #isClosed = false
 
   private constructor(job: ScanJob, told: Record<string, string>, readers: number) {
     this.#job = job
@@ -73,16 +74,17 @@ export class LocalDirSource implements Source {
       yield scanEvents(JSON.parse(batch) as ScanMessage[])
   }
 
-  fill(files: readonly FileToRead[], signal: AbortSignal): AsyncIterable<Filled> {
-    // Where nothing has changed, none is needed.
-    this.#readers ??= new ReadingThreads(this.#readerCount)
-    return this.#readers.fill(
-      {
-        files: files.map((file) => this.#absolute(file.path.toString('latin1'))),
-        anyKind: false,
-      },
-      signal,
-    )
+  async *fill(files: readonly FileToRead[], signal: AbortSignal): AsyncGenerator<Filled, void, undefined> {
+    const absolute = files.map((file) => this.#absolute(file.path.toString('latin1')))
+    if (this.#isClosed) throw new Problem('cancelled', 'the source was closed')
+    this.#readers ??= this.#startReaders()
+    yield* (await this.#readers).fill({ files: absolute, anyKind: false }, signal)
+  }
+
+  /** Where nothing has changed, none are needed. */
+  async #startReaders(): Promise<ReadingThreads> {
+    const { ReadingThreads } = await import('./reading-threads.ts')
+    return new ReadingThreads(this.#readerCount)
   }
 
   /** The absolute byte string of a path below the root. */
@@ -97,7 +99,9 @@ export class LocalDirSource implements Source {
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#scanner.close(), this.#readers?.close()])
+    this.#isClosed = true
+    const readers = await this.#readers
+    await Promise.all([this.#scanner.close(), readers?.close()])
   }
 }
 
