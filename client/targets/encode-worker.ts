@@ -5,7 +5,7 @@
  * where they might not fit. What does not compress stays where it is: only its header is written.
  */
 import { parentPort } from 'node:worker_threads'
-import { type BlockEncoding, blockBytes, type ChunkTable, writeBlock } from '../../protocol/block.ts'
+import { type BlockEncoding, blockBytes, type ChunkTable, discard, writeBlock } from '../../protocol/block.ts'
 import { compressNow } from '../../protocol/zstd.ts'
 
 /** A block to be: its table, and where its plain bytes are. */
@@ -43,7 +43,10 @@ function looksCompressible(plain: Buffer): boolean {
   if (plain.length < 8 * probeBytes) return true
   const middle = (plain.length >>> 1) & ~4095
   return [middle, 0].some((start) => {
-    return compressNow(plain.subarray(start, start + probeBytes), 1).length < probeBytes * 0.95
+    const probe = compressNow(plain.subarray(start, start + probeBytes), 1)
+    const { length } = probe
+    discard(probe)
+    return length < probeBytes * 0.95
   })
 }
 
@@ -71,12 +74,14 @@ function encode({ job, blocks, level, out: given }: EncodeJob): EncodedJob {
   let start = 0
   const encoded = blocks.map(({ chunks, plain: pieces }) => {
     const isOne = pieces.length === 1
+    const plainBytes = pieces.reduce((sum, { length }) => sum + length, 0)
     const plain = isOne ? asBuffer(pieces[0] as Uint8Array) : Buffer.concat(pieces)
     const { encoding, end } = writeBlock(bytes, start, chunks, plain, looksCompressible(plain) ? level : 0)
     // Pieces that were put together here are nowhere else.
     const isCopied = encoding === 'identity' && !isOne
     if (isCopied) plain.copy(bytes, end)
-    start = isCopied ? end + plain.length : end
+    if (!isOne) discard(plain)
+    start = isCopied ? end + plainBytes : end
     return { encoding, end: start, isWhole: encoding === 'zstd' || isCopied }
   })
   return { job, out, blocks: encoded }
