@@ -191,6 +191,12 @@ export function assembleBlock(chunks: ChunkTable, encoding: BlockEncoding, paylo
   return { header: parseHeader(bytes) as BlockHeader, bytes }
 }
 
+/** The same where the payload stands behind room for header and table, `blockBytes(chunks.length, 0)`: nothing is copied. */
+export function completeBlock(chunks: ChunkTable, encoding: BlockEncoding, bytes: Buffer): Block {
+  writeHeader(bytes, 0, chunks, encoding, bytes.subarray(blockBytes(chunks.length, 0)))
+  return { header: parseHeader(bytes) as BlockHeader, bytes }
+}
+
 /** How many bytes a header at `offset` takes with its table, or undefined when it is not there whole. */
 export function headerLength(bytes: Buffer, offset = 0): number | undefined {
   if (bytes.length < offset + blockHeaderBytes) return undefined

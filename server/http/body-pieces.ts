@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http'
+import { discard } from '../../protocol/block.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { ClientPace } from './client-pace.ts'
 import type { Context } from './context.ts'
@@ -52,9 +53,53 @@ export class BodyPieces {
 
   /** Lets go of the request. Idempotent; a `next` under way need not end. */
   close(): void {
-    this.#pace.came()
+    this.#pace.end()
     for (const event of ['readable', 'end', 'error', 'close']) this.#request.off(event, this.#awaken)
   }
+}
+
+/**
+ * Lays a body down where it stays, as it comes, and gives each piece's memory back at once (`discard`): there is room for
+ * all of it, so nothing has to be held back, and no piece costs a turn of its own. `target` must have the length that the
+ * request announces. The same pace, and Problems, as `BodyPieces.next`.
+ */
+export async function layDown(ctx: Context, target: Buffer, isPressed: () => boolean): Promise<void> {
+  const request = ctx.req
+  const { idleMs } = ctx.state.patience
+  const pace = new ClientPace({ silentMs: idleMs, graceMs: idleMs, isPressed })
+  const over = Promise.withResolvers<void>()
+  const giveUp = (): void => over.reject(tooSlow())
+  const leave = (): void => {
+    if (!request.readableEnded) over.reject(incomplete(request.errored))
+  }
+  let end = 0
+  const take = (piece: Buffer): void => {
+    pace.came(piece.length)
+    ctx.state.bytesIn += piece.length
+    if (end + piece.length > target.length) {
+      leave()
+      return
+    }
+    piece.copy(target, end)
+    end += piece.length
+    discard(piece)
+    pace.wait(giveUp)
+  }
+  request.on('end', over.resolve).on('error', leave).on('close', leave)
+  try {
+    if (request.destroyed && !request.readableEnded) throw incomplete(request.errored)
+    if (!request.readableEnded) {
+      pace.wait(giveUp)
+      request.on('data', take)
+      await over.promise
+    }
+  } finally {
+    pace.end()
+    request.off('data', take).off('end', over.resolve).off('error', leave).off('close', leave)
+    // What is left stays unread.
+    request.pause()
+  }
+  if (end !== target.length) throw incomplete()
 }
 
 export function incomplete(cause?: unknown): Problem {

@@ -21,11 +21,14 @@ export interface PaceRules {
 
 /**
  * Watches one transfer. Only the time that is spent in waiting for the client counts: what we do between two
- * pieces is not its fault.
+ * pieces is not its fault. One timer is under way, whatever the number of pieces: what comes moves the moment at which
+ * it is too late only further away, so it is looked again then.
  */
 export class ClientPace {
   readonly #rules: PaceRules
   #timer: NodeJS.Timeout | undefined
+  /** Set while the client is waited for. */
+  #giveUp: (() => void) | undefined
   #since = 0
   #waitedMs = 0
   #bytes = 0
@@ -37,30 +40,39 @@ export class ClientPace {
   /** The client's turn begins, unless it has: `giveUp` is called once if it takes too long. */
   wait(giveUp: () => void): void {
     this.came()
+    this.#giveUp = giveUp
     this.#since = performance.now()
-    this.#check(giveUp)
+    if (this.#timer === undefined) this.#check()
   }
 
   /** The client's turn is over; `bytes` have come, or were taken. Idempotent without bytes. */
   came(bytes = 0): void {
     this.#bytes += bytes
-    if (this.#timer === undefined) return
-    clearTimeout(this.#timer)
-    this.#timer = undefined
+    if (this.#giveUp === undefined) return
+    this.#giveUp = undefined
     this.#waitedMs += performance.now() - this.#since
   }
 
-  #check(giveUp: () => void): void {
+  /** The transfer is over. Idempotent. */
+  end(): void {
+    this.came()
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
+  #check(): void {
+    this.#timer = undefined
+    if (this.#giveUp === undefined) return
     const { silentMs: allowedMs, graceMs, isPressed } = this.#rules
     const silentMs = performance.now() - this.#since
     const waitedMs = this.#waitedMs + silentMs
     const leftMs = Math.min(allowedMs - silentMs, allowedMs + this.#bytes / minBytesPerMs - waitedMs)
     const pressedLeftMs = graceMs + this.#bytes / minPressedBytesPerMs - waitedMs
     if (leftMs <= 0 || (pressedLeftMs <= 0 && isPressed())) {
-      giveUp()
+      this.#giveUp()
       return
     }
     const nextMs = Math.min(leftMs, pressedLeftMs > 0 ? pressedLeftMs : recheckMs)
-    this.#timer = setTimeout(() => this.#check(giveUp), Math.ceil(nextMs))
+    this.#timer = setTimeout(() => this.#check(), Math.ceil(nextMs))
   }
 }

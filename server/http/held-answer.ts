@@ -145,7 +145,7 @@ function sliced(
     read: () => void advance().catch((error: Error) => stream.destroy(error)),
   })
   whenOver(ctx, () => {
-    pace.came()
+    pace.end()
     stream.destroy()
   })
   return stream

@@ -8,7 +8,8 @@ import getRawBody from 'raw-body'
 import { discard } from '../../protocol/block.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { decompress } from '../../protocol/zstd.ts'
-import { BodyPieces, incomplete } from './body-pieces.ts'
+import { BodyMemory } from './body-memory.ts'
+import { BodyPieces, incomplete, layDown } from './body-pieces.ts'
 import { overSignal } from './client-gone.ts'
 import { clientOf } from './client-name.ts'
 import type { Context } from './context.ts'
@@ -31,13 +32,20 @@ export interface BodyRules {
   readonly uncountedBytes?: number
   /** Whether `Content-Encoding: zstd` is understood. */
   readonly zstd?: boolean
+  /** So much memory in front of the body is for who wants to put something there. */
+  readonly roomBytes?: number
 }
 
 export interface RequestBody {
   /** Borrowed: their memory is given back when `use` has ended. */
   readonly bytes: Buffer
+  /** The same with the room in front of it, if there is any. */
+  readonly withRoom?: Buffer | undefined
   readonly encoding: BodyEncoding
 }
+
+/** Of bodies that come with room for more: who asks for that works on them where they stand. */
+const memory = new BodyMemory()
 
 /** The body's encoding; Problem `unsupported-encoding` when it is not understood here. */
 export function bodyEncoding(ctx: Context, zstd: boolean): BodyEncoding {
@@ -82,9 +90,18 @@ export async function withBody<T>(
   const wanted = (length ?? rules.maxBytes) + (rules.decodedBytes ?? 0)
   const isCounted = wanted > (rules.uncountedBytes ?? 0)
   const reservation = isCounted ? await budget.of(clientOf(ctx)).reserve(wanted, overSignal(ctx)) : undefined
+  const isPressed = (): boolean => isCounted && budget.isPressed
+  const { roomBytes = 0 } = rules
   let bytes: Buffer | undefined
   try {
-    bytes = await readBytes(ctx, rules.maxBytes, length, () => isCounted && budget.isPressed)
+    if (length !== undefined && roomBytes > 0) {
+      return await memory.lend(roomBytes + length, async (withRoom) => {
+        const bytes = withRoom.subarray(roomBytes)
+        await begun(ctx, () => layDown(ctx, bytes, isPressed))
+        return await decoded(ctx, rules.decoding, { bytes, withRoom, encoding }, use)
+      })
+    }
+    bytes = await begun(ctx, () => readBytes(ctx, rules.maxBytes, length, isPressed))
     reservation?.shrinkTo(bytes.length + (rules.decodedBytes ?? 0))
     return await decoded(ctx, rules.decoding, { bytes, encoding }, use)
   } finally {
@@ -109,17 +126,25 @@ async function decoded<T>(
   }
 }
 
+/** Reads by `read`, unless the client has gone already; one that waits is told to go on. */
+function begun<T>(ctx: Context, read: () => Promise<T>): Promise<T> {
+  if (ctx.req.destroyed && !ctx.req.complete) return Promise.reject(incomplete())
+  letContinue(ctx)
+  return read()
+}
+
 async function readBytes(
   ctx: Context,
   maxBytes: number,
   length: number | undefined,
   isPressed: () => boolean,
 ): Promise<Buffer> {
-  if (ctx.req.destroyed && !ctx.req.complete) throw incomplete()
-  letContinue(ctx)
-  const pieces = new BodyPieces(ctx, isPressed)
-  if (length !== undefined) return await filled(Buffer.allocUnsafe(length), pieces)
-  const stream = streamOf(pieces)
+  if (length !== undefined) {
+    const bytes = Buffer.allocUnsafe(length)
+    await layDown(ctx, bytes, isPressed)
+    return bytes
+  }
+  const stream = streamOf(new BodyPieces(ctx, isPressed))
   try {
     return await getRawBody(stream, { limit: maxBytes })
   } catch (cause) {
@@ -130,23 +155,6 @@ async function readBytes(
   } finally {
     stream.destroy()
   }
-}
-
-/** What comes is laid down where it stays, and each piece's memory given back at once: see `discard`. */
-async function filled(target: Buffer, pieces: BodyPieces): Promise<Buffer> {
-  let end = 0
-  try {
-    for (let piece = await pieces.next(); piece !== undefined; piece = await pieces.next()) {
-      if (end + piece.length > target.length) throw incomplete()
-      piece.copy(target, end)
-      end += piece.length
-      discard(piece)
-    }
-  } finally {
-    pieces.close()
-  }
-  if (end !== target.length) throw incomplete()
-  return target
 }
 
 function streamOf(pieces: BodyPieces): Readable {

@@ -11,7 +11,7 @@ import { sendHeld } from '../http/held-answer.ts'
 import { immutableFor } from '../http/immutable.ts'
 import { bodyEncoding, drainBody, withBody } from '../http/request-body.ts'
 import type { ChunkStore } from '../store/chunk-store.ts'
-import { maxEncodedBytes, receiveChunk, receiveDelta } from '../store/receive.ts'
+import { chunkRoomBytes, maxEncodedBytes, receiveChunk, receiveDelta } from '../store/receive.ts'
 import { idOf, type Parts, touchFor, vaultOf } from './parts.ts'
 import { resource } from './resource.ts'
 
@@ -45,9 +45,11 @@ async function putChunk(parts: Parts, ctx: Context): Promise<void> {
     return answerPut(ctx, id, 'known')
   }
   const decodedBytes = zstd ? parts.limits.maxChunkBytes : 0
-  const rules = { maxBytes, zstd: true, decoding: { budget: parts.decoding, bytes: () => decodedBytes } }
-  const outcome = await withBody(ctx, parts.uploads, rules, async ({ bytes, encoding }) => {
-    return await receiveChunk(store, id, bytes, { maxBytes: parts.limits.maxChunkBytes, encoding })
+  const decoding = { budget: parts.decoding, bytes: () => decodedBytes }
+  const rules = { maxBytes, zstd: true, decoding, roomBytes: chunkRoomBytes }
+  const outcome = await withBody(ctx, parts.uploads, rules, async ({ bytes, withRoom, encoding }) => {
+    const options = { maxBytes: parts.limits.maxChunkBytes, encoding, withRoom }
+    return await receiveChunk(store, id, bytes, options)
   })
   await touch.note([id])
   answerPut(ctx, id, outcome)

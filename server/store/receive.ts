@@ -10,6 +10,9 @@ import {
   type Block,
   type BlockEncoding,
   type BlockHeader,
+  blockBytes,
+  type ChunkTable,
+  completeBlock,
   compressionPays,
   discard,
   encodeBlock,
@@ -37,7 +40,12 @@ export interface BodyBounds {
 export interface ChunkBodyOptions extends BodyBounds {
   /** How the body is encoded. `maxBytes` bounds the plain bytes, `declaredBytes` counts encoded ones. */
   readonly encoding: BlockEncoding
+  /** A body in memory again, with `chunkRoomBytes` in front of it: its block is then made where it stands. */
+  readonly withRoom?: Buffer | undefined
 }
+
+/** What a block of one chunk has in front of the chunk. */
+export const chunkRoomBytes = blockBytes(1, 0)
 
 /** What became of a batch. */
 export interface ReceivedBatch {
@@ -48,8 +56,9 @@ export interface ReceivedBatch {
   readonly mayBeObject: (id: Id) => boolean
 }
 
-/** How much of a long chunk is compressed to learn whether it can be. */
+/** How much of a long chunk is compressed to learn whether it can be: half from its beginning, half from its middle. */
 const probeBytes = 16 * 1024
+const probe = Buffer.alloc(probeBytes)
 /** Blocks of one batch that are given to the store at the same time: it writes them with one system call. */
 const blocksAtOnce = 256
 
@@ -104,11 +113,24 @@ export async function receiveChunk(
     maxBytes: zstd ? maxEncodedBytes(maxBytes) : maxBytes,
     declaredBytes: options.declaredBytes,
   })
-  if (!zstd) return storePlain(store, id, bodyBytes)
+  if (!zstd) return storePlain(store, id, bodyBytes, options.withRoom)
   const plain = await decompress(bodyBytes, { maxBytes })
   if (bodyBytes.length >= plain.length) return storePlain(store, id, plain)
   await expectHash(plain, id)
-  return storeOne(store, assembleBlock([{ id, length: plain.length }], 'zstd', bodyBytes) as VerifiedBlock)
+  const block = blockOf([{ id, length: plain.length }], 'zstd', bodyBytes, options.withRoom)
+  discard(plain)
+  return storeOne(store, block as VerifiedBlock)
+}
+
+function blockOf(
+  chunks: ChunkTable,
+  encoding: BlockEncoding,
+  payload: Buffer,
+  withRoom: Buffer | undefined,
+): Block {
+  return withRoom === undefined
+    ? assembleBlock(chunks, encoding, payload)
+    : completeBlock(chunks, encoding, withRoom)
 }
 
 /**
@@ -212,9 +234,10 @@ function takeBody(body: Readable | Buffer, bounds: BodyBounds): Promise<Buffer> 
   return body
 }
 
-async function storePlain(store: ChunkStore, id: Id, plain: Buffer): Promise<PutOutcome> {
+/** Whoever sends a chunk has been told that it is missing, so the store is not asked before it is put. */
+async function storePlain(store: ChunkStore, id: Id, plain: Buffer, withRoom?: Buffer): Promise<PutOutcome> {
   await expectHash(plain, id)
-  return storeHashed(store, id, plain)
+  return storeNew(store, id, plain, withRoom)
 }
 
 /**
@@ -226,20 +249,30 @@ async function storePlain(store: ChunkStore, id: Id, plain: Buffer): Promise<Put
 export async function storeHashed(store: ChunkStore, id: Id, plain: Buffer): Promise<PutOutcome> {
   const [length] = await store.stat([id])
   if (length !== undefined) return 'known'
-  const encoding = looksCompressible(plain) ? 'zstd' : 'identity'
-  const block = await encodeBlock([{ id, length: plain.length }], plain, { encoding })
+  return storeNew(store, id, plain)
+}
+
+async function storeNew(store: ChunkStore, id: Id, plain: Buffer, withRoom?: Buffer): Promise<PutOutcome> {
+  const chunks = [{ id, length: plain.length }]
+  if (!looksCompressible(plain)) {
+    return storeOne(store, blockOf(chunks, 'identity', plain, withRoom) as VerifiedBlock)
+  }
+  const block = await encodeBlock(chunks, plain, { encoding: 'zstd' })
   const outcome = await storeOne(store, block as VerifiedBlock)
   discard(block.bytes)
   return outcome
 }
 
-/** Looks at a stretch of long chunks, so that media and archives are not compressed in vain. */
+/** Looks at two stretches of long chunks, so that media and archives are not compressed in vain. */
 function looksCompressible(plain: Buffer): boolean {
   if (plain.length < 8 * probeBytes) return true
-  return [plain.length >>> 1, 0].some((start) => {
-    const encoded = compressNow(plain.subarray(start, start + probeBytes))
-    return compressionPays(encoded.length, probeBytes)
-  })
+  const half = probeBytes / 2
+  plain.copy(probe, 0, 0, half)
+  const middle = plain.length >>> 1
+  plain.copy(probe, half, middle, middle + half)
+  const encoded = compressNow(probe).length
+  // Enough where it would pay for one of them.
+  return encoded < half || compressionPays(encoded - half, half)
 }
 
 async function expectHash(plain: Buffer, id: Id): Promise<void> {
