@@ -65,7 +65,7 @@ export function createApp({ parts, log, trust, patience, turns, isStopping }: Ap
   app.use(parts.metrics.middleware())
   app.use(requestIds(log, patience))
   app.use(cameFrom(trust))
-  app.use(requestLog())
+  app.use(requestLog(log))
   app.use(lingerAfterEarlyAnswers())
   app.use(problemAnswers())
   app.use(readableTarget())
@@ -75,6 +75,8 @@ export function createApp({ parts, log, trust, patience, turns, isStopping }: Ap
   app.use(answersInSlices())
   app.use(authenticate(parts.accounts))
   app.use(inTurn(turns))
+  // A router looks at all of its paths each time: those that a backup asks for by the thousand have one of their own.
+  app.use(contentRoutes(parts).routes())
   app.use(routes(parts).routes())
   app.use(async () => {
     throw new Problem('not-found', 'there is nothing at this path')
@@ -82,11 +84,20 @@ export function createApp({ parts, log, trust, patience, turns, isStopping }: Ap
   return app
 }
 
-function routes(parts: Parts): Router<RequestState> {
-  const router = new Router<RequestState>({ strict: true, sensitive: true })
-  receiverRoutes(router, parts)
+function contentRoutes(parts: Parts): Router<RequestState> {
+  const router = newRouter()
   batchRoutes(router, parts)
   chunkRoutes(router, parts)
+  return router
+}
+
+function newRouter(): Router<RequestState> {
+  return new Router<RequestState>({ strict: true, sensitive: true })
+}
+
+function routes(parts: Parts): Router<RequestState> {
+  const router = newRouter()
+  receiverRoutes(router, parts)
   objectRoutes(router, parts)
   pathRoutes(router, parts)
   checkpointRoutes(router, parts)

@@ -49,9 +49,16 @@ function watchConnection(socket: Socket): Set<Act> {
   return underWay
 }
 
+/** Made once: by default each abort makes an error with its stack. */
+const over = new DOMException('nobody waits for the answer any more', 'AbortError')
+const signals = new WeakMap<ServerResponse, AbortSignal>()
+
 /** Aborted by the same moment. */
 export function overSignal(ctx: Context): AbortSignal {
+  const known = signals.get(ctx.res)
+  if (known !== undefined) return known
   const controller = new AbortController()
-  whenOver(ctx, () => controller.abort())
+  signals.set(ctx.res, controller.signal)
+  whenOver(ctx, () => controller.abort(over))
   return controller.signal
 }

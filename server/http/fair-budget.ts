@@ -137,11 +137,12 @@ export class FairBudget {
           resolve()
         },
       }
-      gone?.addEventListener('abort', leave, { once: true })
       client.queue.add(waiting)
       this.#turns.add(client)
       this.#waiting++
       this.#admitNext()
+      // Most have not to wait.
+      if (client.queue.has(waiting)) gone?.addEventListener('abort', leave, { once: true })
     })
   }
 

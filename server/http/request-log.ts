@@ -13,7 +13,13 @@ export function requestIds(log: Logger, patience: Patience): Middleware<RequestS
     const given = ctx.get('X-Request-Id')
     const requestId = saneRequestId.test(given) ? given : randomUUID()
     ctx.state.requestId = requestId
-    ctx.state.log = log.child({ requestId })
+    // Made by who first writes to it: most requests have nothing to say.
+    let own: Logger | undefined
+    const get = (): Logger => {
+      own ??= log.child({ requestId })
+      return own
+    }
+    Object.defineProperty(ctx.state, 'log', { get, enumerable: true })
     ctx.state.patience = patience
     ctx.state.who = nobody
     ctx.state.bytesIn = 0
@@ -38,7 +44,7 @@ function levelOf(status: number): 'debug' | 'warn' | 'error' {
  * One line per request, when its answer has left or its connection is gone. No headers, no query string. Those that
  * nobody has to look at are for `debug`: a backup has thousands.
  */
-export function requestLog(): Middleware<RequestState> {
+export function requestLog(log: Logger): Middleware<RequestState> {
   return async (ctx, next) => {
     const started = performance.now()
     const { socket } = ctx.req
@@ -46,6 +52,9 @@ export function requestLog(): Middleware<RequestState> {
     const { method } = ctx
     const path = targetForLog(ctx.req)
     ctx.res.once('close', () => {
+      const isCut = !ctx.res.writableFinished
+      const level = isCut ? 'warn' : levelOf(ctx.res.statusCode)
+      if (!log.isLevelEnabled(level)) return
       const line = {
         method,
         path,
@@ -56,8 +65,7 @@ export function requestLog(): Middleware<RequestState> {
         bytesIn: ctx.state.bytesIn,
         bytesOut: socket.bytesWritten - writtenBefore,
       }
-      if (!ctx.res.writableFinished) ctx.state.log.warn(line, 'request cut off')
-      else ctx.state.log[levelOf(line.status)](line, 'request')
+      ctx.state.log[level](line, isCut ? 'request cut off' : 'request')
     })
     await next()
   }
