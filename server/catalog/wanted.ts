@@ -1,6 +1,6 @@
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
-import { type Reference, referencesOfDirectory, referencesOfFile } from '../../protocol/objects.ts'
+import { type Reference, referencesOfDirectory } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { DirectoryObject, FileObject, Part } from '../../protocol/schema.ts'
 import type { ObjectKind } from './objects.ts'
@@ -14,6 +14,11 @@ export interface Wanted extends Reference {
 
 export interface ObjectWanted extends Wanted {
   readonly as: ObjectKind
+}
+
+/** What is remembered of an object stands under this. */
+export function memoKey({ as, id }: Pick<ObjectWanted, 'as' | 'id'>): string {
+  return (as === 'file' ? 'f' : 'd') + id
 }
 
 /** Problem `invalid-object` when something is there, of another size than what refers to it says. */
@@ -31,13 +36,19 @@ export function invalid(wanted: Wanted, detail: string, cause?: unknown): Proble
 
 /** What an object refers to, and within which entry each is needed. Problem `invalid-object` when parts nest too deep. */
 export function referencesFrom(owner: Wanted, object: FileObject | DirectoryObject): Wanted[] {
-  const inParts = object.type === 'file' || 'parts' in object
-  const references = object.type === 'file' ? referencesOfFile(object) : referencesOfDirectory(object)
   // The entries of a directory are needed for themselves; parts are needed for what they are parts of.
-  if (!inParts) return references.map((reference) => ({ ...reference, within: reference.id }))
+  if (object.type === 'directory' && 'entries' in object) {
+    return referencesOfDirectory(object).map((reference) => ({ ...reference, within: reference.id }))
+  }
   const partDepth = (owner.partDepth ?? 0) + 1
   if (partDepth > limits.maxPartDepth) throw tooDeep(owner)
-  return references.map((reference) => ({ ...reference, within: owner.within, partDepth }))
+  const { within } = owner
+  if (object.type === 'directory') {
+    return object.parts.map(({ id }) => ({ id, as: 'directory', within, partDepth }))
+  }
+  return object.parts.map(({ id, size, chunked }) => {
+    return { id, as: chunked === true ? 'file' : 'chunk', size, within, partDepth }
+  })
 }
 
 /** Problem `invalid-object` when the parts below an object, `height` levels of them, nest too deep where it stands. */

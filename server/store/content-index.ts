@@ -20,7 +20,7 @@ import { join } from 'node:path'
 import { setImmediate as yieldToEventLoop } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import { Level } from 'level'
-import { type Id, idBytes, idToBytes, readId } from '../../protocol/id.ts'
+import { type Id, idBytes, idToBytes, readId, writeId } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import { diskFull, isDiskFull } from '../full-disk.ts'
 import type { IdFilter } from './id-filter.ts'
@@ -40,6 +40,21 @@ export interface NewRow extends IndexRow {
 }
 
 type Rows = Map<Id, NewRow>
+
+/** What a lookup makes of a row: in memory, or of a value whose checksum was right. */
+interface Reading<T> {
+  ofRow(row: NewRow): T
+  ofValue(value: Buffer): T
+}
+
+interface Lookup<T> {
+  readonly ids: readonly Id[]
+  readonly keys: Buffer
+  readonly reading: Reading<T>
+  readonly keeps: boolean
+  readonly found: (T | undefined)[]
+}
+
 type Store = Level<Buffer, Buffer>
 
 const stateKey = Buffer.of(0)
@@ -49,8 +64,16 @@ const stateBytes = 24
 const format = 1
 /** Rows read or looked up between two turns of the event loop: about a millisecond's work. */
 const rowsAtOnce = 256
+/** Ids that are put in order before they are looked up. */
+const sortedAtOnce = 2 ** 16
 /** Ids that are remembered as absent: some 3 MB. A client asks about a few thousand before it sends them. */
 const absentAtMost = 20_000
+
+const crcTable = Int32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte
+  for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0)
+  return crc
+})
 
 export class ContentIndex {
   readonly #folder: string
@@ -120,52 +143,82 @@ export class ContentIndex {
    * same turn of the event loop in which it is looked up, so that none can go between.
    */
   async find(ids: readonly Id[]): Promise<(IndexRow | undefined)[]> {
-    return await this.#look(ids, true)
+    return await this.#look(ids, wholeRows, true)
   }
 
-  /** The same for who concludes nothing from it: it protects nothing. */
+  /** The same of its length alone: for who asks about many. */
+  async lengths(ids: readonly Id[]): Promise<(number | undefined)[]> {
+    return await this.#look(ids, lengthsOnly, true)
+  }
+
+  /** As `find` for who concludes nothing from it: it protects nothing. */
   async peek(ids: readonly Id[]): Promise<(IndexRow | undefined)[]> {
-    return await this.#look(ids, false)
+    return await this.#look(ids, wholeRows, false)
   }
 
-  async #look(ids: readonly Id[], keeps: boolean): Promise<(IndexRow | undefined)[]> {
-    const rows: (IndexRow | undefined)[] = []
-    for (let first = 0; first < ids.length; first += rowsAtOnce) {
-      const some = ids.length <= rowsAtOnce ? ids : ids.slice(first, first + rowsAtOnce)
-      let found: (IndexRow | undefined)[]
-      let since: number
-      do {
-        since = this.#removals
-        found = await this.#findSome(some)
-      } while (since !== this.#removals)
-      for (let i = 0; i < some.length; i++) {
-        if (keeps && found[i] !== undefined) this.keeper?.add(some[i] as Id)
-        rows.push(found[i])
+  async #look<T>(ids: readonly Id[], reading: Reading<T>, keeps: boolean): Promise<(T | undefined)[]> {
+    const found: (T | undefined)[] = []
+    for (let first = 0; first < ids.length; first += sortedAtOnce) {
+      const some = ids.length <= sortedAtOnce ? ids : ids.slice(first, first + sortedAtOnce)
+      for (const one of await this.#lookSorted(some, reading, keeps)) found.push(one)
+    }
+    return found
+  }
+
+  async #lookSorted<T>(ids: readonly Id[], reading: Reading<T>, keeps: boolean): Promise<(T | undefined)[]> {
+    const keys = keysOf(ids)
+    const lookup = { ids, keys, reading, keeps, found: new Array<T | undefined>(ids.length) }
+    const places = inOrder(keys, ids.length)
+    let next = 0
+    const lane = async (): Promise<void> => {
+      while (next < places.length) {
+        const page = places.subarray(next, next + rowsAtOnce)
+        next += rowsAtOnce
+        while (!(await this.#lookPage(lookup, page))) {
+          // Rows have gone meanwhile.
+        }
       }
     }
-    return rows
+    // While one page is decoded LevelDB is at the next.
+    await (ids.length > rowsAtOnce ? Promise.all([lane(), lane()]) : lane())
+    return lookup.found
   }
 
-  async #findSome(ids: readonly Id[]): Promise<(IndexRow | undefined)[]> {
+  /** Looks up the ids at these places; false when rows went meanwhile, so that it must be done again. */
+  async #lookPage<T>({ ids, keys, reading, keeps, found }: Lookup<T>, page: Uint32Array): Promise<boolean> {
     // Memory first, then LevelDB: rows move only in that direction, so none is missed on the way.
-    const rows: (IndexRow | undefined)[] = new Array(ids.length)
     const places: number[] = []
-    for (let place = 0; place < ids.length; place++) {
+    const sought: Buffer[] = []
+    for (const place of page) {
       const id = ids[place] as Id
-      rows[place] = this.unsynced(id)
-      if (rows[place] === undefined && !this.#absent.has(id) && !this.#doomed.has(id)) places.push(place)
+      const row = this.unsynced(id)
+      found[place] = row && reading.ofRow(row)
+      if (row !== undefined) {
+        if (keeps) this.keeper?.add(id)
+      } else if (!isIn(this.#absent, id) && !isIn(this.#doomed, id)) {
+        places.push(place)
+        sought.push(keyAt(keys, place))
+      }
     }
-    if (places.length === 0) return rows
+    if (sought.length === 0) return true
     const commits = this.#commits
-    const keys = places.map((place) => idToBytes(ids[place] as Id))
-    const values = await this.#do((db) => db.getMany(keys))
+    const removals = this.#removals
+    const values = await this.#do((db) => db.getMany(sought))
+    // From here to the end in one turn.
+    if (removals !== this.#removals) return false
     for (let i = 0; i < places.length; i++) {
       const place = places[i] as number
       const value = values[i]
-      if (value !== undefined) rows[place] = this.#decodeRow(keys[i] as Buffer, value)
-      else if (commits === this.#commits) this.#noteAbsent(ids[place] as Id)
+      if (value !== undefined) {
+        const key = sought[i] as Buffer
+        this.#checkRow(key, value)
+        found[place] = reading.ofValue(value)
+        if (keeps) this.keeper?.addBytes(key)
+      } else if (commits === this.#commits) {
+        this.#noteAbsent(ids[place] as Id)
+      }
     }
-    return rows
+    return true
   }
 
   #noteAbsent(id: Id): void {
@@ -175,6 +228,7 @@ export class ContentIndex {
 
   /** The row of an id in memory, if it is there. */
   unsynced(id: Id): NewRow | undefined {
+    if (this.unsyncedRows === 0) return undefined
     return this.#fresh.get(id) ?? this.#frozen.get(id)
   }
 
@@ -378,14 +432,12 @@ export class ContentIndex {
   }
 
   #decodeRow(key: Buffer, value: Buffer): IndexRow {
-    if (value.length === rowBytes && value.readUInt32LE(16) === rowCrc(key, value)) {
-      const location = {
-        pack: value.readUInt32LE(0),
-        offset: value.readUInt32LE(4),
-        bytes: value.readUInt32LE(8),
-      }
-      return { location, length: value.readUInt32LE(12) }
-    }
+    this.#checkRow(key, value)
+    return wholeRows.ofValue(value)
+  }
+
+  #checkRow(key: Buffer, value: Buffer): void {
+    if (value.length === rowBytes && value.readUInt32LE(16) === rowCrc(key, value)) return
     throw corrupt(this.#folder, new Error(`the row ${key.toString('hex')} has a wrong checksum`))
   }
 
@@ -396,6 +448,61 @@ export class ContentIndex {
       throw indexProblem(cause, this.#folder)
     }
   }
+}
+
+const wholeRows: Reading<IndexRow> = {
+  ofRow: (row) => row,
+  ofValue: (value) => {
+    const location = {
+      pack: value.readUInt32LE(0),
+      offset: value.readUInt32LE(4),
+      bytes: value.readUInt32LE(8),
+    }
+    return { location, length: value.readUInt32LE(12) }
+  },
+}
+
+const lengthsOnly: Reading<number> = {
+  ofRow: ({ length }) => length,
+  ofValue: (value) => value.readUInt32LE(12),
+}
+
+/** The keys of all these ids, one behind the other. */
+function keysOf(ids: readonly Id[]): Buffer {
+  const keys = Buffer.allocUnsafe(ids.length * idBytes)
+  let end = 0
+  for (const id of ids) end = writeId(id, keys, end)
+  return keys
+}
+
+function keyAt(keys: Buffer, place: number): Buffer {
+  return keys.subarray(place * idBytes, (place + 1) * idBytes)
+}
+
+/**
+ * The places of these keys in the order of the first bytes of their digests, where there are more than one page of
+ * them: what LevelDB has side by side it finds in the same block. Of 16,384 random keys among a million that halves the
+ * time of each (measured).
+ */
+function inOrder(keys: Buffer, count: number): Uint32Array {
+  const places = new Uint32Array(count)
+  if (count <= rowsAtOnce) {
+    for (let place = 0; place < count; place++) places[place] = place
+    return places
+  }
+  // A double holds both: 32 bits and 16.
+  const both = new Float64Array(count)
+  for (let place = 0; place < count; place++) {
+    both[place] = keys.readUInt32BE(place * idBytes + 1) * sortedAtOnce + place
+  }
+  both.sort()
+  for (let i = 0; i < count; i++) places[i] = (both[i] as number) % sortedAtOnce
+  return places
+}
+
+/** An empty set would have the whole id hashed too. */
+function isIn(set: ReadonlySet<Id>, id: Id): boolean {
+  return set.size > 0 && set.has(id)
 }
 
 function addedIn(rows: Rows): number {
@@ -414,8 +521,16 @@ function encodeRow(key: Buffer, { location, length }: IndexRow): Buffer {
   return value
 }
 
+/** As `crc32` of node:zlib, in half of the time for so few bytes (measured), and without views of them. */
 function rowCrc(key: Buffer, value: Buffer): number {
-  return crc32(value.subarray(0, 16), crc32(key.subarray(0, idBytes)))
+  let crc = -1
+  for (let i = 0; i < idBytes; i++) {
+    crc = (crcTable[(crc ^ (key[i] as number)) & 0xff] as number) ^ (crc >>> 8)
+  }
+  for (let i = 0; i < 16; i++) {
+    crc = (crcTable[(crc ^ (value[i] as number)) & 0xff] as number) ^ (crc >>> 8)
+  }
+  return ~crc >>> 0
 }
 
 function encodeState({ pack, offset }: Position, rows: number): Buffer {

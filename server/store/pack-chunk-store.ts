@@ -157,7 +157,7 @@ export class PackChunkStore implements CollectableStore {
   }
 
   stat(ids: readonly Id[]): Promise<(number | undefined)[]> {
-    return this.#call(async () => (await this.#log.index.find(ids)).map((row) => row?.length))
+    return this.#call(() => this.#log.index.lengths(ids))
   }
 
   put(block: VerifiedBlock): Promise<PutOutcome[]> {
