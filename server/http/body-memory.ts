@@ -6,8 +6,9 @@
 const KiB = 1024
 /** What is shorter is had more cheaply. */
 const minBytes = 64 * KiB
-/** Powers of two, and a little for what stands in front of a body. */
+/** Powers of two, and a little for what stands in front of a body. What is longer is as long as it must be. */
 const minPieceBytes = 256 * KiB
+const maxPieceBytes = 4096 * KiB
 const extraBytes = 4 * KiB
 /** So much is kept for the next bodies: eight of 1 MiB. */
 const maxIdleBytes = 8 * (1024 + 4) * KiB
@@ -60,5 +61,6 @@ export class BodyMemory {
 }
 
 function pieceBytes(bytes: number): number {
+  if (bytes > maxPieceBytes) return bytes
   return Math.max(minPieceBytes, 2 ** Math.ceil(Math.log2(Math.max(1, bytes - extraBytes)))) + extraBytes
 }

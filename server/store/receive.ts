@@ -59,6 +59,8 @@ export interface ReceivedBatch {
 /** How much of a long chunk is compressed to learn whether it can be: half from its beginning, half from its middle. */
 const probeBytes = 16 * 1024
 const probe = Buffer.alloc(probeBytes)
+/** Of each byte, how many. */
+const counts = new Uint32Array(256)
 /** Blocks of one batch that are given to the store at the same time: it writes them with one system call. */
 const blocksAtOnce = 256
 
@@ -270,9 +272,28 @@ function looksCompressible(plain: Buffer): boolean {
   plain.copy(probe, 0, 0, half)
   const middle = plain.length >>> 1
   plain.copy(probe, half, middle, middle + half)
+  if (looksRandom(probe)) return false
   const encoded = compressNow(probe).length
   // Enough where it would pay for one of them.
   return encoded < half || compressionPays(encoded - half, half)
+}
+
+/** Five standard deviations above the mean of Pearson's chi-squared with 255 degrees of freedom. */
+const randomAtMost = 370
+
+/**
+ * Whether all bytes are as frequent as in noise: what is encrypted or packed well, and has nothing in it twice. Found
+ * out in a fifth of the time that compressing takes (measured).
+ */
+function looksRandom(bytes: Buffer): boolean {
+  counts.fill(0)
+  for (let i = 0; i < bytes.length; i++) {
+    const byte = bytes[i] as number
+    counts[byte] = (counts[byte] as number) + 1
+  }
+  let squares = 0
+  for (const count of counts) squares += count * count
+  return (squares * 256) / bytes.length - bytes.length < randomAtMost
 }
 
 async function expectHash(plain: Buffer, id: Id): Promise<void> {
