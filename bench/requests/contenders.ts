@@ -1,9 +1,10 @@
 /** Who is measured, all in one shape: where a measurement's requests go, and what is taken away behind it. */
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { rm } from 'node:fs/promises'
+import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Id } from '../../protocol/id.ts'
+import { run } from '../../test/clients/run-program.ts'
 import { endProcess } from '../../test/support/dav-servers.ts'
 import type { BuiltReceiver } from '../built-receiver.ts'
 import type { Peer } from './peers.ts'
@@ -57,16 +58,26 @@ export async function treeContender({ port, dataDir }: BuiltReceiver): Promise<C
   }
 }
 
-/** The chunk resources: what a backup writes to. All measurements share one vault, and no chunk is sent twice. */
+/**
+ * The chunk resources: what a backup writes to. All measurements share one vault, and no chunk is sent twice. What the
+ * others write is removed, and its memory used again; ours leaves the page cache. Else we alone would write to memory that
+ * a virtual machine has not touched before, and must first get from its host: 2.5 ms a MiB instead of 0.2 (measured).
+ */
 export async function chunkContender({ port, dataDir }: BuiltReceiver): Promise<Contender> {
   await ask(port, 'MKCOL', '/chunk-requests/')
+  const packs = join(dataDir, 'vaults', 'chunk-requests', 'packs')
   return {
     name: 'chunks',
     port,
     folder: dataDir,
     makeCollection: async () => '/chunk-requests/chunks/',
     pathOf: (collection, _index, _bytes, id) => `${collection}${id}`,
-    removeCollection: async () => {},
+    removeCollection: async () => {
+      for (const name of await readdir(packs)) {
+        const options = ['oflag=nocache', 'conv=notrunc,fdatasync', 'count=0', 'status=none']
+        await run('dd', [`of=${join(packs, name)}`, ...options])
+      }
+    },
   }
 }
 

@@ -97,6 +97,7 @@ async function measureBatches(
     repeats: false,
   })
   note(readings, round, 'batches', await brought(chunks, driven, batchChunks))
+  await chunks.removeCollection(path)
 }
 
 /** A batch is answered 200 also where chunks are refused: that ours are not is looked at once. */
