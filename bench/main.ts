@@ -33,7 +33,7 @@ Measures chunkdav beside other tools, and writes docs/benchmarks.md and docs/cha
 Options:
   --quick             little data and few rounds, three minutes in all; the report goes to {work}/quick
   --only <name>       one part: ${names.join(', ')} (repeatable); the others are taken from the last results
-  --work <dir>        a folder on a real disk with 15 GiB free (default: /var/tmp/chunkdav-bench); the corpora stay there
+  --work <dir>        a folder on a real disk with 50 GiB free (default: /var/tmp/chunkdav-bench); the corpora stay there
   --out <dir>         where benchmarks.md and charts/ go
   --no-build          measure dist/ as it is, instead of building it first
   --report-only <file>  measure nothing; write the report from this file of results

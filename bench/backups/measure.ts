@@ -1,6 +1,6 @@
 /**
  * The rounds. In each one every tool does the same work once, with a fresh repository and a fresh home, one after
- * the other; who begins moves on from round to round. The source is read once before a tool's turn, so that all of
+ * the other, on servers that run on; who begins moves on from round to round. The source is read once before a tool's turn, so that all of
  * it is cached, and `sync` runs before every timing, so that nobody writes for somebody else. Before the timed rounds
  * there is one that is not timed: what goes over the wire is counted, and the restored tree compared with its source.
  */
@@ -18,6 +18,7 @@ import { chunkdav } from './peers/chunkdav.ts'
 import { rclone } from './peers/rclone.ts'
 import { restic } from './peers/restic.ts'
 import type { Sample, Samples, Step, Traffic } from './samples.ts'
+import { Servers } from './served-repository.ts'
 import { outputOf, runTimed } from './timed-program.ts'
 
 interface Plan {
@@ -43,49 +44,77 @@ const casyncRounds = 2
 
 export async function measure(options: BenchOptions): Promise<Samples> {
   await checkPrograms()
-  const allRounds = options.quick ? 2 : 5
   const folder = join(options.work, options.quick ? 'corpora-quick' : 'corpora')
   const corpora = await prepareCorpora(folder, options.quick ? quickSizes : fullSizes, options.log)
-  const samples: Sample[] = []
-  const traffic: Traffic[] = []
-  const compared: string[] = []
+  const found: Found = { samples: [], traffic: [], compared: [] }
   for (const plan of plans) {
     const corpus = corpora.get(plan.corpus)
     if (corpus === undefined) throw new TypeError(`no corpus is called ${plan.corpus}`)
-    for (const peer of plan.peers) {
-      const hasTree = plan.steps.includes('restore')
-      const isServed = peer !== borg && peer !== casync
-      // Whoever has no wire has nothing to count, and is looked at only where there is something to compare.
-      if (!hasTree && !isServed) continue
-      const turn = new Turn({ peer, plan, corpus, options, round: 0 })
-      await turn.take()
-      traffic.push(...turn.traffic)
-      if (hasTree && !compared.includes(peer.name)) compared.push(peer.name)
-    }
-    const rounds = options.quick && plan.corpus !== 'tree' ? 1 : allRounds
-    for (let round = 1; round <= rounds; round++) {
-      const first = (round - 1) % plan.peers.length
-      for (const peer of [...plan.peers.slice(first), ...plan.peers.slice(0, first)]) {
-        if (peer === casync && round > casyncRounds) continue
-        const turn = new Turn({ peer, plan, corpus, options, round })
-        await turn.take()
-        samples.push(...turn.samples)
-        const times = turn.samples.map(({ step, seconds }) => `${step} ${seconds.toFixed(2)} s`).join(', ')
-        options.log(`${plan.corpus}, round ${round} of ${rounds}, ${peer.name}: ${times}`)
-      }
+    const folder = await mkdtemp(join(options.work, 'backups-'))
+    try {
+      await using servers = new Servers(folder)
+      await measurePlan({ plan, corpus, options, servers, folder }, found)
+    } finally {
+      await rm(folder, { recursive: true, force: true })
     }
   }
   const tools = await Promise.all(
     all.map(async (peer) => ({ name: peer.name, version: await peer.version(), usage: peer.usage })),
   )
-  return { rounds: allRounds, corpora: Object.fromEntries(corpora), tools, samples, traffic, compared }
+  return { rounds: roundsOf(options), corpora: Object.fromEntries(corpora), tools, ...found }
 }
 
-interface TurnOptions {
-  readonly peer: Peer
+interface Found {
+  readonly samples: Sample[]
+  readonly traffic: Traffic[]
+  /** Tools whose restored tree was compared with its source. */
+  readonly compared: string[]
+}
+
+interface PlanOptions {
   readonly plan: Plan
   readonly corpus: Corpus
   readonly options: BenchOptions
+  readonly servers: Servers
+  /**
+   * Removed with all that the tools have written when the plan is through: ext4 gives out no inode for seconds after it was
+   * freed, and looks at each of them in vain for every file that is made meanwhile.
+   */
+  readonly folder: string
+}
+
+function roundsOf({ quick }: BenchOptions): number {
+  return quick ? 2 : 5
+}
+
+async function measurePlan(about: PlanOptions, { samples, traffic, compared }: Found): Promise<void> {
+  const { plan, options } = about
+  for (const peer of plan.peers) {
+    const hasTree = plan.steps.includes('restore')
+    const isServed = peer !== borg && peer !== casync
+    // Whoever has no wire has nothing to count, and is looked at only where there is something to compare.
+    if (!hasTree && !isServed) continue
+    const turn = new Turn({ ...about, peer, round: 0 })
+    await turn.take()
+    traffic.push(...turn.traffic)
+    if (hasTree && !compared.includes(peer.name)) compared.push(peer.name)
+  }
+  const rounds = options.quick && plan.corpus !== 'tree' ? 1 : roundsOf(options)
+  for (let round = 1; round <= rounds; round++) {
+    const first = (round - 1) % plan.peers.length
+    for (const peer of [...plan.peers.slice(first), ...plan.peers.slice(0, first)]) {
+      if (peer === casync && round > casyncRounds) continue
+      const turn = new Turn({ ...about, peer, round })
+      await turn.take()
+      samples.push(...turn.samples)
+      const times = turn.samples.map(({ step, seconds }) => `${step} ${seconds.toFixed(2)} s`).join(', ')
+      options.log(`${plan.corpus}, round ${round} of ${rounds}, ${peer.name}: ${times}`)
+    }
+  }
+}
+
+interface TurnOptions extends PlanOptions {
+  readonly peer: Peer
   /** 0 is the round that is counted and compared, but not timed. */
   readonly round: number
 }
@@ -102,17 +131,21 @@ class Turn {
   }
 
   async take(): Promise<void> {
-    const { peer, plan, corpus, options, round } = this.#about
-    this.#scratch = await mkdtemp(join(options.work, 'backups-'))
+    const { peer, plan, corpus, folder, servers, round } = this.#about
+    this.#scratch = join(folder, `${peer.name}-${round}`)
     await mkdir(join(this.#scratch, 'home'), { recursive: true })
     await warm(corpus.path)
     try {
-      await using repository = await peer.open({ scratch: this.#scratch, isCounted: round === 0 })
+      await using repository = await peer.open({
+        scratch: this.#scratch,
+        round,
+        servers,
+        isCounted: round === 0,
+      })
       for (const step of plan.steps) await this.#step(repository, step)
     } finally {
       putBack(corpus.path, asideOf(corpus.path))
       if (corpus.name === 'image') showVersion(dirname(corpus.path), 1)
-      await rm(this.#scratch, { recursive: true, force: true })
     }
   }
 

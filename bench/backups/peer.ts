@@ -1,10 +1,13 @@
 /** What a tool must tell to be measured beside the others. */
-import type { ServedRepository } from './served-repository.ts'
+import type { ServedRepository, Servers } from './served-repository.ts'
 import type { Command } from './timed-program.ts'
 
 export interface Place {
   /** An empty folder, removed afterwards. */
   readonly scratch: string
+  /** No other place with the same servers has it. */
+  readonly round: number
+  readonly servers: Servers
   /** Counts what goes over the wire; slower, so that such a run is not timed. */
   readonly isCounted: boolean
 }
@@ -33,6 +36,6 @@ export interface Peer {
   /** What of a file comes back: everything, or its bytes alone. */
   readonly keeps: 'everything' | 'content'
   version(): Promise<string>
-  /** Makes an empty repository in a place, and starts what serves it. */
+  /** Makes an empty repository in a place, served where that is how it is done. */
   open(place: Place): Promise<Repository>
 }

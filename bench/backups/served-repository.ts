@@ -1,11 +1,11 @@
 /**
- * A server in a process of its own. Its CPU time is read from /proc/PID/stat before and after a step (in ticks of
+ * A server in a process of its own, which runs on from round to round, as servers do; each round has a repository of its own in it. Its CPU time is read from /proc/PID/stat before and after a step (in ticks of
  * 10 ms), its peak memory is the kernel's own mark VmHWM, which is reset before the step: proc(5).
  */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
-import { readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -16,23 +16,60 @@ import { surroundings } from './timed-program.ts'
 export interface ServedRepository extends AsyncDisposable {
   /** Where the client is to connect: the server, or the relay before it. */
   readonly port: number
+  /** What the server keeps everything in. */
+  readonly folder: string
   readonly relay?: CountingRelay
   beginStep(): Promise<void>
   endStep(): Promise<{ cpuSeconds: number; peakBytes: number }>
 }
 
-/** Starts the program that `argvFor` names, and waits until it takes connections. */
-export async function openServed(
-  place: Place,
-  argvFor: (port: number) => readonly [string, ...string[]],
-): Promise<ServedRepository> {
+interface Server {
+  readonly child: ChildProcess
+  readonly port: number
+  readonly folder: string
+}
+
+/** The servers of one plan, one for each tool. They end together. */
+export class Servers implements AsyncDisposable {
+  readonly #scratch: string
+  readonly #running = new Map<string, Promise<Server>>()
+
+  /** In an empty folder, whose owner removes it. */
+  constructor(scratch: string) {
+    this.#scratch = scratch
+  }
+
+  /** That of a tool, started when it is asked for first: with the program that `argvFor` names. */
+  get(
+    tool: string,
+    argvFor: (port: number, folder: string) => readonly [string, ...string[]],
+  ): Promise<Server> {
+    const server = this.#running.get(tool) ?? start(join(this.#scratch, tool), argvFor)
+    this.#running.set(tool, server)
+    return server
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const servers = await Promise.allSettled(this.#running.values())
+    await Promise.all(
+      servers.map((each) => (each.status === 'fulfilled' ? stop(each.value.child) : undefined)),
+    )
+  }
+}
+
+/** Starts a server and waits until it takes connections. */
+async function start(
+  scratch: string,
+  argvFor: (port: number, folder: string) => readonly [string, ...string[]],
+): Promise<Server> {
+  const folder = join(scratch, 'repositories')
+  await mkdir(folder, { recursive: true })
   const port = await freePort()
-  const [program, ...args] = argvFor(port)
-  const log = join(place.scratch, 'server.log')
+  const [program, ...args] = argvFor(port, folder)
+  const log = join(scratch, 'server.log')
   const out = openSync(log, 'w')
-  const child = spawn(program, args, { stdio: ['ignore', out, out], env: surroundings(place.scratch) })
+  const child = spawn(program, args, { stdio: ['ignore', out, out], env: surroundings(scratch) })
   closeSync(out)
-  const exited = once(child, 'exit')
   const deadline = performance.now() + 20_000
   while (!(await takesConnections(port))) {
     if (child.exitCode !== null || performance.now() > deadline) {
@@ -41,10 +78,30 @@ export async function openServed(
     }
     await sleep(20)
   }
+  return { child, port, folder }
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = once(child, 'exit')
+  child.kill('SIGTERM')
+  const isLate = await Promise.race([exited.then(() => false), sleep(15_000, true, { ref: false })])
+  if (isLate) child.kill('SIGKILL')
+  await exited
+}
+
+/** A tool's server for one round. */
+export async function openServed(
+  place: Place,
+  tool: string,
+  argvFor: (port: number, folder: string) => readonly [string, ...string[]],
+): Promise<ServedRepository> {
+  const { child, port, folder } = await place.servers.get(tool, argvFor)
   const relay = place.isCounted ? await openCountingRelay(port) : undefined
   let cpuBefore = 0
   return {
     port: relay?.port ?? port,
+    folder,
     ...(relay && { relay }),
     beginStep: async () => {
       await writeFile(`/proc/${child.pid}/clear_refs`, '5')
@@ -55,13 +112,7 @@ export async function openServed(
       cpuSeconds: (await cpuSeconds(child.pid)) - cpuBefore,
       peakBytes: await peakBytes(child.pid),
     }),
-    [Symbol.asyncDispose]: async () => {
-      await relay?.[Symbol.asyncDispose]()
-      child.kill('SIGTERM')
-      const isLate = await Promise.race([exited.then(() => false), sleep(15_000, true, { ref: false })])
-      if (isLate) child.kill('SIGKILL')
-      await exited
-    },
+    [Symbol.asyncDispose]: async () => await relay?.[Symbol.asyncDispose](),
   }
 }
 

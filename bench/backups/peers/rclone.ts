@@ -1,9 +1,8 @@
-import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { folderBytes } from '../folder-bytes.ts'
 import type { Peer } from '../peer.ts'
 import { openServed } from '../served-repository.ts'
-import { outputOf } from '../timed-program.ts'
+import { outputOf, runTimed } from '../timed-program.ts'
 
 export const rclone: Peer = {
   name: 'rclone',
@@ -14,18 +13,16 @@ export const rclone: Peer = {
   keeps: 'content',
   version: async () => /^rclone (\S+)/.exec(await outputOf(['rclone', 'version']))?.[1] ?? '',
   open: async (place) => {
-    const folder = join(place.scratch, 'repository')
     const out = join(place.scratch, 'restored')
-    await mkdir(folder)
-    const served = await openServed(place, (port) => [
-      'rclone',
-      'serve',
-      'webdav',
-      '--addr',
-      `127.0.0.1:${port}`,
-      folder,
-    ])
-    const url = ['--webdav-url', `http://127.0.0.1:${served.port}/`]
+    const served = await openServed(place, 'rclone', (port, folder) => {
+      return ['rclone', 'serve', 'webdav', '--addr', `127.0.0.1:${port}`, folder]
+    })
+    const name = `round-${place.round}`
+    const folder = join(served.folder, name)
+    // By the server itself, which does not look again at what it has listed.
+    const root = ['--webdav-url', `http://127.0.0.1:${served.port}/`]
+    await runTimed({ argv: ['rclone', 'mkdir', ...root, `:webdav:${name}`] }, place.scratch)
+    const url = ['--webdav-url', `http://127.0.0.1:${served.port}/${name}/`]
     return {
       served,
       backup: (source) => {

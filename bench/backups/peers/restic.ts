@@ -13,17 +13,14 @@ export const restic: Peer = {
   version: async () =>
     `${/^restic (\S+)/.exec(await outputOf(['restic', 'version']))?.[1]} with rclone ${/^rclone (\S+)/.exec(await outputOf(['rclone', 'version']))?.[1]}`,
   open: async (place) => {
-    const repository = join(place.scratch, 'repository')
     const out = join(place.scratch, 'restored')
-    const served = await openServed(place, (port) => [
-      'rclone',
-      'serve',
-      'restic',
-      '--addr',
-      `127.0.0.1:${port}`,
-      repository,
-    ])
-    const env = { RESTIC_PASSWORD: 'benchmark', RESTIC_REPOSITORY: `rest:http://127.0.0.1:${served.port}/` }
+    const served = await openServed(place, 'restic', (port, folder) => {
+      return ['rclone', 'serve', 'restic', '--addr', `127.0.0.1:${port}`, folder]
+    })
+    const name = `round-${place.round}`
+    const repository = join(served.folder, name)
+    const url = `rest:http://127.0.0.1:${served.port}/${name}/`
+    const env = { RESTIC_PASSWORD: 'benchmark', RESTIC_REPOSITORY: url }
     const command = (...args: string[]): Command => ({ argv: ['restic', '--quiet', ...args], env })
     await runTimed(command('init'), place.scratch)
     return {
