@@ -5,6 +5,7 @@ import type { Id } from '../../protocol/id.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { FileLayer, StoreFile } from '../file-layer.ts'
 import { unpooled } from '../unpooled.ts'
+import { mayBeObject } from './batch-verdict.ts'
 import { type Location, packName, readRecord } from './pack-file.ts'
 
 /** A record that cannot be read back. `ids` are its chunks, when its header still tells. */
@@ -131,7 +132,7 @@ export class RecordReader {
     try {
       const decoded = { plain: unpooled(await decodeBlock(block)), rows }
       if (block.header.encoding !== 'identity') discard(block.bytes)
-      if (generation === this.#generation) this.#decoded.set(keyOf(location), decoded)
+      if (generation === this.#generation && !isLoneList(decoded)) this.#decoded.set(keyOf(location), decoded)
       return decoded
     } catch (cause) {
       if (!isProblem(cause)) throw cause
@@ -168,6 +169,14 @@ export class RecordReader {
     this.#closing.add(closing)
     void closing.finally(() => this.#closing.delete(closing))
   }
+}
+
+/**
+ * What looks like a file or directory object, alone in its block. Walks read each once and remember what they found; a
+ * commit of a million chunks filled 32 MiB with them, for nobody (measured).
+ */
+function isLoneList({ plain, rows }: DecodedBlock): boolean {
+  return rows.length === 1 && mayBeObject(plain)
 }
 
 function keyOf({ pack, offset }: Location): string {
