@@ -22,7 +22,10 @@ export async function* bodyPieces(incoming: IncomingMessage): AsyncGenerator<Buf
   })
   incoming.once('end', () => over(undefined))
   incoming.on('error', over)
-  incoming.once('close', () => over(Object.assign(new Error('aborted'), { code: 'ECONNRESET' })))
+  const broken = (): void => over(Object.assign(new Error('aborted'), { code: 'ECONNRESET' }))
+  incoming.once('close', broken)
+  // It may have broken off before anybody read: then nothing is told any more.
+  if (incoming.destroyed) broken()
   try {
     for (;;) {
       const piece = waiting.shift()

@@ -11,7 +11,7 @@
  * Invariants: a want is in `#wants` until its block has come, and its file is closed when none of its wants is left and
  * no thread is at it. Memory: the slots, the wants within the horizon, and one open file for each with several chunks.
  */
-import { closeSync, unlinkSync } from 'node:fs'
+import { closeSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import type { Block, BlockRow } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
@@ -23,7 +23,14 @@ import { openPart } from './part-file.ts'
 import type { RestoreLog } from './restore-log.ts'
 import type { RestoredDirectory } from './restored-directory.ts'
 import type { Piece, TreeContent } from './tree-content.ts'
-import { type ChunkTask, errorOf, type FilePlace, partPathOf, type TargetEnd } from './write-tasks.ts'
+import {
+  type BlockAnswer,
+  type ChunkTask,
+  errorOf,
+  type FilePlace,
+  partPathOf,
+  type TargetEnd,
+} from './write-tasks.ts'
 import { type Room, WritingThreads } from './writing-threads.ts'
 
 /** A file to write. Steps refer to it. */
@@ -261,7 +268,8 @@ export class FileWriter {
     const { held } = file
     file.held = undefined
     if (held !== undefined) this.#want(file, held)
-    if (step.isThere) this.#written(step.chunk.size)
+    // What was looked at may not be what could be opened to write: then it is a new file, and empty.
+    if (step.isThere && file.part?.resumed) this.#written(step.chunk.size)
     else this.#want(file, step)
   }
 
@@ -393,16 +401,21 @@ export class FileWriter {
     const chunks = wanted.filter(({ wants }) => wants.length > 0)
     if (chunks.length === 0) return this.#threads.give(room)
     for (const { wants } of chunks) for (const { file } of wants) file.underWay++
-    const answer = await this.#threads.run({
-      kind: 'block',
-      memory: room.memory,
-      offset: payload,
-      header: { encoding, plainBytes, payloadBytes },
-      chunks: chunks.map(({ row, wants }): ChunkTask => ({ row, targets: wants.map(targetOf) })),
-      verified,
-    })
-    this.#threads.give(room)
-    for (const { wants } of chunks) for (const { file } of wants) file.underWay--
+    let answer: BlockAnswer
+    try {
+      answer = await this.#threads.run({
+        kind: 'block',
+        memory: room.memory,
+        offset: payload,
+        header: { encoding, plainBytes, payloadBytes },
+        chunks: chunks.map(({ row, wants }): ChunkTask => ({ row, targets: wants.map(targetOf) })),
+        verified,
+      })
+    } finally {
+      // Also when the thread has died: somebody may be waiting for the room, and for the files.
+      this.#threads.give(room)
+      for (const { wants } of chunks) for (const { file } of wants) file.underWay--
+    }
     for (const [i, ends] of answer.chunks.entries()) {
       const { row, wants } = chunks[i] as (typeof chunks)[number]
       if (ends === false) await this.#readAlone(row, wants)
@@ -455,7 +468,7 @@ export class FileWriter {
       this.#open.delete(file)
       if (part !== undefined) {
         this.#closePart(part.fd)
-        unlinkSync(partPathOf(place))
+        rmSync(partPathOf(place), { force: true })
       }
       this.#done(job, problem)
     } else if (part !== undefined && file.isListed && file.wants === 0) {
@@ -466,8 +479,13 @@ export class FileWriter {
   async #finish(file: OpenFile, fd: number): Promise<void> {
     const { size, digest } = file.job
     file.underWay++
-    const { fault, unset } = await this.#threads.run({ kind: 'finish', fd, size, digest, ...file.place })
-    file.underWay--
+    let end: TargetEnd
+    try {
+      end = await this.#threads.run({ kind: 'finish', fd, size, digest, ...file.place })
+    } finally {
+      file.underWay--
+    }
+    const { fault, unset } = end
     if (fault !== undefined) this.#fail(file, errorOf(fault))
     else {
       this.#closePart(fd)

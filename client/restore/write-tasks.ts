@@ -7,7 +7,7 @@
  *
  * What goes wrong with one chunk or one file is told in the answer; the rest of the task is done.
  */
-import { closeSync, fstatSync, ftruncateSync, renameSync, unlinkSync } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, renameSync, rmSync } from 'node:fs'
 import { type BlockHeader, type BlockRow, discard, sliceRow } from '../../protocol/block.ts'
 import { createHasher, hashId } from '../../protocol/hash.ts'
 import { algorithmOf, type Id, idOfDigest } from '../../protocol/id.ts'
@@ -141,7 +141,7 @@ function writeWhole(bytes: Buffer, target: WholeTarget): TargetEnd {
       if (target.sparse) setLength(fd, bytes.length)
       return place(fd, target)
     } catch (error) {
-      unlinkSync(part)
+      rmSync(part, { force: true })
       throw error
     } finally {
       closeSync(fd)

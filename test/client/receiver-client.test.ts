@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { readBlocks } from '../../client/block-stream.ts'
-import type { TransportOptions } from '../../client/http.ts'
+import { Transport, type TransportOptions } from '../../client/http.ts'
 import { ReceiverClient } from '../../client/receiver-client.ts'
 import { parseVaultUrl } from '../../client/vault-url.ts'
 import { type Block, encodeBlock } from '../../protocol/block.ts'
@@ -37,6 +37,10 @@ async function codeOf(action: Promise<unknown>): Promise<string> {
     if (isProblem(error)) return error.code
     throw error
   }
+}
+
+async function readToEnd(body: AsyncIterable<Buffer>): Promise<void> {
+  for await (const _ of body);
 }
 
 describe('vault URLs', () => {
@@ -429,6 +433,18 @@ describe('odd answers', () => {
     })
     expect(await codeOf(client.health())).toBe('protocol-violation')
     expect(client.counters.bytesReceived).toBeLessThan(40_000_000)
+  })
+
+  test('an answer that breaks off before anybody reads it', async () => {
+    await serve((_, response) => {
+      response.writeHead(200, { 'content-length': 100 }).write('x')
+      setTimeout(() => response.destroy(), 10)
+    })
+    const transport = new Transport(client.location.origin, quick)
+    const { body } = await transport.stream({ method: 'GET', path: '/' })
+    await sleep(100)
+    expect(await codeOf(readToEnd(body))).toBe('transport-failed')
+    await transport.close()
   })
 
   test('an object that is not what its id says', async () => {

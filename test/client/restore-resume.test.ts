@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, linkSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -53,6 +53,22 @@ describe('a part of a large file that an earlier run left', () => {
     expect(readFileSync(fixture.at('out', 'f')).equals(Buffer.concat(sparse))).toBe(true)
     expect(statSync(fixture.at('out', 'f')).blocks * 512).toBeLessThan(300_000)
   })
+})
+
+test('a part that has another name is not written to, and nothing of it is taken for done', async () => {
+  const chunks = [1, 2, 3].map((seed) => randomBytes(seed, 500_000))
+  const open = await fixture.client.openCheckpoint('pipe', { kind: 'chunks' })
+  const items = []
+  for (const bytes of chunks) items.push({ id: await fixture.put(bytes), size: bytes.length })
+  await fixture.client.addItems(open, 0, items)
+  const checkpoint = await fixture.client.commitCheckpoint(open, { items: items.length })
+  const key = hashId(Buffer.from(JSON.stringify([fixture.client.location.shown, checkpoint])))
+  writeFileSync(fixture.at('other'), Buffer.concat(chunks))
+  linkSync(fixture.at('other'), join(fixture.at('out'), String(partName(Buffer.from('f'), key))))
+  const summary = await fixture.restore(checkpoint, { to: fixture.at('out', 'f') })
+  expect(summary).toMatchObject({ files: 1, problems: 0, bytesFetched: 1_500_000 })
+  expect(readFileSync(fixture.at('out', 'f')).equals(Buffer.concat(chunks))).toBe(true)
+  expect(statSync(fixture.at('other')).nlink).toBe(1)
 })
 
 test('a restore that is cancelled again and again comes to its end', async () => {
