@@ -6,7 +6,7 @@
 import { lstatSync, mkdirSync } from 'node:fs'
 import * as nodeModule from 'node:module'
 import { homedir } from 'node:os'
-import { join } from 'node:path'
+import { isAbsolute, join } from 'node:path'
 import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
 
 const neededMajor = 24
@@ -69,13 +69,12 @@ function boundNursery(): void {
  * and none can be made, everything is compiled each time.
  */
 function keepCompiledCode(): void {
-  const folder = join(
-    homedir(),
-    process.platform === 'darwin' ? 'Library/Caches' : '.cache',
-    'chunkdav',
-    'code',
-  )
   try {
+    // There may be none: of a user whom the system does not list, where the environment names none either.
+    const home = homedir()
+    if (!isAbsolute(home)) return
+    const caches = process.platform === 'darwin' ? 'Library/Caches' : '.cache'
+    const folder = join(home, caches, 'chunkdav', 'code')
     mkdirSync(folder, { recursive: true, mode: 0o700 })
     const { uid, mode } = lstatSync(folder)
     if (uid === process.getuid?.() && (mode & 0o22) === 0) nodeModule.enableCompileCache(folder)
