@@ -342,7 +342,12 @@ export function verifyBlockNow(block: Block): Buffer {
   const { encoding, plainBytes, rows } = block.header
   const payload = payloadOf(block)
   const plain = encoding === 'identity' ? payload : ofLength(plainBytes, decompressNow(payload, plainBytes))
-  for (const row of rows) expectHash(row, hashId(sliceRow(plain, row), algorithmOf(row.id)))
+  try {
+    for (const row of rows) expectHash(row, hashId(sliceRow(plain, row), algorithmOf(row.id)))
+  } catch (error) {
+    if (encoding !== 'identity') discard(plain)
+    throw error
+  }
   return plain
 }
 

@@ -29,6 +29,8 @@ export interface FoundObject {
 /** Lists are cut long before. What is longer, or comes when a batch has brought more, is read again when it is wanted. */
 const maxObjectBytes = 64 * 1024
 const maxObjectsBytes = 1024 * 1024
+/** What each of them costs beside its bytes, in memory and on the way from thread to thread. */
+export const objectCost = 400
 
 /** White space may come first: RFC 8259, section 2. */
 export function mayBeObject(bytes: Buffer): boolean {
@@ -46,7 +48,7 @@ export function* judgeBatch(body: Buffer): Generator<undefined, BatchVerdict> {
     try {
       for (const object of objectsOf(block, roomBytes)) {
         objects.push(object)
-        roomBytes -= object.bytes?.length ?? 0
+        if (object.bytes !== undefined) roomBytes -= object.bytes.length + objectCost
       }
     } catch (cause) {
       if (!isProblem(cause)) throw cause
@@ -64,8 +66,8 @@ function objectsOf(block: Block, roomBytes: number): FoundObject[] {
   for (const row of block.header.rows) {
     const bytes = sliceRow(plain, row)
     if (!mayBeObject(bytes)) continue
-    const isShort = row.length <= Math.min(maxObjectBytes, leftBytes)
-    if (isShort) leftBytes -= row.length
+    const isShort = row.length <= Math.min(maxObjectBytes, leftBytes - objectCost)
+    if (isShort) leftBytes -= row.length + objectCost
     objects.push(isShort ? { id: row.id, bytes: new Uint8Array(bytes) } : { id: row.id })
   }
   if (block.header.encoding !== 'identity') discard(plain)

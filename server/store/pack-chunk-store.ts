@@ -14,6 +14,7 @@ import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
+import { objectCost } from './batch-verdict.ts'
 import type { ChunkStoreUsage, PutOutcome, VerifiedBlock } from './chunk-store.ts'
 import type { CollectableStore, Collection, Lease } from './collectable.ts'
 import type { IndexRow } from './content-index.ts'
@@ -45,8 +46,6 @@ export interface PackChunkStoreOptions {
 const MiB = 1024 * 1024
 /** Offsets in the index have 32 bits; a record may begin just below the limit. */
 const maxPackBytes = 2048 * MiB
-/** What a short chunk costs in memory beside its bytes, about. */
-const objectCost = 400
 /** Ids that `blocks` looks up at once. */
 const idsAtOnce = 1000
 
@@ -163,7 +162,13 @@ export class PackChunkStore implements CollectableStore {
   put(block: VerifiedBlock): Promise<PutOutcome[]> {
     return this.#call(async () => {
       const outcomes = await this.#log.put(block)
-      for (const { id, bytes } of block.objects ?? []) this.#objects.set(id, bytes)
+      const { objects = [] } = block
+      if (objects.length > 0) {
+        const { rows } = block.header
+        // Not one that was here already: its record may be damaged, and only who reads that finds it out.
+        const added = new Set(rows.filter((_, place) => outcomes[place] === 'stored').map(({ id }) => id))
+        for (const { id, bytes } of objects) if (added.has(id)) this.#objects.set(id, bytes)
+      }
       return outcomes
     })
   }

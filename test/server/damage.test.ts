@@ -3,10 +3,10 @@ import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { zstdCompressSync } from 'node:zlib'
 import { expect, test } from 'vitest'
-import { assembleBlock, type Block, parseHeader } from '../../protocol/block.ts'
+import { assembleBlock, type Block, batchMediaType, parseHeader } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { startReceiver } from '../support/receiver.ts'
-import { begin, chunk, noise, post, problemOf, put, smallTree } from './requests.ts'
+import { begin, blockOf, chunk, noise, post, problemOf, put, smallTree } from './requests.ts'
 
 async function flipBit(dataDir: string, at: Buffer): Promise<void> {
   const packs = join(dataDir, 'vaults/home/packs')
@@ -91,5 +91,25 @@ test('a tree with a damaged chunk is not committed until it was sent again', asy
   expect(await refused.json()).toMatchObject({ missing: [{ id: tree.parts[0].id, within: tree.big.id }] })
   await put(second, 'chunks', tree.parts[0])
   expect((await post(second, `${path}/commit`, { root: tree.root.id })).status).toBe(200)
+  await rm(first.dataDir, { recursive: true })
+})
+
+test('an object that is here and damaged is found out, also right after it was sent once more', async () => {
+  const item = chunk(`{"type":"file","pad":"${'x'.repeat(300)}"}`)
+  const block = await blockOf([item], 'identity')
+  const first = await startReceiver({ keep: true })
+  const send = (to: typeof first): Promise<Response> =>
+    fetch(`${to.vaultUrl}/chunks/`, {
+      method: 'POST',
+      body: new Uint8Array(block),
+      headers: { 'Content-Type': batchMediaType },
+    })
+  expect(await (await send(first)).json()).toMatchObject({ outcomes: ['stored'] })
+  await first.stop()
+  await flipBit(first.dataDir, item.bytes.subarray(100, 200))
+
+  await using second = await startReceiver({ dataDir: first.dataDir })
+  expect(await (await send(second)).json()).toMatchObject({ outcomes: ['known'] })
+  expect(await problemOf(await fetch(`${second.vaultUrl}/chunks/${item.id}`))).toBe('500 chunk-corrupt')
   await rm(first.dataDir, { recursive: true })
 })

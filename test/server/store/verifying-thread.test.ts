@@ -1,4 +1,6 @@
 import { afterEach, expect, test } from 'vitest'
+import { assembleBlock } from '../../../protocol/block.ts'
+import { compressNow } from '../../../protocol/zstd.ts'
 import { type Judged, judgeInPlace, VerifyingThreads } from '../../../server/store/verifying-thread.ts'
 import { blockOf, chunk, MiB, noise } from '../requests.ts'
 
@@ -86,3 +88,38 @@ test('what is under way when the threads are closed is unavailable, and so is wh
     expect.objectContaining({ code: 'unavailable' }),
   )
 })
+
+test.each([
+  ['of many bytes', 16, 4096],
+  ['of many chunks', 20, 0],
+])(
+  'a batch %s goes to a thread, however little it says that it decodes to',
+  async (_, blocks, chunkBytes) => {
+    const chunks = Array.from({ length: 200 }, () => chunk(noise(chunkBytes)))
+    const body = Buffer.concat(Array.from({ length: blocks }, () => assemble(chunks)))
+    const judged = threads.judge(alone(body), 0)
+    expect(judged).toBeInstanceOf(Promise)
+    await judged
+  },
+)
+
+test.each(['right', 'false'])('what a block decodes to is given back at once: %s', (is) => {
+  const plain = Buffer.alloc(16 * MiB)
+  const { id } = chunk(is === 'right' ? plain : 'other')
+  const block = assembleBlock([{ id, length: plain.length }], 'zstd', compressNow(plain)).bytes
+  const before = process.memoryUsage().arrayBuffers
+  judgeInPlace(Buffer.concat(Array.from({ length: 10 }, () => block)))
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(8 * MiB)
+})
+
+test('no more objects come with a verdict than can be kept', async () => {
+  const chunks = Array.from({ length: 4000 }, (_, i) => chunk(`{"${i}`))
+  const { verdict } = await threads.judge(alone(assemble(chunks)), plainBytes)
+  expect(verdict.objects).toHaveLength(4000)
+  expect(verdict.objects.filter(({ bytes }) => bytes !== undefined).length).toBeLessThan(3000)
+})
+
+function assemble(chunks: ReturnType<typeof chunk>[]): Buffer {
+  const table = chunks.map(({ id, bytes }) => ({ id, length: bytes.length }))
+  return assembleBlock(table, 'identity', Buffer.concat(chunks.map(({ bytes }) => bytes))).bytes
+}
