@@ -8,7 +8,7 @@
  * the horizon wants of it is taken, whoever asked. So chunks come in the receiver's order, and each goes to its place
  * in its file; a file of one chunk is made in one go. What a block should have brought and did not is read alone.
  *
- * Invariants: a want is in `#wants` until its block has come, and its file is closed when none of its wants is left and
+ * Invariants: a want is in `#wanted` until its block has come, and its file is closed when none of its wants is left and
  * no thread is at it. Memory: the slots, the wants within the horizon, and one open file for each with several chunks.
  */
 import { closeSync, rmSync } from 'node:fs'
@@ -16,13 +16,13 @@ import { availableParallelism } from 'node:os'
 import type { Block, BlockRow } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
-import type { Attributes } from '../../protocol/schema.ts'
 import { cancelledBy } from '../transport-problem.ts'
 import type { ChunkOrProblem } from './chunk-reader.ts'
+import type { ChunkStep, FileJob, FileStep } from './file-steps.ts'
 import { openPart } from './part-file.ts'
 import type { RestoreLog } from './restore-log.ts'
-import type { RestoredDirectory } from './restored-directory.ts'
 import type { Piece, TreeContent } from './tree-content.ts'
+import { WantedChunks, type Want as WantOf } from './wanted-chunks.ts'
 import {
   type BlockAnswer,
   type ChunkTask,
@@ -32,41 +32,6 @@ import {
   type TargetEnd,
 } from './write-tasks.ts'
 import { type Room, WritingThreads } from './writing-threads.ts'
-
-/** A file to write. Steps refer to it. */
-export interface FileJob {
-  readonly directory: RestoredDirectory
-  readonly name: Buffer
-  /** What the temporary file is named after: the same content, the same name. */
-  readonly key: string
-  readonly size: number
-  readonly sparse: boolean
-  /** The id of the whole content, where there is more than one chunk and the backup tells it. */
-  readonly digest: Id | undefined
-  /** Left as the system made them when absent. */
-  readonly attributes: Attributes | undefined
-  /** An interrupted run left a part of it. */
-  readonly resume: boolean
-  /** Called when it stands in its place, or with what failed; before its directory is done. */
-  readonly finished?: (problem?: Problem) => void
-}
-
-interface ChunkStep {
-  readonly kind: 'chunk'
-  readonly job: FileJob
-  readonly offset: number
-  readonly chunk: Piece
-  /** It stands in the part of an interrupted run. */
-  readonly isThere: boolean
-}
-
-/** One step of one file. Steps of a file come in order, nothing between. */
-export type FileStep =
-  | ChunkStep
-  /** All chunks have come. */
-  | { readonly kind: 'end'; readonly job: FileJob }
-  /** The list of its chunks could not be read to the end. */
-  | { readonly kind: 'broken'; readonly job: FileJob; readonly error: unknown }
 
 /** A file that is not in its place yet. */
 interface OpenFile {
@@ -84,18 +49,9 @@ interface OpenFile {
   problem?: Problem
 }
 
-interface Want {
-  readonly file: OpenFile
-  readonly offset: number
-  readonly size: number
-}
+type Want = WantOf<OpenFile>
 
-const MiB = 1024 * 1024
-const horizonBytes = 64 * MiB
-const horizonWants = 8192
 const maxOpenFiles = 256
-const requestBytes = 16 * MiB
-const requestPieces = 2048
 const requestsAtOnce = 3
 const slots = 8
 
@@ -106,13 +62,8 @@ export class FileWriter {
   readonly #signal: AbortSignal
   readonly #stop = new AbortController()
   readonly #threads = new WritingThreads(Math.min(2, availableParallelism()), slots)
-  readonly #wants = new Map<string, Want[]>()
+  readonly #wanted = new WantedChunks<OpenFile>()
   readonly #open = new Set<OpenFile>()
-  /** What is to be asked for, in order. */
-  #queue: Piece[] = []
-  #queuedBytes = 0
-  #wantedBytes = 0
-  #wanted = 0
   /** Files that are open. */
   #parts = 0
   #current: OpenFile | undefined
@@ -167,7 +118,7 @@ export class FileWriter {
   }
 
   #isDone(): boolean {
-    return this.#isListed && this.#wanted === 0 && this.#requests === 0 && this.#open.size === 0
+    return this.#isListed && this.#wanted.count === 0 && this.#requests === 0 && this.#open.size === 0
   }
 
   #change(): Promise<void> {
@@ -210,7 +161,7 @@ export class FileWriter {
   #isFull(): boolean {
     if (this.#fatal !== undefined) return false
     if (this.#parts >= maxOpenFiles) return true
-    return this.#wantedBytes >= horizonBytes || this.#wanted >= horizonWants
+    return this.#wanted.isFull
   }
 
   #room(): Promise<void> {
@@ -280,46 +231,20 @@ export class FileWriter {
   }
 
   #want(file: OpenFile, { chunk, offset }: ChunkStep): void {
-    const want = { file, offset, size: chunk.size }
     file.wants++
-    this.#wanted++
-    this.#wantedBytes += chunk.size
-    const others = this.#wants.get(chunk.id)
-    if (others !== undefined) {
-      others.push(want)
-      return
-    }
-    this.#wants.set(chunk.id, [want])
-    this.#queue.push(chunk)
-    this.#queuedBytes += chunk.size
-    if (this.#isRequestFull()) this.#wake()
+    this.#wanted.add(chunk, { file, offset, size: chunk.size })
+    if (this.#wanted.isRequestFull) this.#wake()
   }
 
   // -- what comes -------------------------------------------------------------------------------------------
 
-  #isRequestFull(): boolean {
-    return this.#queuedBytes >= requestBytes || this.#queue.length >= requestPieces
-  }
-
   #mayRequest(): boolean {
-    if (this.#queue.length === 0 || this.#fatal !== undefined) return false
-    return this.#isRequestFull() || this.#isListed || this.#isAhead
+    if (!this.#wanted.isQueued || this.#fatal !== undefined) return false
+    return this.#wanted.isRequestFull || this.#isListed || this.#isAhead
   }
 
   #request(): void {
-    const pieces: Piece[] = []
-    let count = 0
-    let bytes = 0
-    for (const piece of this.#queue) {
-      if (pieces.length === requestPieces || (bytes > 0 && bytes + piece.size > requestBytes)) break
-      count++
-      this.#queuedBytes -= piece.size
-      // What came along with others need not be asked for.
-      if (!this.#wants.has(piece.id)) continue
-      pieces.push(piece)
-      bytes += piece.size
-    }
-    this.#queue.splice(0, count)
+    const pieces = this.#wanted.nextRequest()
     if (pieces.length === 0) return
     this.#requests++
     void this.#guard(() => this.#fetch(pieces)).then(() => {
@@ -330,7 +255,7 @@ export class FileWriter {
 
   async #fetch(pieces: readonly Piece[]): Promise<void> {
     if (this.#content.blocks !== undefined) await this.#fetchBlocks(pieces)
-    const left = pieces.filter(({ id }) => this.#wants.has(id))
+    const left = pieces.filter(({ id }) => this.#wanted.has(id))
     for (const [id, chunk] of await this.#content.read(left, this.#signal)) await this.#deliver(id, chunk)
   }
 
@@ -356,10 +281,8 @@ export class FileWriter {
   #takeBlock({ header }: Block, room: Room): void {
     const wanted: { row: BlockRow; wants: Want[] }[] = []
     for (const row of header.rows) {
-      const wants = this.#wants.get(row.id)
-      if (wants === undefined) continue
-      this.#wants.delete(row.id)
-      wanted.push({ row, wants: this.#possible(row, wants) })
+      const wants = this.#wanted.take(row.id)
+      if (wants !== undefined) wanted.push({ row, wants: this.#possible(row, wants) })
     }
     const payload = header.totalBytes - header.payloadBytes
     void this.#guard(() => this.#run(room, payload, header, wanted, false))
@@ -367,8 +290,7 @@ export class FileWriter {
 
   /** A chunk that was read alone. */
   async #deliver(id: string, chunk: ChunkOrProblem): Promise<void> {
-    const wants = this.#wants.get(id) ?? []
-    this.#wants.delete(id)
+    const wants = this.#wanted.take(id) ?? []
     if (chunk instanceof Problem) {
       for (const want of wants) this.#missed(want, withId(chunk, id))
       return
@@ -426,8 +348,7 @@ export class FileWriter {
 
   /** False bytes are as if they had not come. */
   async #readAlone({ id, length }: BlockRow, wants: Want[]): Promise<void> {
-    const others = this.#wants.get(id) ?? []
-    this.#wants.set(id, [...others, ...wants])
+    this.#wanted.putBack(id, wants)
     for (const [, chunk] of await this.#content.read([{ id, size: length }], this.#signal)) {
       await this.#deliver(id, chunk)
     }
@@ -453,10 +374,9 @@ export class FileWriter {
     this.#settle(want.file)
   }
 
-  #gone({ file, size }: Want): void {
-    file.wants--
-    this.#wanted--
-    this.#wantedBytes -= size
+  #gone(want: Want): void {
+    want.file.wants--
+    this.#wanted.done(want)
     if (!this.#isFull()) this.#goOn()
   }
 
