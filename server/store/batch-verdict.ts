@@ -39,8 +39,8 @@ export function mayBeObject(bytes: Buffer): boolean {
   return at === 64 || bytes[at] === 0x7b
 }
 
-/** One step for each block, and the verdict. Problem `invalid-batch` from the first step. */
-export function* judgeBatch(body: Buffer): Generator<undefined, BatchVerdict> {
+/** One step for each block, which says whether it is refused, and the verdict. Problem `invalid-batch` from the first step. */
+export function* judgeBatch(body: Buffer): Generator<boolean, BatchVerdict> {
   const refused: RefusedBlock[] = []
   const objects: FoundObject[] = []
   let roomBytes = maxObjectsBytes
@@ -54,7 +54,7 @@ export function* judgeBatch(body: Buffer): Generator<undefined, BatchVerdict> {
       if (!isProblem(cause)) throw cause
       refused.push({ block: index, problem: refusalOf(block, cause) })
     }
-    yield
+    yield refused.at(-1)?.block === index
   }
   return { refused, objects }
 }

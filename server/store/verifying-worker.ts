@@ -1,22 +1,32 @@
 /** A verifying thread's inside: the batches that it has, of each a block in turn. */
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { getHeapStatistics, setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { parentPort } from 'node:worker_threads'
 import { isProblem } from '../../protocol/problem.ts'
 import { type BatchVerdict, judgeBatch } from './batch-verdict.ts'
 import type { FromVerifier, ToVerifier } from './verifying-thread.ts'
 
 interface Job extends ToVerifier {
-  readonly steps: Generator<undefined, BatchVerdict>
+  readonly steps: Generator<boolean, BatchVerdict>
 }
 
 const jobs: Job[] = []
+let heldBytes = 0
 let isBusy = false
+
+/** What a block that does not decode leaves behind only the collector can free, which waits for gigabytes of it (measured). */
+const leftAtMost = 64 * 1024 * 1024
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as () => void
 
 /** The answer, when the job has ended with this step. Whatever else is thrown is a defect, and ends the thread. */
 function step({ job, bytes, steps }: Job): FromVerifier | undefined {
   try {
     const { done, value } = steps.next()
-    return done === true ? { job, bytes, verdict: value } : undefined
+    if (done === true) return { job, bytes, verdict: value }
+    if (value && getHeapStatistics().external_memory > heldBytes + leftAtMost) collect()
+    return undefined
   } catch (error) {
     if (!isProblem(error)) throw error
     const { code, message, extensions } = error
@@ -29,7 +39,10 @@ async function work(): Promise<void> {
   for (let job = jobs.shift(); job !== undefined; job = jobs.shift()) {
     const answer = step(job)
     if (answer === undefined) jobs.push(job)
-    else parentPort?.postMessage(answer, [answer.bytes])
+    else {
+      heldBytes -= answer.bytes.byteLength
+      parentPort?.postMessage(answer, [answer.bytes])
+    }
     // So that further batches are heard of.
     await nextTurn()
   }
@@ -37,6 +50,7 @@ async function work(): Promise<void> {
 }
 
 parentPort?.on('message', (message: ToVerifier) => {
+  heldBytes += message.bytes.byteLength
   jobs.push({ ...message, steps: judgeBatch(Buffer.from(message.bytes)) })
   if (!isBusy) void work()
 })

@@ -1,4 +1,9 @@
-import { afterEach, expect, test } from 'vitest'
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { afterEach, expect, onTestFinished, test } from 'vitest'
 import { assembleBlock } from '../../../protocol/block.ts'
 import { compressNow } from '../../../protocol/zstd.ts'
 import { type Judged, judgeInPlace, VerifyingThreads } from '../../../server/store/verifying-thread.ts'
@@ -110,6 +115,34 @@ test.each(['right', 'false'])('what a block decodes to is given back at once: %s
   const before = process.memoryUsage().arrayBuffers
   judgeInPlace(Buffer.concat(Array.from({ length: 10 }, () => block)))
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(8 * MiB)
+})
+
+test('blocks that do not decode to what they say do not pile up', async () => {
+  // In a process of its own, whose collector is in no hurry, as in the receiver's.
+  const module = (path: string): string => new URL(`../../../${path}`, import.meta.url).href
+  const program = `
+    import { assembleBlock } from '${module('protocol/block.ts')}'
+    import { VerifyingThreads } from '${module('server/store/verifying-thread.ts')}'
+    import { constants, zstdCompressSync } from 'node:zlib'
+    const plain = Buffer.alloc(${16 * MiB})
+    const frame = zstdCompressSync(plain, { params: { [constants.ZSTD_c_checksumFlag]: 1 } })
+    frame[frame.length - 1] ^= 1
+    const block = assembleBlock([{ id: '${chunk('').id}', length: plain.length }], 'zstd', frame).bytes
+    const threads = new VerifyingThreads({ threads: 1 })
+    const { verdict } = await threads.judge(Buffer.concat(Array.from({ length: 80 }, () => block)), plain.length)
+    await threads.close()
+    console.log(verdict.refused.length, process.resourceUsage().maxRSS)`
+  const folder = await mkdtemp(join(tmpdir(), 'chunkdav-verifying-'))
+  onTestFinished(() => rm(folder, { recursive: true }))
+  const file = join(folder, 'program.mjs')
+  await writeFile(file, program)
+  const { stdout } = await promisify(execFile)(process.execPath, [
+    '--external-memory-accounted-in-global-limit',
+    file,
+  ])
+  const [refused, maxRssKiB] = stdout.split(' ').map(Number)
+  expect(refused).toBe(80)
+  expect(maxRssKiB).toBeLessThan(400 * 1024)
 })
 
 test('no more objects come with a verdict than can be kept', async () => {
