@@ -130,6 +130,7 @@ export class FileWriter {
   #end(error: unknown): void {
     this.#fatal ??= { error }
     this.#stop.abort()
+    this.#threads.stop()
     this.#wake()
     this.#goOn()
   }

@@ -151,13 +151,16 @@ function writeWhole(bytes: Buffer, target: WholeTarget): TargetEnd {
   }
 }
 
-/** Checks the whole, and puts it in its place. The descriptor stays open. */
-export function finishFile(task: FinishTask): TargetEnd {
+/**
+ * Checks the whole, and puts it in its place. The descriptor stays open. Problem `cancelled` once `isStopped` says so: to
+ * read a large file takes minutes.
+ */
+export function finishFile(task: FinishTask, isStopped: () => boolean): TargetEnd {
   try {
     const { fd, digest, size } = task
     setLength(fd, size)
     if (digest !== undefined) {
-      const actual = digestOf(fd, size, digest)
+      const actual = digestOf(fd, size, digest, isStopped)
       if (actual !== digest) {
         const text = `the whole file hashes to ${actual}, not to ${digest}`
         throw new Problem('digest-mismatch', text, { extensions: { id: digest, actual } })
@@ -194,11 +197,12 @@ function setLength(fd: number, size: number): void {
 /** Read back from the page cache in stretches that the processor's caches hold: the chunks came in any order. */
 const stretch = Buffer.allocUnsafeSlow(256 * 1024)
 
-function digestOf(fd: number, size: number, like: Id): Id {
+function digestOf(fd: number, size: number, like: Id, isStopped: () => boolean): Id {
   const algorithm = algorithmOf(like)
   const hasher = createHasher(algorithm)
   try {
     for (let offset = 0; offset < size; offset += stretch.length) {
+      if (isStopped()) throw new Problem('cancelled', 'the restore has ended')
       const length = readFrom(fd, stretch.subarray(0, Math.min(stretch.length, size - offset)), offset)
       hasher.update(stretch.subarray(0, length))
     }

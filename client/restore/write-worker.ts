@@ -1,7 +1,10 @@
 /** The thread behind WritingThreads: one task after the other, with synchronous calls. */
-import { parentPort } from 'node:worker_threads'
+import { parentPort, workerData } from 'node:worker_threads'
 import { type BlockTask, type FinishTask, finishFile, writeBlock } from './write-tasks.ts'
 
+const { stopped } = workerData as { stopped: Int32Array }
+const isStopped = (): boolean => Atomics.load(stopped, 0) === 1
+
 parentPort?.on('message', (task: BlockTask | FinishTask) => {
-  parentPort?.postMessage(task.kind === 'block' ? writeBlock(task) : finishFile(task))
+  parentPort?.postMessage(task.kind === 'block' ? writeBlock(task) : finishFile(task, isStopped))
 })

@@ -29,10 +29,12 @@ export class WritingThreads {
   readonly #threads: Thread[]
   readonly #free: SharedArrayBuffer[]
   readonly #waiting: (() => void)[] = []
+  /** 1 when files need not be checked to their end. */
+  readonly #stopped = new Int32Array(new SharedArrayBuffer(4))
 
   constructor(count: number, slots: number) {
     this.#free = Array.from({ length: slots }, () => new SharedArrayBuffer(slotBytes))
-    this.#threads = Array.from({ length: count }, () => startThread())
+    this.#threads = Array.from({ length: count }, () => startThread(this.#stopped))
   }
 
   /** Room for `bytes`, once there is some; to be given back. */
@@ -64,6 +66,11 @@ export class WritingThreads {
     return answer.promise as Promise<BlockAnswer | TargetEnd>
   }
 
+  /** Files that are being checked end with Problem `cancelled`, as they are. */
+  stop(): void {
+    Atomics.store(this.#stopped, 0, 1)
+  }
+
   /** Ends the threads when what they have begun is done. Idempotent. */
   async close(): Promise<void> {
     await Promise.all(this.#threads.map(({ worker }) => worker.terminate()))
@@ -73,9 +80,12 @@ export class WritingThreads {
 /** What a thread makes dies young; a nursery that grows only costs memory, 5 MB each (measured). */
 const resourceLimits = { maxYoungGenerationSizeMb: 2 }
 
-function startThread(): Thread {
+function startThread(stopped: Int32Array): Thread {
   const thread: Thread = {
-    worker: new Worker(workerModule(import.meta.url, 'write-worker'), { resourceLimits }),
+    worker: new Worker(workerModule(import.meta.url, 'write-worker'), {
+      resourceLimits,
+      workerData: { stopped },
+    }),
     answers: [],
   }
   const fail = (error: unknown): void => {

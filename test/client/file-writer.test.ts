@@ -30,7 +30,7 @@ const content = (onRead: () => void = () => {}) =>
     },
   }) as unknown as TreeContent
 
-async function write(chunks: number, job: Partial<FileJob>, source: TreeContent) {
+async function write(chunks: number, job: Partial<FileJob>, source: TreeContent, signal?: AbortSignal) {
   const log = new RestoreLog()
   const directory = RestoredDirectory.root(Buffer.from(folder), undefined, () => {})
   const whole: FileJob = {
@@ -50,7 +50,7 @@ async function write(chunks: number, job: Partial<FileJob>, source: TreeContent)
     yield { kind: 'end', job: whole }
   }
   directory.begin()
-  const writer = new FileWriter({ content: source, log, written: () => {}, signal: undefined })
+  const writer = new FileWriter({ content: source, log, written: () => {}, signal })
   try {
     await writer.write(steps())
   } finally {
@@ -77,4 +77,15 @@ test('a failed file whose part somebody has removed is one failed file', async (
   const log = await write(2, { digest }, removesPart)
   expect(log.problems).toMatchObject([{ path: name, code: 'digest-mismatch' }])
   expect(await readdir(folder)).toEqual([])
+})
+
+test('a restore that is cancelled does not wait until a large file is read back', async () => {
+  // Of holes, but for two chunks: reading all of it takes minutes.
+  const size = 2 ** 38
+  const digest = hashId(half)
+  const started = performance.now()
+  const restoring = write(2, { digest, size }, content(), AbortSignal.timeout(1500))
+  await expect(restoring).rejects.toMatchObject({ code: 'cancelled' })
+  expect(performance.now() - started).toBeLessThan(10_000)
+  expect(await readdir(folder)).toEqual([String(partName(Buffer.from('f'), 'key'))])
 })
