@@ -31,7 +31,7 @@ export interface Budgets {
 export function budgetsOf(memoryBytes: number): Budgets {
   return {
     uploads: new MemoryBudget(memoryBytes),
-    // A batch decodes two blocks at a time: of 16 MiB at most, of 1 MiB most often.
+    // A batch decodes a block at a time: of 16 MiB at most, of 1 MiB most often.
     decoding: new MemoryBudget(memoryBytes / 4),
     // By default two long uploads of 80 MiB each, so that one client never has both unless it is alone.
     streams: new MemoryBudget(memoryBytes * 1.25),
