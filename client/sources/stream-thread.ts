@@ -160,7 +160,8 @@ export class StreamThread<Job, T> {
     } finally {
       signal.removeEventListener('abort', onAbort)
       if (!ended) await this.#cancel()
-      this.#worker.unref()
+      // Whoever ends the thread waits for that: without it the process would be over before.
+      if (this.#failure === undefined) this.#worker.unref()
     }
   }
 

@@ -92,7 +92,7 @@ export class EncodingThreads {
       const waiting = this.#running.get(worker)
       this.#running.delete(worker)
       this.#idle.push(worker)
-      worker.unref()
+      if (this.#failure === undefined) worker.unref()
       waiting?.resolve(encoded)
       this.#dispatch()
     })
