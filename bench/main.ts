@@ -33,6 +33,7 @@ Measures chunkdav beside other tools, and writes docs/benchmarks.md and docs/cha
 Options:
   --quick             little data and few rounds, three minutes in all; the report goes to {work}/quick
   --only <name>       one part: ${names.join(', ')} (repeatable); the others are taken from the last results
+  --corpus <name>     of whole backups, only those of tree, few, random, source or image (repeatable)
   --work <dir>        a folder on a real disk with 50 GiB free (default: /var/tmp/chunkdav-bench); the corpora stay there
   --out <dir>         where benchmarks.md and charts/ go
   --no-build          measure dist/ as it is, instead of building it first
@@ -46,6 +47,7 @@ function readArguments() {
       allowNegative: true,
       options: {
         quick: { type: 'boolean', default: false },
+        corpus: { type: 'string', multiple: true, default: [] },
         only: { type: 'string', multiple: true, default: [] },
         work: { type: 'string', default: '/var/tmp/chunkdav-bench' },
         out: { type: 'string' },
@@ -78,7 +80,10 @@ async function main(): Promise<void> {
   const file = join(work, values.quick ? 'results-quick.json' : 'results.json')
   let results = readResults(file)
   for (const name of values.only.length > 0 ? values.only : names) {
-    results = { ...results, [name]: await measure(name, { quick: values.quick, work, log }) }
+    results = {
+      ...results,
+      [name]: await measure(name, { quick: values.quick, corpora: values.corpus, work, log }),
+    }
     writeFileSync(file, `${JSON.stringify(results, null, 1)}\n`)
   }
   report(results, out)

@@ -24,6 +24,8 @@ export interface Section {
 export interface BenchOptions {
   /** Less data and fewer rounds: all sections together take three minutes. */
   readonly quick: boolean
+  /** Of whole backups, only those of these corpora; all when there are none. */
+  readonly corpora: readonly string[]
   /** A folder on a real disk for corpora (kept from run to run) and scratch (removed). */
   readonly work: string
   /** One line of progress. */

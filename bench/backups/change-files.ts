@@ -50,10 +50,16 @@ export function putBack(root: string, aside: string): void {
   rmSync(aside, { recursive: true })
 }
 
-/** In an order that does not depend on the disk. */
+/** In an order that does not depend on the disk. By hand: Node's own `recursive` follows /usr/bin/X11 to where it stands, for ever. */
 function filesOf(root: string): string[] {
-  return readdirSync(root, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name))
-    .toSorted()
+  const files: string[] = []
+  const folders = [root]
+  for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
+    for (const entry of readdirSync(folder, { withFileTypes: true })) {
+      const path = join(folder, entry.name)
+      if (entry.isDirectory()) folders.push(path)
+      else if (entry.isFile()) files.push(path)
+    }
+  }
+  return files.toSorted()
 }

@@ -65,7 +65,7 @@ function howMeasured(all: Samples): string[] {
   })
   const tools = all.tools.map(({ name, version, usage }) => `- ${name} ${version}: ${usage}.`)
   return [
-    `Client and server run on this machine. In each of ${all.rounds} rounds (casync: 2) every tool does the same work once, one after the other, with a fresh repository and a fresh home, on servers that run on; ` +
+    `Client and server run on this machine. In each of ${all.rounds} rounds (casync: 2; of the few files, the source tree and the image: 3) every tool does the same work once, one after the other, with a fresh repository and a fresh home, on servers that run on; ` +
       'who begins moves on from round to round. The source is read before each turn, so that it is cached, and `sync` runs before each timing. Ratios are taken within a round. ' +
       'A borg repository and our receiver have the backup durable on disk when the command ends; `rclone serve` and casync do not ask for that.',
     `Times are wall time of the command, its start and end included. CPU and peak memory of clients are what \`wait4\` tells (GNU time), those of servers CPU ticks and \`VmHWM\` of /proc, reset before each step. ` +
