@@ -50,7 +50,7 @@ export const budgets: Readonly<Record<string, Budgets>> = {
     'client chunksSent': 0,
     'client chunksReused': 0,
     'client bytesSent': [223, 357],
-    'client modules calls': [1022, 1254],
+    'client modules calls': [900, 1500],
     'client tree calls': 83,
     'client database calls': 102,
     'client database syncs': 4,
