@@ -55,7 +55,7 @@ export const budgets: Readonly<Record<string, Budgets>> = {
     'client database calls': 102,
     'client database syncs': 4,
     'client database bytesRead': [82_213, 84_042],
-    'client database bytesWritten': [36_726, 37_780],
+    'client database bytesWritten': [35_000, 40_000],
     'client sockets calls': [13, 35],
     'client sockets bytesRead': [2522, 2704],
     'client sockets bytesWritten': [690, 834],
