@@ -249,7 +249,7 @@ async function listenOn(
     exposure,
     onServer: (server) => {
       serve(server, (request, response) => {
-        if (connections.began(request, response)) requests.handle(request, response)
+        connections.take(request, response, () => requests.handle(request, response))
       })
       connections.watch(server)
       metrics.watchServer(server)

@@ -201,6 +201,10 @@ export class CheckpointFolder {
   /** Publishes; durable on return. The moment of truth is the rename of `{n}.json`. */
   async commit(state: CheckpointState): Promise<void> {
     await replaceDurably(this.committedPath(state.number), JSON.stringify(state), this.files)
+  }
+
+  /** Removes what nobody needs of a checkpoint that has been published. What is left of it is a remainder. */
+  async tidy(state: CheckpointState): Promise<void> {
     await this.removeFile(this.openPath(state.number))
     await this.removeFile(this.touchedPath(state.number))
     if (state.kind === 'dir') await this.removeFile(this.itemsPath(state.number))
@@ -229,7 +233,7 @@ export class CheckpointFolder {
     return space
   }
 
-  /** Removes a checkpoint in whatever state; durable on return. False when there was none. */
+  /** Removes a checkpoint in whatever state, but its remainders; durable on return. False when there was none. */
   async remove(number: number): Promise<boolean> {
     const wasOpen = await this.removeFile(this.openPath(number))
     const isCommitted = (await this.files.stat(this.committedPath(number))) !== undefined
@@ -239,10 +243,13 @@ export class CheckpointFolder {
       await this.removeFile(this.committedPath(number))
     }
     if (wasOpen || isCommitted) await this.files.syncFolder(this.path)
-    // Remainders now; while the state was there they belonged to it.
+    return wasOpen || isCommitted
+  }
+
+  /** Removes what is left of a checkpoint that has been removed. While its state was there they belonged to it. */
+  async removeRemainders(number: number): Promise<void> {
     await this.removeFile(this.itemsPath(number))
     await this.removeFile(this.touchedPath(number))
-    return wasOpen || isCommitted
   }
 
   /** Puts the folder in order after a stop of any kind; returns the open checkpoints, without damaged ones. */

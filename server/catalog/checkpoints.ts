@@ -453,8 +453,10 @@ export class Checkpoints {
         const growth = committedSpace(state) - this.space.of(keyOf(name))
         if (growth > 0) this.space.expect(growth)
         await opened.folder.commit(state)
+        // It is committed whatever comes of its remainders: nobody may look for the files of an open one any more.
         source.open.delete(name.number)
         this.space.set(keyOf(name), committedSpace(state))
+        await opened.folder.tidy(state)
         return state
       } finally {
         opened.committing = undefined
@@ -511,14 +513,20 @@ export class Checkpoints {
       const was = source.open.has(name.number) ? 'open' : 'committed'
       if (onlyOpen && was === 'committed') await this.refuseCommitted(name)
       if (await source.folder.isPinned(name.number)) throw pinned(name)
-      const removed = await source.folder.remove(name.number)
-      source.open.delete(name.number)
-      this.space.set(keyOf(name), 0)
-      if (!removed) throw notFound(name)
+      if (!(await this.remove(source, name))) throw notFound(name)
       return was
     }
     if (opened === undefined) return await source.lock.runExclusive(remove)
     return await opened.lock.runExclusive(() => opened.touchLock.runExclusive(remove))
+  }
+
+  /** Removes one in whatever state, under its lock; durable on return. It is gone whatever comes of its remainders. */
+  private async remove({ folder, open }: Source, name: CheckpointName): Promise<boolean> {
+    const removed = await folder.remove(name.number)
+    open.delete(name.number)
+    this.space.set(keyOf(name), 0)
+    await folder.removeRemainders(name.number)
+    return removed
   }
 
   /**
@@ -534,8 +542,7 @@ export class Checkpoints {
       for (const number of numbers) {
         if (last === undefined || number >= last.number || source.open.has(number)) continue
         if (await source.folder.isPinned(number)) continue
-        if (await source.folder.remove(number)) removed.push(number)
-        this.space.set(keyOf({ source: sourceName, number }), 0)
+        if (await this.remove(source, { source: sourceName, number })) removed.push(number)
       }
       return removed
     })
@@ -564,7 +571,7 @@ export class Checkpoints {
 
   private rootsOf(name: CheckpointName, opened: OpenCheckpoint): CheckpointRoots {
     const { folder, committing } = opened
-    // Whoever commits or deletes it removes its files first, under this lock.
+    // Whoever commits or deletes it does so under this lock.
     const isThere = (): Promise<boolean> =>
       opened.lock.runExclusive(() => this.sources.get(name.source)?.open.has(name.number) === true)
     const items = (): AsyncGenerator<Wanted[]> =>
@@ -602,10 +609,7 @@ export class Checkpoints {
     return await opened.lock.runExclusive(() =>
       opened.touchLock.runExclusive(async () => {
         if (opened.users > 0 || opened.signedAt !== signedAt || !source.open.has(number)) return false
-        const removed = await source.folder.remove(number)
-        source.open.delete(number)
-        this.space.set(keyOf({ source: sourceName, number }), 0)
-        return removed
+        return await this.remove(source, { source: sourceName, number })
       }),
     )
   }

@@ -43,7 +43,8 @@ interface Connection {
   socket: Socket
   readonly client: string
   readonly isShared: boolean
-  readonly answers: Set<ServerResponse>
+  /** Of the requests under way: the first one's is being made, the others wait. */
+  readonly answers: Map<ServerResponse, () => void>
   hasAsked: boolean
   /** What comes after the requests so far is not to be understood. */
   isOver: boolean
@@ -101,7 +102,7 @@ export class Connections {
       socket,
       client: networkOf(address),
       isShared: this.#isShared(address === undefined ? undefined : plainAddress(address)),
-      answers: new Set(),
+      answers: new Map(),
       hasAsked: false,
       isOver: false,
       idleSince: performance.now(),
@@ -193,10 +194,14 @@ export class Connections {
     socket.end(plainAnswer(problem, randomUUID(), ['Retry-After: 1']))
   }
 
-  /** To be called with every request. Whether it is to be answered: nobody waits for so many. */
-  began({ socket, headers }: IncomingMessage, response: ServerResponse): boolean {
+  /**
+   * To be called with every request. Calls `handle` when those before it on its connection have been answered: what
+   * comes after a change must find it, and only requests of safe methods may be handled at once (RFC 9112, section
+   * 9.3.2). Never calls it where nobody waits for an answer any more, or for so many.
+   */
+  take({ socket, headers }: IncomingMessage, response: ServerResponse, handle: () => void): void {
     const connection = this.#connections.get(socket)
-    if (connection === undefined || socket.destroyed || connection.isOver) return false
+    if (connection === undefined || socket.destroyed || connection.isOver) return
     if (headers.upgrade !== undefined) {
       // Nobody here speaks anything else, but Node's parser stops behind such a request all the same: it drops what came
       // together with its end, and reads on where the next piece begins, be that in the middle of a body.
@@ -207,16 +212,18 @@ export class Connections {
     if (answers.size >= maxPipelined) {
       this.#log.info('a client has sent too many requests without waiting for answers')
       socket.destroy()
-      return false
+      return
     }
     connection.hasAsked = true
-    answers.add(response)
+    answers.set(response, handle)
     response.once('close', () => {
       answers.delete(response)
       connection.idleSince = performance.now()
       if (this.#stopping) this.#closeIfIdle(connection)
+      const [next] = answers.values()
+      if (!socket.destroyed) next?.()
     })
-    return true
+    if (answers.size === 1) handle()
   }
 
   /** Ends every connection as soon as no request is under way on it: also those that never sent one. */
@@ -260,7 +267,7 @@ export class Connections {
       socket.destroy()
       return
     }
-    const answers = [...connection.answers]
+    const answers = [...connection.answers.keys()]
     const isSilent = connection.socket.bytesRead === 0
     const isLate = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
     const isGone = error.code === 'ECONNRESET' || (isLate && (isSilent || answers.length > 0))

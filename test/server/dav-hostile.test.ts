@@ -177,6 +177,18 @@ describe('requests that do not wait for answers', () => {
     await ask(server, 'DELETE', 'p')
   })
 
+  test('each finds what those before it have done', async () => {
+    const raw = await RawConnection.open(server.url)
+    const get = 'GET /home/tree/p HTTP/1.1\r\nHost: localhost\r\n\r\n'
+    const remove = 'DELETE /home/tree/p HTTP/1.1\r\nHost: localhost\r\n\r\n'
+    raw.send((put + get + remove + get).repeat(20) + next)
+    const answered = [...(await raw.end()).matchAll(/HTTP\/1\.1 (\d+) /g)].map(([, status]) => status)
+    expect(answered).toEqual([
+      ...Array.from({ length: 20 }, () => ['201', '200', '204', '404']).flat(),
+      '200',
+    ])
+  })
+
   test('very many end the connection, and nobody else has to wait', async () => {
     const raw = await RawConnection.open(server.url)
     raw.send(put.repeat(20_000))

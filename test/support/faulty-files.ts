@@ -10,6 +10,7 @@ import {
 /** Kinds of calls that can fail. */
 export const fileCalls = [
   'open',
+  'openToWrite',
   'create',
   'read',
   'write',
@@ -24,6 +25,13 @@ export const fileCalls = [
   'syncFolder',
 ] as const
 export type FileCall = (typeof fileCalls)[number]
+
+const openings: Readonly<Record<OpenMode, FileCall>> = {
+  read: 'open',
+  write: 'openToWrite',
+  create: 'create',
+  replace: 'create',
+}
 
 interface Fault {
   readonly call: FileCall
@@ -85,7 +93,7 @@ export class FaultyFiles implements FileLayer {
 
   async open(path: string, mode: OpenMode): Promise<StoreFile> {
     const name = basename(path)
-    this.#check(mode === 'create' || mode === 'replace' ? 'create' : 'open', name)
+    this.#check(openings[mode], name)
     const file = await this.#files.open(path, mode)
     this.openFiles++
     return {

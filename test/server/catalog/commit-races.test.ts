@@ -236,6 +236,23 @@ test('a commit that failed at its end has not happened, for anybody, until it is
   expect(await checkpoints.latest('s')).toMatchObject({ number: 1, state: 'committed' })
 })
 
+test.each([
+  ['committed', 3, (name: CheckpointName) => catalog.checkpoints.commit(name, root)],
+  ['deleted', 2, (name: CheckpointName) => catalog.checkpoints.delete(name)],
+] as const)('once %s it is no open one any more, whatever comes of its remainders', async (_, files, end) => {
+  for (let after = 1; after < files; after++) {
+    const faulty = new FaultyFiles()
+    catalog = await openCatalog(path, reader, undefined, faulty)
+    const { checkpoints } = catalog
+    const name = await begin()
+    faulty.fail('unlink', 'EIO', 1, after)
+    await expect(end(name)).rejects.toMatchObject({ code: 'EIO' })
+    expect(checkpoints.openRoots()).toEqual([])
+    await expect(checkpoints.touch(name, [tree.a.id])).rejects.toMatchObject({ name: 'Problem' })
+    await Array.fromAsync(checkpoints.roots())
+  }
+})
+
 test('a wide tree is looked up in batches', async () => {
   const names = Array.from({ length: 3000 }, (_, i) => `f${String(i).padStart(5, '0')}`)
   const wide = encodeDirectoryObject(
