@@ -6,14 +6,23 @@
 const KiB = 1024
 /** What is shorter is had more cheaply. */
 const minBytes = 64 * KiB
-/** Powers of two, and a little for what stands in front of a body. What is longer is as long as it must be. */
+/**
+ * Powers of two, and room for what stands beside the content: the table of a batch, the head of a block. What is not
+ * written to costs nothing. What is longer is as long as it must be.
+ */
 const minPieceBytes = 256 * KiB
 const maxPieceBytes = 4096 * KiB
-const extraBytes = 4 * KiB
-/** So much is kept for the next bodies: eight of 1 MiB. */
-const maxIdleBytes = 8 * (1024 + 4) * KiB
+const extraBytes = 256 * KiB
+/** So much is kept for the next bodies: the five batches of 4 MiB that a client has under way, sent or being stored. */
+const maxIdleBytes = 5 * (maxPieceBytes + extraBytes)
 /** Nobody who is idle keeps it for longer. */
 const idleMs = 10_000
+
+/** Memory on loan. */
+export interface Lent {
+  /** Where it is. Whoever moves it to a thread and gets it back writes here where it is then. */
+  bytes: Buffer
+}
 
 export class BodyMemory {
   /** The one used last comes last. */
@@ -22,13 +31,13 @@ export class BodyMemory {
   #timer: NodeJS.Timeout | undefined
 
   /** Lends so many bytes for as long as `use` takes. What stands in them is of no meaning, and they are nobody's afterwards. */
-  async lend<T>(bytes: number, use: (memory: Buffer) => Promise<T>): Promise<T> {
-    if (bytes < minBytes) return await use(Buffer.allocUnsafe(bytes))
-    const memory = this.#take(bytes)
+  async lend<T>(bytes: number, use: (lent: Lent) => Promise<T>): Promise<T> {
+    if (bytes < minBytes) return await use({ bytes: Buffer.allocUnsafe(bytes) })
+    const lent: Lent = { bytes: Buffer.from(this.#take(bytes), 0, bytes) }
     try {
-      return await use(Buffer.from(memory, 0, bytes))
+      return await use(lent)
     } finally {
-      this.#giveBack(memory)
+      this.#giveBack(lent.bytes.buffer as ArrayBuffer)
     }
   }
 
@@ -41,7 +50,9 @@ export class BodyMemory {
     return memory
   }
 
+  /** Of what was moved away and did not come back, nothing is here. */
   #giveBack(memory: ArrayBuffer): void {
+    if (memory.byteLength === 0) return
     if (this.#idleBytes + memory.byteLength > maxIdleBytes) {
       memory.transfer(0)
       return
@@ -61,6 +72,6 @@ export class BodyMemory {
 }
 
 function pieceBytes(bytes: number): number {
-  if (bytes > maxPieceBytes) return bytes
+  if (bytes > maxPieceBytes + extraBytes) return bytes
   return Math.max(minPieceBytes, 2 ** Math.ceil(Math.log2(Math.max(1, bytes - extraBytes)))) + extraBytes
 }

@@ -39,12 +39,13 @@ export interface BodyRules {
 export interface RequestBody {
   /** Borrowed: their memory is given back when `use` has ended. */
   readonly bytes: Buffer
+  /** To be told where the bytes are now by whoever has moved their memory to a thread and back. */
+  readonly moved: (bytes: Buffer) => void
   /** The same with the room in front of it, if there is any. */
   readonly withRoom?: Buffer | undefined
   readonly encoding: BodyEncoding
 }
 
-/** Of bodies that come with room for more: who asks for that works on them where they stand. */
 const memory = new BodyMemory()
 
 /** The body's encoding; Problem `unsupported-encoding` when it is not understood here. */
@@ -92,20 +93,29 @@ export async function withBody<T>(
   const reservation = isCounted ? await budget.of(clientOf(ctx)).reserve(wanted, overSignal(ctx)) : undefined
   const isPressed = (): boolean => isCounted && budget.isPressed
   const { roomBytes = 0 } = rules
-  let bytes: Buffer | undefined
   try {
-    if (length !== undefined && roomBytes > 0) {
-      return await memory.lend(roomBytes + length, async (withRoom) => {
-        const bytes = withRoom.subarray(roomBytes)
+    if (length !== undefined) {
+      return await memory.lend(roomBytes + length, async (lent) => {
+        const withRoom = roomBytes > 0 ? lent.bytes : undefined
+        const bytes = lent.bytes.subarray(roomBytes)
         await begun(ctx, () => layDown(ctx, bytes, isPressed))
-        return await decoded(ctx, rules.decoding, { bytes, withRoom, encoding }, use)
+        const moved = (now: Buffer): void => {
+          lent.bytes = now
+        }
+        return await decoded(ctx, rules.decoding, { bytes, withRoom, encoding, moved }, use)
       })
     }
-    bytes = await begun(ctx, () => readBytes(ctx, rules.maxBytes, length, isPressed))
-    reservation?.shrinkTo(bytes.length + (rules.decodedBytes ?? 0))
-    return await decoded(ctx, rules.decoding, { bytes, encoding }, use)
+    let bytes = await begun(ctx, () => gathered(ctx, rules.maxBytes, isPressed))
+    try {
+      reservation?.shrinkTo(bytes.length + (rules.decodedBytes ?? 0))
+      const moved = (now: Buffer): void => {
+        bytes = now
+      }
+      return await decoded(ctx, rules.decoding, { bytes, encoding, moved }, use)
+    } finally {
+      discard(bytes)
+    }
   } finally {
-    if (bytes !== undefined) discard(bytes)
     reservation?.release()
   }
 }
@@ -133,17 +143,8 @@ function begun<T>(ctx: Context, read: () => Promise<T>): Promise<T> {
   return read()
 }
 
-async function readBytes(
-  ctx: Context,
-  maxBytes: number,
-  length: number | undefined,
-  isPressed: () => boolean,
-): Promise<Buffer> {
-  if (length !== undefined) {
-    const bytes = Buffer.allocUnsafe(length)
-    await layDown(ctx, bytes, isPressed)
-    return bytes
-  }
+/** A body of no announced length. */
+async function gathered(ctx: Context, maxBytes: number, isPressed: () => boolean): Promise<Buffer> {
   const stream = streamOf(new BodyPieces(ctx, isPressed))
   try {
     return await getRawBody(stream, { limit: maxBytes })

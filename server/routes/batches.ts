@@ -17,6 +17,7 @@ import { streamPieces } from '../http/held-answer.ts'
 import { bodyEncoding, type RequestBody, withBody, withText } from '../http/request-body.ts'
 import type { ChunkStore } from '../store/chunk-store.ts'
 import { receiveBatch } from '../store/receive.ts'
+import type { Judge } from '../store/verifying-thread.ts'
 import { noTouch, type Parts, touchFor, vaultOf } from './parts.ts'
 import { resource } from './resource.ts'
 
@@ -38,11 +39,16 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
   const { maxBatchBytes, maxBatchChunks: maxChunks } = parts.limits
   const decodedBytes = ({ bytes }: RequestBody): number => largestDecodedBytes(bytes)
   const rules = { maxBytes: maxBatchBytes, decoding: { budget: parts.decoding, bytes: decodedBytes } }
-  ctx.body = await withBody(ctx, parts.uploads, rules, async ({ bytes }) => {
+  ctx.body = await withBody(ctx, parts.uploads, rules, async ({ bytes, moved }) => {
+    const judge: Judge = async (body, plainBytes) => {
+      const judged = await parts.verifying.judge(body, plainBytes)
+      moved(judged.body)
+      return judged
+    }
     const { answer, kept, mayBeObject } = await receiveBatch(vault.store, bytes, {
       maxChunks,
       lease: touch.lease,
-      judge: parts.verifying.judge,
+      judge,
     })
     await touch.note(kept, (id) => !mayBeObject(id))
     return answer

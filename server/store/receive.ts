@@ -136,10 +136,11 @@ function blockOf(
 }
 
 /**
- * Takes a batch, which is `judge`d first: it must not be looked at afterwards. When its framing or a checksum is wrong,
- * Problems `invalid-batch`, `body-too-large` (too many chunks), nothing is stored. A block with a false chunk is
- * refused whole, and `problems` has one entry for it, with the first that is false; the others are stored. `lease` is
- * told of all ids before any is stored. When the store fails, some blocks may be stored.
+ * Takes a batch. It is `judge`d first, and may stand elsewhere from then on; its memory stays the caller's, who must not
+ * use it again before this returns. When its framing or a checksum is wrong, Problems `invalid-batch`, `body-too-large`
+ * (too many chunks), nothing is stored. A block with a false chunk is refused whole, and `problems` has one entry for it,
+ * with the first that is false; the others are stored. `lease` is told of all ids before any is stored. When the store
+ * fails, some blocks may be stored.
  */
 export async function receiveBatch(
   store: ChunkStore,
@@ -162,7 +163,7 @@ export async function receiveBatch(
     const block: Block & Pick<VerifiedBlock, 'objects'> = { header, bytes, objects: atHand(header, objects) }
     kept.push(block as VerifiedBlock)
   }
-  const outcomes = await stored(store, kept).finally(() => body !== batch && discard(body))
+  const outcomes = await stored(store, kept)
   const outcomesOf = ({ rows }: BlockHeader, index: number): BatchAnswer['outcomes'] =>
     refused.has(index) ? rows.map(() => 'refused') : (outcomes.shift() as PutOutcome[])
   return {

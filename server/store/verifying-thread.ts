@@ -13,12 +13,12 @@ import { type BatchVerdict, judgeBatch } from './batch-verdict.ts'
 
 export interface ToVerifier {
   readonly job: number
+  /** The body, and behind it what else its memory has. */
   readonly bytes: ArrayBuffer
+  readonly length: number
 }
 
-export interface FromVerifier {
-  readonly job: number
-  readonly bytes: ArrayBuffer
+export interface FromVerifier extends ToVerifier {
   readonly verdict?: BatchVerdict
   readonly problem?: Pick<Problem, 'message' | 'extensions'> & { readonly code: ProblemCode }
 }
@@ -117,20 +117,21 @@ class VerifyingThread {
 
   judge(body: Buffer): Promise<Judged> {
     const job = this.#count++
+    const { length } = body
     const judged = Promise.withResolvers<Judged>()
     if (this.#jobs.size === 0) this.#worker.ref()
     this.#jobs.set(job, judged)
     const bytes = aloneIn(body)
-    const message: ToVerifier = { job, bytes }
+    const message: ToVerifier = { job, bytes, length }
     this.#worker.postMessage(message, [bytes])
     return judged.promise
   }
 
-  #receive({ job, bytes, verdict, problem }: FromVerifier): void {
+  #receive({ job, bytes, length, verdict, problem }: FromVerifier): void {
     const judged = this.#jobs.get(job)
     this.#jobs.delete(job)
     if (this.#jobs.size === 0) this.#worker.unref()
-    if (verdict !== undefined) judged?.resolve({ body: Buffer.from(bytes), verdict })
+    if (verdict !== undefined) judged?.resolve({ body: Buffer.from(bytes, 0, length), verdict })
     else if (problem !== undefined) {
       bytes.transfer(0)
       judged?.reject(new Problem(problem.code, problem.message, problem))
@@ -154,8 +155,9 @@ function stopping(): Problem {
   return new Problem('unavailable', 'the receiver is stopping')
 }
 
-/** Memory with these bytes and no others: their own, or a copy. */
+/** Memory that begins with these bytes and that nobody else has a part of: their own, or a copy. */
 function aloneIn({ buffer, byteOffset, length }: Buffer): ArrayBuffer {
-  if (buffer instanceof ArrayBuffer && length === buffer.byteLength) return buffer
+  const isOwn = length === buffer.byteLength || (byteOffset === 0 && buffer.byteLength > Buffer.poolSize)
+  if (buffer instanceof ArrayBuffer && isOwn) return buffer
   return buffer.slice(byteOffset, byteOffset + length) as ArrayBuffer
 }

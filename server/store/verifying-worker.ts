@@ -21,16 +21,16 @@ setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
 /** The answer, when the job has ended with this step. Whatever else is thrown is a defect, and ends the thread. */
-function step({ job, bytes, steps }: Job): FromVerifier | undefined {
+function step({ job, bytes, length, steps }: Job): FromVerifier | undefined {
   try {
     const { done, value } = steps.next()
-    if (done === true) return { job, bytes, verdict: value }
+    if (done === true) return { job, bytes, length, verdict: value }
     if (value && getHeapStatistics().external_memory > heldBytes + leftAtMost) collect()
     return undefined
   } catch (error) {
     if (!isProblem(error)) throw error
     const { code, message, extensions } = error
-    return { job, bytes, problem: { code, message, extensions } }
+    return { job, bytes, length, problem: { code, message, extensions } }
   }
 }
 
@@ -51,6 +51,6 @@ async function work(): Promise<void> {
 
 parentPort?.on('message', (message: ToVerifier) => {
   heldBytes += message.bytes.byteLength
-  jobs.push({ ...message, steps: judgeBatch(Buffer.from(message.bytes)) })
+  jobs.push({ ...message, steps: judgeBatch(Buffer.from(message.bytes, 0, message.length)) })
   if (!isBusy) void work()
 })
