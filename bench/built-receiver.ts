@@ -28,7 +28,9 @@ export async function startBuiltReceiver(folder: string): Promise<BuiltReceiver>
   for (const file of files) closeSync(file)
   let url: string | undefined
   while (url === undefined) {
-    if (child.exitCode !== null) throw new Error(`the receiver did not start: ${await readIfThere(log)}`)
+    if (child.exitCode !== null || child.signalCode !== null) {
+      throw new Error(`the receiver did not start: ${await readIfThere(log)}`)
+    }
     await sleep(10)
     url = /http:\/\/127\.0\.0\.1:\d+/.exec(await readIfThere(out))?.[0]
   }

@@ -11,7 +11,7 @@ export interface Machine {
   /** Of the work folder. */
   readonly disk: string
   readonly node: string
-  /** The commit, with `+` when the product's files differ from it; empty outside of a checkout. */
+  /** As `commitNow` says. */
   readonly commit: string
 }
 
@@ -24,8 +24,14 @@ export function describeMachine(work: string): Machine {
     system: `${/^PRETTY_NAME="(.*)"/m.exec(osRelease)?.[1] ?? ''}, Linux ${release()} (${version()})`,
     disk: said('findmnt', '-n', '-o', 'SOURCE,FSTYPE,OPTIONS', '-T', work).replace(/\s+/g, ' '),
     node: process.versions.node,
-    commit: `${said('git', 'rev-parse', '--short', 'HEAD')}${said('git', 'status', '--porcelain', '-uno', '--', 'client', 'protocol', 'server') === '' ? '' : '+'}`,
+    commit: commitNow(),
   }
+}
+
+/** The commit, with `+` when the product's files differ from it; empty outside of a checkout. */
+export function commitNow(): string {
+  const changed = said('git', 'status', '--porcelain', '-uno', '--', 'client', 'protocol', 'server')
+  return `${said('git', 'rev-parse', '--short', 'HEAD')}${changed === '' ? '' : '+'}`
 }
 
 /** Empty where the program is absent, or cannot say: the report can do without. */

@@ -4,25 +4,33 @@
  *     npm run bench -- [--quick] [--only NAME]… [--work DIR] [--out DIR] [--no-build] [--report-only FILE]
  */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import * as backups from './backups/backups.ts'
 import * as growth from './growth/growth.ts'
+import { leaveNothing } from './leave-nothing.ts'
 import { describeMachine } from './machine.ts'
 import * as micro from './micro/micro.ts'
-import { type Results, writeReport } from './report.ts'
+import { type Measured, type Results, writeReport } from './report.ts'
 import * as requests from './requests/requests.ts'
-import type { BenchOptions, RunSection, Section } from './section.ts'
+import type { BenchOptions, RawSection, RunSection, Section } from './section.ts'
 
 interface Part {
   readonly run: RunSection
+  /** On two processors that nobody else uses, with all corpora there (measured). */
+  readonly expectedSeconds: (scope: Pick<BenchOptions, 'quick' | 'corpora'>) => number
   /** Makes the section again of what its run returned as `raw`. */
   readonly render?: (raw: unknown) => Section
 }
 
 /** In the order in which they run, and stand in the report. */
-const parts: Readonly<Record<string, Part>> = { backups, requests, micro, growth }
+const parts: Readonly<Record<string, Part>> = {
+  backups,
+  requests: { ...requests, expectedSeconds: ({ quick }) => (quick ? 30 : 340) },
+  micro: { ...micro, expectedSeconds: ({ quick }) => (quick ? 20 : 85) },
+  growth: { ...growth, expectedSeconds: ({ quick }) => (quick ? 25 : 400) },
+}
 const names = Object.keys(parts)
 const root = new URL('..', import.meta.url).pathname
 
@@ -72,34 +80,59 @@ async function main(): Promise<void> {
   const unknown = values.only.find((name) => !names.includes(name))
   if (unknown !== undefined) throw new Error(`there is no part ${unknown}: ${names.join(', ')}`)
   const work = resolve(values.work)
-  const out = resolve(values.out ?? (values.quick ? join(work, 'quick') : join(root, 'docs')))
-  if (values['report-only'] !== undefined) return report(readResults(values['report-only']), out)
+  const known = values['report-only'] === undefined ? {} : readResults(values['report-only'])
+  const isRough = values.quick || Object.values(known).some(({ quick }) => quick)
+  const out = resolve(values.out ?? (isRough ? join(work, 'quick') : join(root, 'docs')))
+  if (values['report-only'] !== undefined) return report(known, out)
   mkdirSync(work, { recursive: true })
-  process.once('SIGINT', () => stop(work, 130)).once('SIGTERM', () => stop(work, 143))
+  leaveNothing(work, scratch)
+  const chosen = values.only.length > 0 ? values.only : names
+  log(expectation(chosen))
   if (values.build) execFileSync('npm', ['run', '-s', 'build'], { cwd: root, stdio: 'inherit' })
   const file = join(work, values.quick ? 'results-quick.json' : 'results.json')
   let results = readResults(file)
-  for (const name of values.only.length > 0 ? values.only : names) {
-    results = {
-      ...results,
-      [name]: await measure(name, { quick: values.quick, corpora: values.corpus, work, log }),
-    }
-    writeFileSync(file, `${JSON.stringify(results, null, 1)}\n`)
+  for (const name of chosen) {
+    await measure(name, work, results[name]?.raw, (measured) => {
+      results = { ...results, [name]: measured }
+      writeFileSync(`${file}.new`, `${JSON.stringify(results, null, 1)}\n`)
+      renameSync(`${file}.new`, file)
+    })
   }
   report(results, out)
+  if (values.quick) log('little data and few rounds: these figures are rough, and no basis for a judgement')
   log(`the results are in ${file}`)
 }
 
-async function measure(name: string, options: BenchOptions): Promise<Results[string]> {
+/** How long it will take, in all and each part. */
+function expectation(chosen: readonly string[]): string {
+  const seconds = (name: string): number =>
+    parts[name]?.expectedSeconds({ quick: values.quick, corpora: values.corpus }) ?? 0
+  const shown = (value: number): string =>
+    value < 120 ? `${value.toFixed(0)} s` : `${(value / 60).toFixed(0)} minutes`
+  const all = chosen.reduce((sum, name) => sum + seconds(name), 0)
+  const each = chosen.map((name) => `${name} ${shown(seconds(name))}`).join(', ')
+  return `this takes about ${shown(all)} (${each}), and longer where the corpora are not there yet`
+}
+
+/** `keep` gets what was measured, and before that what there is of it already, should the rest not come to its end. */
+async function measure(
+  name: string,
+  work: string,
+  before: unknown,
+  keep: (measured: Measured) => void,
+): Promise<void> {
   log(`── ${name}`)
   const started = performance.now()
   const part = parts[name]
   if (part === undefined) throw new TypeError(`there is no part ${name}`)
-  const { raw, ...section } = (await part.run(options)) as Section & { raw?: unknown }
-  const tookSeconds = (performance.now() - started) / 1000
-  log(`── ${name} took ${tookSeconds.toFixed(0)} s`)
-  const machine = describeMachine(options.work)
-  return { at: new Date().toISOString(), tookSeconds, quick: options.quick, machine, section, raw }
+  const { quick } = values
+  const machine = describeMachine(work)
+  const save = ({ raw, ...section }: RawSection): void => {
+    const tookSeconds = (performance.now() - started) / 1000
+    keep({ at: new Date().toISOString(), tookSeconds, quick, machine, section, raw })
+  }
+  save(await part.run({ quick, corpora: values.corpus, work, log, before, save }))
+  log(`── ${name} took ${((performance.now() - started) / 1000).toFixed(0)} s`)
 }
 
 function report(results: Results, out: string): void {
@@ -128,41 +161,13 @@ function readIfThere(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {
-    // A process may end while its file in /proc is read.
-    if (!['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
     return ''
   }
 }
 
 function log(line: string): void {
   process.stderr.write(`${line}\n`)
-}
-
-/** Ends what was started below this process, and removes its scratch. */
-function stop(work: string, code: number): never {
-  for (const pid of descendants()) {
-    try {
-      process.kill(pid, 'SIGKILL')
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
-    }
-  }
-  for (const name of readdirSync(work)) {
-    if (scratch.test(name)) rmSync(join(work, name), { recursive: true, force: true, maxRetries: 10 })
-  }
-  process.exit(code)
-}
-
-/** The ids of all processes below this one, parents first. */
-function descendants(): number[] {
-  const parentOf = new Map<number, number>()
-  for (const name of readdirSync('/proc').filter((each) => /^\d+$/.test(each))) {
-    const stat = readIfThere(`/proc/${name}/stat`)
-    parentOf.set(Number(name), Number(stat.slice(stat.lastIndexOf(')') + 4).split(' ')[0]))
-  }
-  const found = [process.pid]
-  for (const pid of found) for (const [child, parent] of parentOf) if (parent === pid) found.push(child)
-  return found.slice(1)
 }
 
 try {

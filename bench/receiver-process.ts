@@ -80,7 +80,7 @@ async function launch(dataDir: string, logLevel: string) {
     }
   })
   while (!out.includes('backup DIR')) {
-    if (child.exitCode !== null) throw new Error('the receiver did not start')
+    if (child.exitCode !== null || child.signalCode !== null) throw new Error('the receiver did not start')
     await sleep(5)
   }
   const [url = ''] = /http:\/\/[^\s]+:\d+/.exec(out) ?? []

@@ -21,6 +21,11 @@ export interface Section {
   readonly charts?: readonly Chart[]
 }
 
+/** A section, with what it was made of. */
+export interface RawSection extends Section {
+  readonly raw?: unknown
+}
+
 export interface BenchOptions {
   /** Less data and fewer rounds: all sections together take three minutes. */
   readonly quick: boolean
@@ -30,7 +35,11 @@ export interface BenchOptions {
   readonly work: string
   /** One line of progress. */
   readonly log: (line: string) => void
+  /** The `raw` of the last run, where there was one. */
+  readonly before: unknown
+  /** Keeps a part of what is being measured, should the rest not come to its end. */
+  readonly save: (section: RawSection) => void
 }
 
 /** Measures, and returns what was found; rejects when a program that it needs does not do what it is asked. */
-export type RunSection = (options: BenchOptions) => Promise<Section>
+export type RunSection = (options: BenchOptions) => Promise<RawSection>

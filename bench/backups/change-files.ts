@@ -6,7 +6,6 @@
 import {
   existsSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -16,11 +15,12 @@ import {
 } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { Dice } from '../../test/support/dice.ts'
+import { filesBelow } from './files-below.ts'
 
 /** One in a hundred regular files, chosen by the seed, gets a line somewhere inside. Returns how many. */
 export function changeFiles(root: string, aside: string, seed: number): number {
   const dice = new Dice(seed)
-  const files = filesOf(root)
+  const files = filesBelow(root)
   const chosen = dice.some(files, Math.max(1, Math.round(files.length / 100)))
   for (const path of chosen) {
     const original = join(aside, relative(root, path))
@@ -41,25 +41,11 @@ export function changeFiles(root: string, aside: string, seed: number): number {
 /** Every original is in its place again; does nothing when nothing was changed. */
 export function putBack(root: string, aside: string): void {
   if (!existsSync(aside)) return
-  for (const original of filesOf(aside)) {
+  for (const original of filesBelow(aside)) {
     const path = join(root, relative(aside, original))
     const times = statSync(dirname(path))
     renameSync(original, path)
     utimesSync(dirname(path), times.atime, times.mtime)
   }
   rmSync(aside, { recursive: true })
-}
-
-/** In an order that does not depend on the disk. By hand: Node's own `recursive` follows /usr/bin/X11 to where it stands, for ever. */
-function filesOf(root: string): string[] {
-  const files: string[] = []
-  const folders = [root]
-  for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
-    for (const entry of readdirSync(folder, { withFileTypes: true })) {
-      const path = join(folder, entry.name)
-      if (entry.isDirectory()) folders.push(path)
-      else if (entry.isFile()) files.push(path)
-    }
-  }
-  return files.toSorted()
 }

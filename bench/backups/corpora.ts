@@ -2,10 +2,10 @@
  * What is backed up. Each corpus is made once below the work folder and used again by later runs; a file of facts
  * that is written last says that it is whole.
  */
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { putBack } from './change-files.ts'
-import { makeDiskImages } from './disk-image.ts'
+import { makeDiskImages, showVersion } from './disk-image.ts'
 import { makeRandomFile } from './random-file.ts'
 import { makeSourceTree } from './source-tree.ts'
 import { copySystemTree } from './system-tree.ts'
@@ -49,11 +49,11 @@ export const fullSizes: Sizes = {
 export const quickSizes: Sizes = {
   treeFiles: 1_000,
   treeBytes: 56 * MiB,
-  fewFiles: 60,
+  fewFiles: 30,
   fewBytes: 4 * MiB,
   randomBytes: 32 * MiB,
-  sourceFiles: 2_000,
-  imageBytes: 64 * MiB,
+  sourceFiles: 1_000,
+  imageBytes: 32 * MiB,
 }
 
 type Make = (path: string, sizes: Sizes) => Promise<Facts>
@@ -87,10 +87,12 @@ export async function prepareCorpora(
       for (const each of [path, asideOf(path)]) await rm(each, { recursive: true, force: true })
       await mkdir(path, { recursive: true })
       facts = await make(path, sizes)
-      await writeFile(`${path}.json`, JSON.stringify({ recipe, facts }))
+      await writeFile(`${path}.json.new`, JSON.stringify({ recipe, facts }))
+      await rename(`${path}.json.new`, `${path}.json`)
     }
-    // A run that was killed may have left changed files in place.
-    await putBack(path, asideOf(path))
+    // A run that was ended may have left changed files in place, or the second version of the image.
+    putBack(path, asideOf(path))
+    if (name === 'image') showVersion(path, 1)
     corpora.set(name, { name, path: name === 'image' ? join(path, 'now') : path, ...facts })
   }
   return corpora

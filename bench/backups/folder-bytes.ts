@@ -1,15 +1,9 @@
-import { lstat, readdir } from 'node:fs/promises'
-import { join } from 'node:path'
+import { lstatSync } from 'node:fs'
+import { filesBelow } from './files-below.ts'
 
-/** The sizes of all files below a folder together; 0 when there is none. */
-export async function folderBytes(folder: string): Promise<number> {
+/** The sizes of all files below a folder together. A server may remove one while it is looked at. */
+export function folderBytes(folder: string): number {
   let bytes = 0
-  try {
-    for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
-      if (entry.isFile()) bytes += (await lstat(join(entry.parentPath, entry.name))).size
-    }
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-  }
+  for (const path of filesBelow(folder)) bytes += lstatSync(path, { throwIfNoEntry: false })?.size ?? 0
   return bytes
 }

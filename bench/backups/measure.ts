@@ -6,6 +6,7 @@
  */
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { commitNow } from '../machine.ts'
 import type { BenchOptions } from '../section.ts'
 import { changeFiles, putBack } from './change-files.ts'
 import { differences } from './compare-trees.ts'
@@ -25,37 +26,56 @@ interface Plan {
   readonly corpus: CorpusName
   readonly peers: readonly Peer[]
   readonly steps: readonly Step[]
-  /** Fewer where no bar is set: all of it is to be through in half an hour. */
-  readonly rounds: 3 | 5
+  /** How long it takes on two processors that nobody else uses (measured). */
+  readonly seconds: { readonly full: number; readonly quick: number }
 }
 
 const withHistory = [chunkdav, restic, borg, casync]
 const all = [...withHistory, rclone]
 
+const everything: readonly Step[] = ['first', 'again', 'changed', 'restore']
+
 // rclone waits 10 ms between any two requests to a WebDAV server: 20,000 files would take it a quarter of an hour.
 const plans: readonly Plan[] = [
-  { corpus: 'tree', peers: withHistory, steps: ['first', 'again', 'changed', 'restore'], rounds: 5 },
-  { corpus: 'few', peers: [chunkdav, rclone], steps: ['first', 'again', 'changed', 'restore'], rounds: 3 },
-  { corpus: 'random', peers: all, steps: ['first'], rounds: 5 },
-  { corpus: 'source', peers: withHistory, steps: ['first', 'again'], rounds: 3 },
-  { corpus: 'image', peers: all, steps: ['first', 'changed'], rounds: 3 },
+  { corpus: 'tree', peers: withHistory, steps: everything, seconds: { full: 480, quick: 25 } },
+  { corpus: 'few', peers: [chunkdav, rclone], steps: everything, seconds: { full: 90, quick: 10 } },
+  { corpus: 'random', peers: all, steps: ['first'], seconds: { full: 180, quick: 5 } },
+  { corpus: 'source', peers: withHistory, steps: ['first', 'again'], seconds: { full: 540, quick: 6 } },
+  { corpus: 'image', peers: all, steps: ['first', 'changed'], seconds: { full: 420, quick: 9 } },
 ]
 
-/** It is slow, and no bar is set by it: five rounds of it would be ten minutes. */
-const casyncRounds = 2
+/** A tool that takes longer than that for its turn is done with after `roundsOfSlow`. */
+const slowSeconds = 60
+const roundsOfSlow = 3
 
-export async function measure(options: BenchOptions): Promise<Samples> {
+export function expectedSeconds({ quick, corpora }: Pick<BenchOptions, 'quick' | 'corpora'>): number {
+  return chosenPlans(corpora).reduce((sum, { seconds }) => sum + seconds[quick ? 'quick' : 'full'], 0)
+}
+
+function chosenPlans(names: readonly string[]): readonly Plan[] {
+  const unknown = names.find((name) => plans.every(({ corpus }) => corpus !== name))
+  if (unknown !== undefined) throw new Error(`there is no corpus ${unknown}`)
+  return names.length === 0 ? plans : plans.filter(({ corpus }) => names.includes(corpus))
+}
+
+/** Of `before` those corpora stay that are not measured again; `save` gets all that is known whenever one is through. */
+export async function measure(
+  options: BenchOptions,
+  before: Samples | undefined,
+  save: (all: Samples) => void,
+): Promise<Samples> {
+  const chosen = chosenPlans(options.corpora)
   await checkPrograms()
   const folder = join(options.work, options.quick ? 'corpora-quick' : 'corpora')
   const corpora = await prepareCorpora(folder, options.quick ? quickSizes : fullSizes, options.log)
-  const found: Found = { samples: [], traffic: [], compared: [] }
-  const chosen = plans.filter(
-    ({ corpus }) => options.corpora.length === 0 || options.corpora.includes(corpus),
+  const tools = await Promise.all(
+    all.map(async (peer) => ({ name: peer.name, version: await peer.version(), usage: peer.usage })),
   )
-  if (chosen.length === 0) throw new Error(`there is no corpus ${options.corpora.join(', ')}`)
+  let known: Samples = { corpora: {}, samples: [], traffic: [], compared: [], ...before, tools }
   for (const plan of chosen) {
     const corpus = corpora.get(plan.corpus)
     if (corpus === undefined) throw new TypeError(`no corpus is called ${plan.corpus}`)
+    const found: Found = { samples: [], traffic: [], compared: [] }
     const folder = await mkdtemp(join(options.work, 'backups-'))
     try {
       await using servers = new Servers(folder)
@@ -63,17 +83,22 @@ export async function measure(options: BenchOptions): Promise<Samples> {
     } finally {
       await rm(folder, { recursive: true, force: true })
     }
+    known = withCorpus(known, corpus, found)
+    save(known)
   }
-  const tools = await Promise.all(
-    all.map(async (peer) => ({ name: peer.name, version: await peer.version(), usage: peer.usage })),
-  )
+  return known
+}
+
+/** What was known, with one corpus measured anew. */
+function withCorpus(known: Samples, { name, files, bytes }: Corpus, found: Found): Samples {
+  const isOther = ({ corpus }: { corpus: CorpusName }): boolean => corpus !== name
+  const measured = { files, bytes, at: new Date().toISOString(), commit: commitNow() }
   return {
-    rounds: roundsOf(options),
-    corpora: Object.fromEntries(
-      [...corpora].filter(([name]) => chosen.some(({ corpus }) => corpus === name)),
-    ),
-    tools,
-    ...found,
+    tools: known.tools,
+    corpora: { ...known.corpora, [name]: measured },
+    samples: [...known.samples.filter(isOther), ...found.samples],
+    traffic: [...known.traffic.filter(isOther), ...found.traffic],
+    compared: [...new Set([...known.compared, ...found.compared])],
   }
 }
 
@@ -96,10 +121,6 @@ interface PlanOptions {
   readonly folder: string
 }
 
-function roundsOf({ quick }: BenchOptions): number {
-  return quick ? 2 : 5
-}
-
 async function measurePlan(about: PlanOptions, { samples, traffic, compared }: Found): Promise<void> {
   const { plan, options } = about
   for (const peer of plan.peers) {
@@ -112,14 +133,16 @@ async function measurePlan(about: PlanOptions, { samples, traffic, compared }: F
     traffic.push(...turn.traffic)
     if (hasTree && !compared.includes(peer.name)) compared.push(peer.name)
   }
-  const rounds = Math.min(plan.rounds, options.quick && plan.corpus !== 'tree' ? 1 : roundsOf(options))
+  const rounds = options.quick ? 1 : 5
+  const slow = new Set<Peer>()
   for (let round = 1; round <= rounds; round++) {
     const first = (round - 1) % plan.peers.length
     for (const peer of [...plan.peers.slice(first), ...plan.peers.slice(0, first)]) {
-      if (peer === casync && round > casyncRounds) continue
+      if (slow.has(peer) && round > roundsOfSlow) continue
       const turn = new Turn({ ...about, peer, round })
       await turn.take()
       samples.push(...turn.samples)
+      if (turn.samples.reduce((sum, { seconds }) => sum + seconds, 0) > slowSeconds) slow.add(peer)
       const times = turn.samples.map(({ step, seconds }) => `${step} ${seconds.toFixed(2)} s`).join(', ')
       options.log(`${plan.corpus}, round ${round} of ${rounds}, ${peer.name}: ${times}`)
     }
@@ -170,7 +193,7 @@ class Turn {
     await repository.served?.beginStep()
     const command = restore?.command ?? repository.backup(corpus.path)
     const { seconds, cpuSeconds, peakBytes } = await runTimed(command, this.#scratch)
-    const server = await repository.served?.endStep()
+    const server = repository.served?.endStep()
     const relay = repository.served?.relay
     const about = { corpus: plan.corpus, step, tool: peer.name }
     if (relay !== undefined) {
@@ -184,7 +207,7 @@ class Turn {
         clientCpuSeconds: cpuSeconds,
         clientPeakBytes: peakBytes,
         ...(server && { server }),
-        ...(restore === undefined && { storedBytes: await repository.storedBytes() }),
+        ...(restore === undefined && { storedBytes: repository.storedBytes() }),
       })
     } else if (restore !== undefined) {
       const found = differences(corpus.path, restore.tree, peer.keeps)

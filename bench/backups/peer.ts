@@ -24,7 +24,7 @@ export interface Repository extends AsyncDisposable {
   backup(source: string): Command
   /** Of the newest backup. */
   restore(source: string): Restore
-  storedBytes(): Promise<number>
+  storedBytes(): number
 }
 
 export interface Peer {

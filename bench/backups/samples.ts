@@ -33,9 +33,14 @@ export interface Tool {
   readonly usage: string
 }
 
+/** One that was measured: when, and what of us. */
+export interface MeasuredCorpus extends Facts {
+  readonly at: string
+  readonly commit: string
+}
+
 export interface Samples {
-  readonly rounds: number
-  readonly corpora: Readonly<Partial<Record<CorpusName, Facts>>>
+  readonly corpora: Readonly<Partial<Record<CorpusName, MeasuredCorpus>>>
   readonly tools: readonly Tool[]
   readonly samples: readonly Sample[]
   readonly traffic: readonly Traffic[]
@@ -45,6 +50,12 @@ export interface Samples {
 
 /** The tool that all others are compared with. */
 export const ours = 'chunkdav'
+
+/** In how many rounds a tool took part. */
+export function roundsOf(all: Samples, corpus: CorpusName, tool: string): number {
+  const its = all.samples.filter((one) => one.corpus === corpus && one.tool === tool)
+  return new Set(its.map(({ round }) => round)).size
+}
 
 export function samplesOf(all: Samples, corpus: CorpusName, step: Step, tool: string): Sample[] {
   return all.samples.filter((one) => one.corpus === corpus && one.step === step && one.tool === tool)

@@ -5,7 +5,7 @@ import type { Chart, Section, Table } from '../section.ts'
 import { verdictsOf } from './bar.ts'
 import type { CorpusName } from './corpora.ts'
 import { type Ratio, ratioOf } from './ratios.ts'
-import { ours, type Sample, type Samples, type Step, samplesOf } from './samples.ts'
+import { ours, roundsOf, type Sample, type Samples, type Step, samplesOf } from './samples.ts'
 
 const corpusTitles: Readonly<Record<CorpusName, string>> = {
   tree: 'Tree of real files',
@@ -56,24 +56,42 @@ function missedOf(all: Samples): string {
 }
 
 function howMeasured(all: Samples): string[] {
-  const facts = corpusNames.flatMap((name) => {
-    const corpus = all.corpora[name]
-    if (corpus === undefined) return []
-    return [
-      `- ${corpusTitles[name]}: ${corpus.files === 1 ? 'one file' : `${corpus.files.toLocaleString('en')} files`}, ${size(corpus.bytes)}${about[name]}`,
-    ]
-  })
   const tools = all.tools.map(({ name, version, usage }) => `- ${name} ${version}: ${usage}.`)
   return [
-    `Client and server run on this machine. In each of ${all.rounds} rounds (casync: 2; of the few files, the source tree and the image: 3) every tool does the same work once, one after the other, with a fresh repository and a fresh home, on servers that run on; ` +
-      'who begins moves on from round to round. The source is read before each turn, so that it is cached, and `sync` runs before each timing. Ratios are taken within a round. ' +
-      'A borg repository and our receiver have the backup durable on disk when the command ends; `rclone serve` and casync do not ask for that.',
-    `Times are wall time of the command, its start and end included. CPU and peak memory of clients are what \`wait4\` tells (GNU time), those of servers CPU ticks and \`VmHWM\` of /proc, reset before each step. ` +
+    `Client and server run on this machine. In each round every tool does the same work once, one after the other, with a fresh repository and a fresh home, on servers that run on; ` +
+      `who begins moves on from round to round. ${roundsText(all)} The source is read before each turn and a restore follows its backup, so that both come from memory; \`sync\` runs before each timing, so that nobody writes for somebody else. Ratios are taken within a round. ` +
+      'Only a borg repository and our receiver have the backup durable on disk when the command ends: `rclone serve` and casync sync nothing (seen with strace). No restore syncs what it has written.',
+    `Times are wall time of the command, its start and end included: the median, with the least and the greatest. All other figures are medians. CPU and peak memory of clients are what \`wait4\` tells (GNU time), those of servers CPU ticks and \`VmHWM\` of /proc, reset before each step; borg and casync have no server, so that what others do there is in their client. ` +
       'Stored is the sum of the sizes of all files in the repository. Sent and received were counted by a relay of TCP in a run of its own that is not timed: HTTP with its heads, without TCP and IP. ' +
       `After that run the restored tree was compared with its source: content, modes, times and links (of rclone content alone); equal for ${all.compared.join(', ')}.`,
-    facts.join('\n'),
+    corpusNames.flatMap((name) => factsOf(all, name)).join('\n'),
     tools.join('\n'),
   ]
+}
+
+function factsOf(all: Samples, name: CorpusName): string[] {
+  const corpus = all.corpora[name]
+  if (corpus === undefined) return []
+  const newest = Object.values(all.corpora).toSorted((a, b) => (a.at < b.at ? 1 : -1))[0]
+  const isOther = corpus.commit !== newest?.commit
+  const when = isOther
+    ? ` Measured ${corpus.at.slice(0, 16).replace('T', ' ')}, commit ${corpus.commit}.`
+    : ''
+  const count = corpus.files === 1 ? 'one file' : `${corpus.files.toLocaleString('en')} files`
+  return [`- ${corpusTitles[name]}: ${count}, ${size(corpus.bytes)}${about[name]}.${when}`]
+}
+
+/** How many rounds there were, and who took part in fewer. */
+function roundsText(all: Samples): string {
+  const counts = corpusNames.flatMap((corpus) =>
+    all.tools.map(({ name }) => ({ corpus, name, rounds: roundsOf(all, corpus, name) })),
+  )
+  const took = counts.filter(({ rounds }) => rounds > 0)
+  const most = Math.max(...took.map(({ rounds }) => rounds))
+  const fewer = took.filter(({ rounds }) => rounds < most)
+  const each = fewer.map(({ corpus, name, rounds }) => `${name}, ${short[corpus]}: ${rounds}`)
+  const exceptions = fewer.length === 0 ? '' : `, but for what takes longer (${each.join('; ')})`
+  return `There were ${most} rounds${exceptions}.`
 }
 
 const about: Readonly<Record<CorpusName, string>> = {
@@ -135,7 +153,7 @@ function figuresOf(all: Samples, samples: readonly Sample[]): string[] {
     ({ corpus, step, tool }) => corpus === first?.corpus && step === first.step && tool === first.tool,
   )
   return [
-    middle((one) => one.seconds, seconds),
+    spread(samples.map((one) => one.seconds)),
     middle((one) => one.clientCpuSeconds, seconds),
     middle((one) => one.server?.cpuSeconds, seconds),
     middle((one) => one.clientPeakBytes, size),
@@ -151,7 +169,6 @@ function chartsOf(all: Samples): Chart[] {
     .map(({ name }) => name)
     .filter((name) => samplesOf(all, 'tree', 'first', name).length > 0)
   if (!treeTools.includes(ours)) return []
-  const relative: readonly Step[] = ['first', 'again', 'restore']
   const seconds = (corpus: CorpusName, step: Step, tool: string): number | undefined => {
     const samples = samplesOf(all, corpus, step, tool)
     return samples.length === 0 ? undefined : median(samples.map((one) => one.seconds))
@@ -166,8 +183,8 @@ function chartsOf(all: Samples): Chart[] {
   const peers = treeTools.filter((tool) => tool !== 'casync')
   const overview = drawBars({
     title: 'Time for a tree of real files, chunkdav = 1 (shorter is faster)',
-    groups: relative.map((step) => barTitle('tree', step)),
-    series: peers.map((name) => ({ name, values: relative.map((step) => timesOurs(step, name)) })),
+    groups: steps.map((step) => barTitle('tree', step)),
+    series: peers.map((name) => ({ name, values: steps.map((step) => timesOurs(step, name)) })),
     label: (value) => value.toFixed(value < 10 ? 1 : 0),
   })
   const others: readonly (readonly [CorpusName, Step])[] = [
@@ -209,7 +226,7 @@ function chartsOf(all: Samples): Chart[] {
   return [
     {
       file: 'overview.svg',
-      alt: 'First backup, unchanged and restore, beside restic and borg',
+      alt: 'First backup, nothing changed, 1 % changed and restore, beside restic and borg',
       svg: overview,
     },
     {
@@ -243,6 +260,10 @@ function secondsIn(samples: readonly Sample[]): { round: number; value: number }
 function showRatio(ratio: Ratio | undefined): string {
   if (ratio === undefined) return '–'
   return `${ratio.median.toFixed(2)} (${ratio.min.toFixed(2)} to ${ratio.max.toFixed(2)})`
+}
+
+function spread(values: readonly number[]): string {
+  return `${median(values).toFixed(2)} s (${Math.min(...values).toFixed(2)}–${Math.max(...values).toFixed(2)})`
 }
 
 function seconds(value: number): string {

@@ -1,6 +1,6 @@
 /**
- * A server in a process of its own, which runs on from round to round, as servers do; each round has a repository of its own in it. Its CPU time is read from /proc/PID/stat before and after a step (in ticks of
- * 10 ms), its peak memory is the kernel's own mark VmHWM, which is reset before the step: proc(5).
+ * A server in a process of its own, which runs on from round to round, as servers do; each round has a repository of its
+ * own in it. Its CPU time is read before and after a step, its mark of peak memory is reset before: proc(5).
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,6 +9,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type Usage, usageOf } from '../process-usage.ts'
 import { type CountingRelay, openCountingRelay } from './counting-relay.ts'
 import type { Place } from './peer.ts'
 import { surroundings } from './timed-program.ts'
@@ -20,7 +21,7 @@ export interface ServedRepository extends AsyncDisposable {
   readonly folder: string
   readonly relay?: CountingRelay
   beginStep(): Promise<void>
-  endStep(): Promise<{ cpuSeconds: number; peakBytes: number }>
+  endStep(): Usage
 }
 
 interface Server {
@@ -72,7 +73,8 @@ async function start(
   closeSync(out)
   const deadline = performance.now() + 20_000
   while (!(await takesConnections(port))) {
-    if (child.exitCode !== null || performance.now() > deadline) {
+    const hasEnded = child.exitCode !== null || child.signalCode !== null
+    if (hasEnded || performance.now() > deadline) {
       child.kill('SIGKILL')
       throw new Error(`${program} does not serve: ${(await readFile(log, 'utf8')).slice(-600)}`)
     }
@@ -98,6 +100,11 @@ export async function openServed(
 ): Promise<ServedRepository> {
   const { child, port, folder } = await place.servers.get(tool, argvFor)
   const relay = place.isCounted ? await openCountingRelay(port) : undefined
+  const used = (): Usage => {
+    const usage = usageOf(child.pid as number)
+    if (usage === undefined) throw new Error(`the server of ${tool} has ended`)
+    return usage
+  }
   let cpuBefore = 0
   return {
     port: relay?.port ?? port,
@@ -105,27 +112,12 @@ export async function openServed(
     ...(relay && { relay }),
     beginStep: async () => {
       await writeFile(`/proc/${child.pid}/clear_refs`, '5')
-      cpuBefore = await cpuSeconds(child.pid)
+      cpuBefore = used().cpuSeconds
       relay?.reset()
     },
-    endStep: async () => ({
-      cpuSeconds: (await cpuSeconds(child.pid)) - cpuBefore,
-      peakBytes: await peakBytes(child.pid),
-    }),
+    endStep: () => ({ ...used(), cpuSeconds: used().cpuSeconds - cpuBefore }),
     [Symbol.asyncDispose]: async () => await relay?.[Symbol.asyncDispose](),
   }
-}
-
-/** Fields 14 and 15, in ticks of a hundredth of a second; the name before them may hold anything but `)`. */
-async function cpuSeconds(pid: number | undefined): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / 100
-}
-
-async function peakBytes(pid: number | undefined): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8')
-  return 1024 * Number(/^VmHWM:\s+(\d+) kB/m.exec(status)?.[1])
 }
 
 async function freePort(): Promise<number> {

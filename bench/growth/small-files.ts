@@ -33,6 +33,11 @@ export async function smallFiles(
   const done = join(work, `small-files-${count}.done`)
   if (existsSync(done)) return path
   log(`making ${count} small files in ${path}`)
+  // What is smaller is a part of it, and not whole again until all of it is.
+  const marks = fileCounts
+    .filter((size) => size <= count)
+    .map((size) => join(work, `small-files-${size}.done`))
+  for (const mark of marks) await rm(mark, { force: true })
   await rm(path, { recursive: true, force: true })
   for (let first = 0; first < count; first += 100) {
     const folder = join(top, ...parts.map(([size, name]) => `${name}${Math.floor(first / size) % 10}`))
@@ -40,8 +45,7 @@ export async function smallFiles(
     for (let i = first; i < first + 100; i++) writeFileSync(join(folder, `file-${i}.txt`), contentOf(i))
     await yieldToEventLoop()
   }
-  // What is larger was made anew as a whole, and so were its parts.
-  for (const size of fileCounts) if (size <= count) writeFileSync(join(work, `small-files-${size}.done`), '')
+  for (const mark of marks) writeFileSync(mark, '')
   return path
 }
 

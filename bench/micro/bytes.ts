@@ -7,7 +7,8 @@ import {
   verifyBlock,
   writeBlock,
 } from '../../protocol/block.ts'
-import { cutLength } from '../../protocol/cut.ts'
+import { cutLength, cutLengthBy } from '../../protocol/cut.ts'
+import { createSearchedMemory, gearSearchBytes, gearSearchIn } from '../../protocol/gear-search.ts'
 import { hashImplementations } from '../../protocol/hash.ts'
 import { compressNow, decompressNow } from '../../protocol/zstd.ts'
 import { seededBytes } from '../../test/support/tree.ts'
@@ -44,13 +45,24 @@ async function hashing(random: Buffer, effort: Effort): Promise<Rate[]> {
   return rates
 }
 
+/** Backups search in WebAssembly, in memory that threads share; the receiver's live tree in JavaScript. */
 async function cutting(materials: Record<string, Buffer>, effort: Effort): Promise<Rate[]> {
   const rates: Rate[] = []
   for (const [kind, bytes] of Object.entries(materials)) {
-    const timing = await time(() => {
+    const memory = createSearchedMemory(bytes.length)
+    const [start, end] = [gearSearchBytes, gearSearchBytes + bytes.length]
+    new Uint8Array(memory.buffer).set(bytes, start)
+    const find = gearSearchIn(memory)
+    const searched = await time(() => {
+      for (let at = start; at < end; ) at += cutLengthBy(find, at, end, true)
+    }, effort)
+    const inJavaScript = await time(() => {
       for (let at = 0; at < bytes.length; ) at += cutLength(bytes, at, bytes.length, true)
     }, effort)
-    rates.push({ name: `cut: ${kind} bytes`, bytes: bytes.length, timing })
+    rates.push(
+      { name: `cut: WebAssembly, ${kind} bytes`, bytes: bytes.length, timing: searched },
+      { name: `cut: JavaScript, ${kind} bytes`, bytes: bytes.length, timing: inJavaScript },
+    )
   }
   return rates
 }

@@ -23,8 +23,7 @@ function samplesWith(ours: number): Samples {
   const steps: readonly Step[] = ['first', 'again', 'changed', 'restore']
   const tools = ['chunkdav', 'restic', 'borg']
   return {
-    rounds: 2,
-    corpora: { tree: { files: 2000, bytes: 100 * MiB } },
+    corpora: { tree: { files: 2000, bytes: 100 * MiB, at: '2026-01-02T03:04:05.000Z', commit: 'abc' } },
     tools: tools.map((name) => ({ name, version: '1', usage: `\`${name}\`` })),
     samples: [1, 2].flatMap((round) =>
       steps.flatMap((step) => tools.map((tool) => sample(tool, step, round, tool === 'chunkdav' ? ours : 1))),
@@ -61,12 +60,32 @@ test('the section says what is missed', () => {
   )
 })
 
+test('a corpus that was measured at another commit says so', () => {
+  const all = samplesWith(0.5)
+  const random = { files: 1, bytes: 100, at: '2026-01-03T03:04:05.000Z', commit: 'def' }
+  const notes = render({ ...all, corpora: { ...all.corpora, random } }).notes.join('\n')
+  expect(notes).toContain('Measured 2026-01-02 03:04, commit abc.')
+  expect(notes).not.toContain('commit def')
+})
+
+test('rounds are told as they were, also where a tool took part in fewer', () => {
+  const all = samplesWith(0.5)
+  expect(render(all).notes[0]).toContain('There were 2 rounds.')
+  const samples = all.samples.filter(({ tool, round }) => tool !== 'borg' || round === 1)
+  expect(render({ ...all, samples }).notes[0]).toContain('(borg, tree: 1)')
+})
+
 test('a row for each tool and step, with what was sent where there is a wire', () => {
   const table = render(samplesWith(0.5)).tables.find(({ caption }) => caption.startsWith('Tree'))
   expect(table?.rows).toHaveLength(12)
   const row = table?.rows.find(([work, tool]) => work === 'first backup' && tool === 'restic') ?? []
   const cells = Object.fromEntries(row.map((cell, index) => [table?.columns[index], cell]))
-  expect(cells).toMatchObject({ time: '1.00 s', sent: '20 MiB', stored: '50 MiB', 'CPU server': '–' })
+  expect(cells).toMatchObject({
+    time: '1.00 s (1.00–1.00)',
+    sent: '20 MiB',
+    stored: '50 MiB',
+    'CPU server': '–',
+  })
   expect(cells['ours to theirs']).toBe('0.50 (0.50 to 0.50)')
 })
 

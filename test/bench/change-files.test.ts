@@ -1,9 +1,11 @@
-import { lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { lstatSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { changeFiles, putBack } from '../../bench/backups/change-files.ts'
 import { differences } from '../../bench/backups/compare-trees.ts'
+import { filesBelow } from '../../bench/backups/files-below.ts'
+import { folderBytes } from '../../bench/backups/folder-bytes.ts'
 
 function makeTree(): { tree: string; aside: string } {
   const folder = mkdtempSync(join(tmpdir(), 'chunkdav-change-'))
@@ -34,6 +36,19 @@ test('one file in a hundred changes, by the seed, and is put back as it was', ()
   changeFiles(tree, aside, 7)
   const texts = (states: string[]) => states.map((state) => state.split(' ').slice(3).join(' '))
   expect(texts(stateOf(tree))).toEqual(texts(changed))
+})
+
+test('links are not followed, also one that leads to where it stands', () => {
+  const { tree } = makeTree()
+  for (const [to, name] of [
+    ['.', 'here'],
+    ['below', 'other'],
+    ['file 0', 'file'],
+  ] as const)
+    symlinkSync(to, join(tree, name))
+  expect(filesBelow(tree)).toHaveLength(200)
+  const bytes = Array.from({ length: 200 }, (_, n) => `content ${n}`.length)
+  expect(folderBytes(tree)).toBe(bytes.reduce((sum, each) => sum + each, 0))
 })
 
 test('a comparison finds what differs', () => {

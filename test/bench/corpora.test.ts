@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, onTestFinished, test } from 'vitest'
 import { makeDiskImages, showVersion } from '../../bench/backups/disk-image.ts'
+import { filesBelow } from '../../bench/backups/files-below.ts'
 import { makeRandomFile } from '../../bench/backups/random-file.ts'
 import { makeSourceTree } from '../../bench/backups/source-tree.ts'
 import { copySystemTree } from '../../bench/backups/system-tree.ts'
@@ -16,10 +17,7 @@ function newFolder(): string {
 
 function digestOf(folder: string): string {
   const hash = createHash('sha256')
-  const entries = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) =>
-    entry.isFile(),
-  )
-  for (const path of entries.map((entry) => join(entry.parentPath, entry.name)).toSorted()) {
+  for (const path of filesBelow(folder)) {
     hash.update(path.slice(folder.length)).update(readFileSync(path))
   }
   return hash.digest('hex')

@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises'
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { folderBytes } from '../folder-bytes.ts'
 import type { Peer } from '../peer.ts'
@@ -7,7 +7,8 @@ import { outputOf } from '../timed-program.ts'
 export const casync: Peer = {
   name: 'casync',
   programs: { casync: 'casync' },
-  usage: '`casync make` and `casync extract`, a local store; it reads everything each time',
+  usage:
+    '`casync make` and `casync extract`, a local store, compressed by its default (zstd); it reads everything each time',
   keeps: 'everything',
   version: async () => /^casync (\S+)/.exec(await outputOf(['casync', '--version']))?.[1] ?? '',
   open: async ({ scratch }) => {
@@ -21,7 +22,7 @@ export const casync: Peer = {
         command: { argv: ['casync', 'extract', `--store=${store}`, index(version), out] },
         tree: out,
       }),
-      storedBytes: async () => (await folderBytes(store)) + (await stat(index(version))).size,
+      storedBytes: () => folderBytes(store) + statSync(index(version)).size,
       [Symbol.asyncDispose]: async () => {},
     }
   },

@@ -12,7 +12,7 @@ export const chunkdav: Peer = {
   name: 'chunkdav',
   programs: {},
   usage:
-    '`chunkdav backup` and `chunkdav restore` of the built package, with `chunkdav serve` as receiver, all defaults; not encrypted. Both have backed up and restored one small file in the same home before',
+    '`chunkdav backup` and `chunkdav restore` of the built package, with `chunkdav serve` as receiver, all defaults (zstd level 1); not encrypted. Both have backed up and restored one small file in the same home before',
   keeps: 'everything',
   version: async () => {
     const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string }

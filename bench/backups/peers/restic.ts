@@ -8,7 +8,7 @@ export const restic: Peer = {
   name: 'restic',
   programs: { restic: 'restic', rclone: 'rclone' },
   usage:
-    '`restic backup` and `restic restore latest` through `rclone serve restic`; encrypted, as it always is',
+    '`restic backup` and `restic restore latest` through `rclone serve restic`; compressed by its default (zstd), and encrypted, as it always is',
   keeps: 'everything',
   version: async () =>
     `${/^restic (\S+)/.exec(await outputOf(['restic', 'version']))?.[1]} with rclone ${/^rclone (\S+)/.exec(await outputOf(['rclone', 'version']))?.[1]}`,
