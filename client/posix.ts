@@ -7,7 +7,6 @@
  */
 import { futimesSync, lutimesSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { platform } from 'node:process'
 import { getSystemErrorName } from 'node:util'
 
 interface Library {
@@ -24,7 +23,7 @@ interface Koffi {
   errno(): number
 }
 
-const isMac = platform === 'darwin'
+const isMac = process.platform === 'darwin'
 /** From <fcntl.h>, <sys/stat.h> and <unistd.h> of Linux and of macOS. */
 const constants = isMac
   ? { currentDirectory: -2, noFollow: 0x20, omit: -2n }
@@ -39,20 +38,18 @@ function library(): Library | null {
 }
 
 function load(): Library | null {
-  if (platform !== 'linux' && !isMac) return null
+  if (process.platform !== 'linux' && !isMac) return null
   try {
     const koffi = createRequire(import.meta.url)('koffi') as Koffi
-    const process = koffi.load(null)
+    const libc = koffi.load(null)
     const modeType = isMac ? 'uint16_t' : 'uint32_t'
     const deviceType = isMac ? 'int32_t' : 'uint64_t'
     return {
-      utimensat: process.func(
-        'int utimensat(int, const uint8_t*, const int64_t*, int)',
-      ) as Library['utimensat'],
-      futimens: process.func('int futimens(int, const int64_t*)') as Library['futimens'],
-      mkfifo: process.func(`int mkfifo(const uint8_t*, ${modeType})`) as Library['mkfifo'],
-      mknod: optional(() => process.func(`int mknod(const uint8_t*, ${modeType}, ${deviceType})`)),
-      poll: process.func(
+      utimensat: libc.func('int utimensat(int, const uint8_t*, const int64_t*, int)') as Library['utimensat'],
+      futimens: libc.func('int futimens(int, const int64_t*)') as Library['futimens'],
+      mkfifo: libc.func(`int mkfifo(const uint8_t*, ${modeType})`) as Library['mkfifo'],
+      mknod: optional(() => libc.func(`int mknod(const uint8_t*, ${modeType}, ${deviceType})`)),
+      poll: libc.func(
         `int poll(uint8_t*, ${isMac ? 'unsigned int' : 'unsigned long'}, int)`,
       ) as Library['poll'],
       errno: () => koffi.errno(),

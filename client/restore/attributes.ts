@@ -1,6 +1,5 @@
 /** Owner, mode and time of what was restored, set in the one order that works. */
 import { chmodSync, chownSync, fchmodSync, fchownSync, fstatSync, lchownSync } from 'node:fs'
-import { getegid, geteuid } from 'node:process'
 import type { Attributes, Entry } from '../../protocol/schema.ts'
 import { setFileTime, setModificationTime } from '../posix.ts'
 
@@ -9,7 +8,7 @@ const setgid = 0o2000
 
 /** Whether this process may give files to others and make devices. */
 export function isRoot(): boolean {
-  return geteuid?.() === 0
+  return process.geteuid?.() === 0
 }
 
 /**
@@ -31,7 +30,7 @@ export function setAttributes(path: Buffer, kind: Entry['kind'], attributes: Att
 
 /** The mode to create a file with: the final one only where it is whose it shall be from the start. */
 export function creationMode({ mode, uid, gid }: Attributes): number {
-  return uid === geteuid?.() && gid === getegid?.() ? mode & 0o777 : 0o600
+  return uid === process.geteuid?.() && gid === process.getegid?.() ? mode & 0o777 : 0o600
 }
 
 /** As `setAttributes`, of an open file, where they differ from what creation gave. */
@@ -47,6 +46,6 @@ export function setFileAttributes(fd: number, attributes: Attributes): void {
 }
 
 function ownMode(mode: number, uid: number, gid: number): number {
-  const dropped = (geteuid?.() === uid ? 0 : setuid) | (getegid?.() === gid ? 0 : setgid)
+  const dropped = (process.geteuid?.() === uid ? 0 : setuid) | (process.getegid?.() === gid ? 0 : setgid)
   return mode & ~dropped
 }

@@ -8,7 +8,6 @@
  *   (Linux; elsewhere such a path is ENAMETOOLONG, and reported).
  */
 import { chmodSync, closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs'
-import { geteuid } from 'node:process'
 import { Problem } from '../../protocol/problem.ts'
 import type { Attributes } from '../../protocol/schema.ts'
 import { setAttributes } from './attributes.ts'
@@ -137,6 +136,6 @@ function makeDirectory(path: Buffer): boolean {
 /** An earlier run may have finished it with a mode that forbids its owner to write. */
 function makeWritable(path: Buffer): void {
   const stats = lstatSync(path)
-  if ((stats.mode & 0o700) !== 0o700 && stats.uid === geteuid?.())
+  if ((stats.mode & 0o700) !== 0o700 && stats.uid === process.geteuid?.())
     chmodSync(path, (stats.mode & 0o7777) | 0o700)
 }

@@ -10,7 +10,6 @@
  * reading ends: procfs, sysfs and some FUSE file systems tell a size that is not that of the content.
  */
 import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
-import { platform } from 'node:process'
 import { cutLengthBy, cutParameters, type FindCut } from '../../protocol/cut.ts'
 import { gearSearchIn } from '../../protocol/gear-search.ts'
 import { createHasher, hashId } from '../../protocol/hash.ts'
@@ -328,7 +327,7 @@ function openRegular(path: string, directories: OpenDirectories): number {
  * on Linux tells a writer that has left from one that has not come yet.
  */
 function streamFlags(path: string): number {
-  const waits = platform === 'linux' && posixAvailable() && statSync(fsPath(path)).isFIFO()
+  const waits = process.platform === 'linux' && posixAvailable() && statSync(fsPath(path)).isFIFO()
   return waits ? constants.O_NONBLOCK : 0
 }
 

@@ -15,7 +15,6 @@
  * Paths are absolute byte strings (latin1); the file system's root is the empty one.
  */
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readlinkSync, statSync } from 'node:fs'
-import { platform } from 'node:process'
 import { fsPath } from './reachable-path.ts'
 
 const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants
@@ -111,7 +110,7 @@ function parentOf(path: string): string {
 let descriptors: string | undefined
 
 function pathOfDescriptors(): string | undefined {
-  descriptors ??= platform === 'linux' ? findDescriptors() : ''
+  descriptors ??= process.platform === 'linux' ? findDescriptors() : ''
   return descriptors === '' ? undefined : descriptors
 }
 
