@@ -1,5 +1,5 @@
 /**
- * Compiles the schemas that nearly every command of the client checks answers and objects with:
+ * Compiles the schemas that nearly every command of the client, and what it asks the receiver for, is checked with:
  * `node test/support/compiled-checks.ts` writes protocol/compiled-checks.ts anew.
  */
 import { writeFileSync } from 'node:fs'
@@ -13,9 +13,14 @@ const compiled = [
   'Capabilities',
   'CheckpointList',
   'CheckpointState',
+  'CommitRequest',
   'DirectoryObject',
+  'FetchRequest',
   'FileObject',
+  'ItemsRequest',
   'MissingAnswer',
+  'MissingRequest',
+  'OpenRequest',
 ] as const
 
 /** Schemas within others become references, so that each is compiled once. */
