@@ -9,18 +9,27 @@ const codes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const
 /** How long processes that were killed are waited for: one may stand in a sync. */
 const endMs = 10_000
 
-/** Of `folder`, what `scratch` matches is removed. */
-export function leaveNothing(folder: string, scratch: RegExp): void {
+interface Scratch {
+  readonly folder: string
+  /** Of what may be removed there. */
+  readonly names: RegExp
+}
+
+export function leaveNothing(scratch?: Scratch): void {
   for (const [signal, code] of Object.entries(codes)) {
     // Not once: npm and timeout hand on what the terminal or they themselves have sent already, and the second would end us at once.
     process.on(signal, () => process.exit(code))
   }
   process.once('exit', () => {
     endDescendants()
-    for (const name of readdirSync(folder)) {
-      if (scratch.test(name)) rmSync(join(folder, name), { recursive: true, force: true, maxRetries: 10 })
-    }
+    if (scratch !== undefined) removeAll(scratch)
   })
+}
+
+function removeAll({ folder, names }: Scratch): void {
+  for (const name of readdirSync(folder).filter((each) => names.test(each))) {
+    rmSync(join(folder, name), { recursive: true, force: true, maxRetries: 10 })
+  }
 }
 
 /** Stops them all before the first is ended: one that runs may start another, and whose parent has ended is found no more. */

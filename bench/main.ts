@@ -85,7 +85,7 @@ async function main(): Promise<void> {
   const out = resolve(values.out ?? (isRough ? join(work, 'quick') : join(root, 'docs')))
   if (values['report-only'] !== undefined) return report(known, out)
   mkdirSync(work, { recursive: true })
-  leaveNothing(work, scratch)
+  leaveNothing({ folder: work, names: scratch })
   const chosen = values.only.length > 0 ? values.only : names
   log(expectation(chosen))
   if (values.build) execFileSync('npm', ['run', '-s', 'build'], { cwd: root, stdio: 'inherit' })

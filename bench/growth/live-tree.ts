@@ -21,6 +21,7 @@ import { parseArgs } from 'node:util'
 import { type Dispatcher, Pool } from 'undici'
 import { run } from '../../test/clients/run-program.ts'
 import { mib, ms, quantile, table } from '../figures.ts'
+import { leaveNothing } from '../leave-nothing.ts'
 import { type ReceiverProcess, startReceiverProcess } from '../receiver-process.ts'
 
 const { values } = parseArgs({
@@ -229,6 +230,7 @@ async function gets(receiver: ReceiverProcess, pool: Pool, top: string, total: n
 // -- the run ------------------------------------------------------------------------------------------
 
 const parts: Record<string, (receiver: ReceiverProcess) => Promise<void>> = { upload: uploads, million }
+leaveNothing()
 for (const name of values.only.split(',')) {
   const part = parts[name]
   if (part === undefined) throw new TypeError(`--only knows no ${name}`)

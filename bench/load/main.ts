@@ -3,7 +3,10 @@
  *
  *     CHUNKDAV_LOAD_CLIENTS=64 CHUNKDAV_LOAD_SECONDS=300 CHUNKDAV_LOAD_SEED=… npm run -s proof:load
  */
+import { leaveNothing } from '../leave-nothing.ts'
 import { fairnessOf, runLoad } from './load.ts'
+
+leaveNothing()
 
 const { CHUNKDAV_LOAD_CLIENTS, CHUNKDAV_LOAD_SECONDS, CHUNKDAV_LOAD_SEED } = process.env
 const clients = Number(CHUNKDAV_LOAD_CLIENTS ?? 64)

@@ -11,7 +11,7 @@ const run = `
 import { spawn } from 'node:child_process'
 import { leaveNothing } from '${module}'
 const [folder, fails] = process.argv.slice(1)
-leaveNothing(folder, /^scratch-/)
+leaveNothing({ folder, names: /^scratch-/ })
 const child = spawn('sh', ['-c', 'sleep 1000 & echo $$ $!; while :; do /bin/true; done'], { stdio: ['ignore', 'pipe', 'inherit'] })
 child.stdout.once('data', (ids) => {
   process.stdout.write(ids)
