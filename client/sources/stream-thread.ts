@@ -100,7 +100,7 @@ export class StreamThread<Job, T> {
     this.#worker = new Worker(module, {
       workerData: { ...options.data, shared: this.#shared, ahead },
       // These threads make little garbage: without a bound each would keep tens of MiB for it.
-      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+      resourceLimits: { maxYoungGenerationSizeMb: 2 },
     })
     this.#worker.unref()
     this.#worker.on('message', (message: ThreadMessage<T>) => {

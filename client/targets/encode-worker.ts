@@ -1,8 +1,9 @@
 /**
  * An encoding thread's inside: packs chunks into blocks and compresses them, with synchronous calls.
  *
- * The blocks of a job are written one behind the other into the memory that the job names, or into memory made for it
- * where they might not fit. What does not compress stays where it is: only its header is written.
+ * The blocks of a job are written one behind the other into the memory that comes with the job, or into memory made for it
+ * where they might not fit, which goes back with the answer. What does not compress stays where it is: only its header is
+ * written.
  */
 import { parentPort } from 'node:worker_threads'
 import { type BlockEncoding, blockBytes, type ChunkTable, discard, writeBlock } from '../../protocol/block.ts'
@@ -16,17 +17,15 @@ export interface BlockToEncode {
 }
 
 export interface EncodeJob {
-  readonly job: number
   readonly blocks: readonly BlockToEncode[]
   /** zstd level; 0 compresses nothing. */
   readonly level: number
-  readonly out: SharedArrayBuffer
+  readonly out: ArrayBuffer
 }
 
 export interface EncodedJob {
-  readonly job: number
   /** `out` of the job, or what took its place. */
-  readonly out: SharedArrayBuffer
+  readonly out: ArrayBuffer
   /** Where each block ends in `out`; it begins where the one before it ends, the first at 0. */
   readonly blocks: readonly {
     readonly encoding: BlockEncoding
@@ -67,9 +66,9 @@ function mostBytes(blocks: readonly BlockToEncode[]): number {
   }, 0)
 }
 
-function encode({ job, blocks, level, out: given }: EncodeJob): EncodedJob {
+function encode({ blocks, level, out: given }: EncodeJob): EncodedJob {
   const most = mostBytes(blocks)
-  const out = most <= given.byteLength ? given : new SharedArrayBuffer(most)
+  const out = most <= given.byteLength ? given : new ArrayBuffer(most)
   const bytes = Buffer.from(out)
   let start = 0
   const encoded = blocks.map(({ chunks, plain: pieces }) => {
@@ -84,7 +83,10 @@ function encode({ job, blocks, level, out: given }: EncodeJob): EncodedJob {
     start = isCopied ? end + plainBytes : end
     return { encoding, end: start, isWhole: encoding === 'zstd' || isCopied }
   })
-  return { job, out, blocks: encoded }
+  return { out, blocks: encoded }
 }
 
-parentPort?.on('message', (job: EncodeJob) => parentPort?.postMessage(encode(job)))
+parentPort?.on('message', (job: EncodeJob) => {
+  const encoded = encode(job)
+  parentPort?.postMessage(encoded, [encoded.out])
+})

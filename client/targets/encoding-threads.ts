@@ -1,6 +1,7 @@
 /**
  * Threads that pack chunks into blocks and compress them, each job on whichever is free. What they make stands in
- * memory that is shared and used again: nothing of it is allocated for a job, copied, or left to the collector.
+ * memory that moves to the thread with the job and back with the answer, and is used again: nothing of it is allocated for a
+ * job or left to the collector. It is not shared: into memory that is, V8 copies at a third of the speed.
  */
 import { Worker } from 'node:worker_threads'
 import type { OutgoingBlock, PlainChunk } from '../../protocol/block.ts'
@@ -9,7 +10,7 @@ import { workerModule } from '../worker-module.ts'
 import type { BlockToEncode, EncodedJob, EncodeJob } from './encode-worker.ts'
 
 interface Waiting {
-  readonly job: EncodeJob
+  readonly blocks: readonly BlockToEncode[]
   readonly resolve: (encoded: EncodedJob) => void
   readonly reject: (problem: Problem) => void
 }
@@ -29,8 +30,7 @@ export class EncodingThreads {
   readonly #queue: Waiting[] = []
   readonly #running = new Map<Worker, Waiting>()
   /** Memory that no job uses. */
-  readonly #free: SharedArrayBuffer[] = []
-  #jobs = 0
+  readonly #free: ArrayBuffer[] = []
   #failure: Problem | undefined
 
   /** `outBytes` is what the blocks of a usual job come to at most. Threads start with the first jobs. */
@@ -42,14 +42,8 @@ export class EncodingThreads {
 
   /** One block per group of chunks, in order. The chunks' bytes stay as they are until `release`. */
   async encode(groups: readonly (readonly PlainChunk[])[]): Promise<EncodedBlocks> {
-    const memory = this.#free.pop() ?? new SharedArrayBuffer(this.#outBytes)
     const blocks = groups.map(blockOf)
-    const { out, blocks: encoded } = await this.#run({
-      job: this.#jobs++,
-      blocks,
-      level: this.#level,
-      out: memory,
-    })
+    const { out, blocks: encoded } = await this.#run(blocks)
     let start = 0
     const outgoing = encoded.map(({ end, isWhole }, i): OutgoingBlock => {
       const { chunks, plain } = blocks[i] as BlockToEncode
@@ -58,16 +52,21 @@ export class EncodingThreads {
       const pieces = isWhole ? [head] : [head, ...plain]
       return { chunks: chunks.length, bytes: pieces.reduce((sum, { length }) => sum + length, 0), pieces }
     })
-    return { blocks: outgoing, release: () => void this.#free.push(memory) }
+    return { blocks: outgoing, release: () => this.#giveBack(out) }
   }
 
-  #run(job: EncodeJob): Promise<EncodedJob> {
+  #giveBack(out: ArrayBuffer): void {
+    // What was made for one job only is not kept.
+    if (out.byteLength === this.#outBytes) this.#free.push(out)
+  }
+
+  #run(blocks: readonly BlockToEncode[]): Promise<EncodedJob> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) {
         reject(this.#failure)
         return
       }
-      this.#queue.push({ job, resolve, reject })
+      this.#queue.push({ blocks, resolve, reject })
       if (this.#idle.length === 0 && this.#workers.length < this.#count) this.#start()
       this.#dispatch()
     })
@@ -79,14 +78,17 @@ export class EncodingThreads {
       const waiting = this.#queue.shift() as Waiting
       this.#running.set(worker, waiting)
       worker.ref()
-      worker.postMessage(waiting.job)
+      // Taken now, so that who waits for a thread holds none.
+      const out = this.#free.pop() ?? new ArrayBuffer(this.#outBytes)
+      const job: EncodeJob = { blocks: waiting.blocks, level: this.#level, out }
+      worker.postMessage(job, [out])
     }
   }
 
   #start(): void {
     const worker = new Worker(workerModule(import.meta.url, 'encode-worker'), {
       // They make next to no garbage: without a bound each would keep tens of MiB for it.
-      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+      resourceLimits: { maxYoungGenerationSizeMb: 2 },
     })
     worker.on('message', (encoded: EncodedJob) => {
       const waiting = this.#running.get(worker)
@@ -120,7 +122,8 @@ export class EncodingThreads {
 /** Files that were read one after the other stand so in memory: then their chunks are one piece. */
 function blockOf(group: readonly PlainChunk[]): BlockToEncode {
   const plain: Buffer[] = []
-  for (const { bytes } of group) {
+  for (const chunk of group) {
+    const bytes = alone(chunk.bytes)
     const last = plain.at(-1)
     const follows =
       last !== undefined && bytes.buffer === last.buffer && bytes.byteOffset === last.byteOffset + last.length
@@ -129,4 +132,13 @@ function blockOf(group: readonly PlainChunk[]): BlockToEncode {
     else plain.push(bytes)
   }
   return { chunks: group.map(({ id, bytes }) => ({ id, length: bytes.length })), plain }
+}
+
+/** What is not shared is copied to the thread, and with it the whole memory that it is a part of. */
+function alone(bytes: Buffer): Buffer {
+  const { buffer, length } = bytes
+  if (buffer instanceof SharedArrayBuffer || length === buffer.byteLength) return bytes
+  const copy = Buffer.allocUnsafeSlow(length)
+  bytes.copy(copy)
+  return copy
 }

@@ -29,9 +29,13 @@ export interface UploaderOptions {
   readonly compressionLevel?: number
 }
 
-/** A shipment is full at this many plain bytes, or this many chunks. */
-const shipmentBytes = 4 * 1024 * 1024
+/**
+ * A shipment has this many plain bytes, or this many chunks, at most: what a source's buffer holds, with the lists that are made
+ * of it. It is full from `fullBytes` on, since buffers are not filled to the brim.
+ */
+const shipmentBytes = 4 * 1024 * 1024 + 128 * 1024
 const shipmentChunks = 2048
+const fullBytes = 3 * 1024 * 1024
 /** What a shipment comes to when nothing in it compresses. */
 const encodedBytes = bytesOfBlock(shipmentChunks, shipmentBytes) + 64 * 1024
 /** Small chunks share a block up to here: larger gains little, and costs who reads one chunk of it. */
@@ -138,7 +142,7 @@ export class Uploader {
 
   #dispatch(): void {
     while (this.#line.length > 0 && this.#busy < this.#lanes) {
-      const full = this.#lineBytes >= shipmentBytes || this.#line.length >= shipmentChunks
+      const full = this.#lineBytes >= fullBytes || this.#line.length >= shipmentChunks
       if (!full && this.#busy > 0) return
       this.#busy++
       void this.#ship(this.#take()).finally(() => {
@@ -148,13 +152,20 @@ export class Uploader {
     }
   }
 
+  /**
+   * The front of the line, ending where a call ends if it is full there: a buffer whose chunks go in one shipment is given back
+   * with its answer, and another one can be read.
+   */
   #take(): Waiting[] {
     let bytes = 0
     let count = 0
-    for (const { chunk } of this.#line) {
+    let call: Call | undefined
+    for (const { chunk, call: next } of this.#line) {
+      if (next !== call && bytes >= fullBytes) break
       if (count > 0 && (bytes + chunk.bytes.length > shipmentBytes || count >= shipmentChunks)) break
       bytes += chunk.bytes.length
       count++
+      call = next
     }
     this.#lineBytes -= bytes
     return this.#line.splice(0, count)
@@ -203,18 +214,21 @@ export class Uploader {
   }
 }
 
-/** In order: large chunks alone, small ones together up to a block's size. */
+/** In order: large chunks alone, small ones together in blocks of equal size, about that which they may have. */
 function packIntoBlocks(wanted: readonly Waiting[]): Waiting[][] {
+  const isLarge = ({ chunk }: Waiting): boolean => chunk.bytes.length >= blockBytes / 2
+  const smallBytes = wanted.reduce((sum, each) => sum + (isLarge(each) ? 0 : each.chunk.bytes.length), 0)
+  const fairBytes = smallBytes / Math.max(1, Math.ceil(smallBytes / blockBytes - 0.25))
   const groups: Waiting[][] = []
   let open: Waiting[] = []
   let bytes = 0
   for (const waiting of wanted) {
-    const { length } = waiting.chunk.bytes
-    if (length >= blockBytes / 2) {
+    if (isLarge(waiting)) {
       groups.push([waiting])
       continue
     }
-    if (open.length > 0 && (bytes + length > blockBytes || open.length >= limits.maxBlockChunks)) {
+    const { length } = waiting.chunk.bytes
+    if (open.length > 0 && (bytes + length / 2 > fairBytes || open.length >= limits.maxBlockChunks)) {
       groups.push(open)
       open = []
       bytes = 0
