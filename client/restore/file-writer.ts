@@ -241,7 +241,8 @@ export class FileWriter {
 
   #mayRequest(): boolean {
     if (!this.#wanted.isQueued || this.#fatal !== undefined) return false
-    return this.#wanted.isRequestFull || this.#isListed || this.#isAhead
+    // What little there is room for while others are under way would be a request each time, and blocks cut up for it.
+    return this.#wanted.isRequestFull || this.#isListed || (this.#isAhead && this.#requests === 0)
   }
 
   #request(): void {

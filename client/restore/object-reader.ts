@@ -1,33 +1,17 @@
-/**
- * The tree of a checkpoint, read as it is needed. Directory and file objects come many to a request:
- * whoever lists a directory says what it will want next, and whether all that is below; objects that arrive unasked in
- * the same block are kept too. What is kept is bounded; what was dropped is fetched again.
- */
-import { LRUCache } from 'lru-cache'
+/** The tree of a checkpoint, read as it is needed: directories page by page, files chunk by chunk. */
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
 import { decodeDirectoryObject, decodeFileObject, nameBytes } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { DirectoryObject, Entry, Part } from '../../protocol/schema.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
-import { type ChunkOrProblem, ChunkReader } from './chunk-reader.ts'
-
-const maxKeptBytes = 32 * 1024 * 1024
-const maxPrefetchBytes = 8 * 1024 * 1024
-const maxPrefetchIds = 2000
-const objectStarts = [Buffer.from('{"type":"directory"'), Buffer.from('{"type":"file"')]
+import { KeptObjects, type Soon } from './kept-objects.ts'
 
 export class ObjectReader {
-  readonly #chunks: ChunkReader
-  readonly #signal: AbortSignal | undefined
-  readonly #kept = new LRUCache<Id, ChunkOrProblem>({
-    maxSize: maxKeptBytes,
-    sizeCalculation: (chunk) => (chunk instanceof Problem ? 1 : chunk.length) + 200,
-  })
+  readonly #objects: KeptObjects
 
   constructor(client: ReceiverClient, signal?: AbortSignal) {
-    this.#chunks = new ChunkReader(client)
-    this.#signal = signal
+    this.#objects = new KeptObjects(client, signal)
   }
 
   /**
@@ -109,71 +93,18 @@ export class ObjectReader {
 
   /** One object's bytes, verified. */
   async object(id: Id, soon: Soon = none): Promise<Buffer> {
-    const kept = this.#kept.get(id) ?? (await this.#fetch(id, soon))
-    if (kept instanceof Problem) throw kept
-    return kept
+    const object = await this.#objects.get(id, soon)
+    if (object instanceof Problem) throw object
+    return object
   }
 
-  async #fetch(id: Id, soon: Soon): Promise<ChunkOrProblem> {
-    let object: ChunkOrProblem | undefined
-    let bytes = 0
-    for (let wave = this.#notKept([id], soon.ids()); wave.length > 0; ) {
-      const found = await this.#chunks.read(wave, {
-        signal: this.#signal,
-        stopAfterBytes: maxPrefetchBytes,
-        wantsNeighbour: (bytes) =>
-          objectStarts.some((start) => bytes.subarray(0, start.length).equals(start)),
-      })
-      for (const [other, chunk] of found) {
-        this.#kept.set(other, chunk)
-        bytes += chunk instanceof Problem ? 0 : chunk.length
-      }
-      object ??= found.get(id)
-      if (!soon.below || bytes >= maxPrefetchBytes) break
-      wave = this.#notKept(wave.flatMap((other) => objectsIn(found.get(other))))
-    }
-    // When the read stopped before it came, it is asked for alone.
-    return object ?? ((await this.#chunks.read([id], { signal: this.#signal })).get(id) as ChunkOrProblem)
+  /** Ends what is fetched ahead. Idempotent. */
+  close(): Promise<void> {
+    return this.#objects.close()
   }
-
-  #notKept(...lists: Iterable<Id>[]): Id[] {
-    const ids = new Set<Id>()
-    for (const list of lists) {
-      for (const id of list) {
-        if (ids.size === maxPrefetchIds) return [...ids]
-        if (!this.#kept.has(id)) ids.add(id)
-      }
-    }
-    return [...ids]
-  }
-}
-
-/** What will be wanted next. Looked at only when there has to be a request. */
-export interface Soon {
-  readonly ids: () => Iterable<Id>
-  /** And all that is below these, and below what is asked for: it is fetched level by level, up to a bound. */
-  readonly below: boolean
 }
 
 const none: Soon = { ids: () => [], below: false }
-
-/** The objects that an object refers to. One that cannot be read is told of when it is wanted. */
-function objectsIn(object: ChunkOrProblem | undefined): Id[] {
-  if (object === undefined || object instanceof Problem) return []
-  try {
-    const { entries, parts } = JSON.parse(object.toString()) as { entries?: Entry[]; parts?: Part[] }
-    const inner = [...(entries ?? []), ...(parts ?? [])] as (Part & { kind?: Entry['kind'] })[]
-    return inner.filter(refersToObject).map(({ id }) => id)
-  } catch (error) {
-    if (error instanceof SyntaxError || error instanceof TypeError) return []
-    throw error
-  }
-}
-
-/** Directories, the parts of one, and lists of chunks: all but content. */
-function refersToObject({ kind, chunked, size }: Part & { kind?: Entry['kind'] }): boolean {
-  return kind === 'directory' || chunked === true || (kind === undefined && size === undefined)
-}
 
 function tooLong(id: Id, bytes: number): Problem {
   return new Problem('invalid-object', `chunk ${id} is said to have ${bytes} bytes`)

@@ -5,7 +5,8 @@ import type { Id } from '../../protocol/id.ts'
 import type { CheckpointState, Entry, FileEntry } from '../../protocol/schema.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
 import { type ChunkOrProblem, ChunkReader } from './chunk-reader.ts'
-import { ObjectReader, type Soon } from './object-reader.ts'
+import type { Soon } from './kept-objects.ts'
+import { ObjectReader } from './object-reader.ts'
 import { readAt } from './part-file.ts'
 
 /** A stretch of content that is fetched as one: of a file here, or a chunk of any. */
@@ -49,7 +50,7 @@ export interface TreeContent extends TreePages {
   /** Whether an open file has this piece at `offset`; false where that cannot be told. */
   hasPiece(fd: number, offset: number, piece: Piece): Promise<boolean>
 
-  /** Frees what it holds on this machine. Idempotent. */
+  /** Ends what is fetched ahead, and frees what it holds on this machine. Idempotent. */
   close(): Promise<void>
 }
 
@@ -118,5 +119,7 @@ export class ReceiverContent implements TreeContent {
     return bytes.length === size && (await hashInSlices(bytes, id as Id)) === id
   }
 
-  async close(): Promise<void> {}
+  close(): Promise<void> {
+    return this.#objects.close()
+  }
 }
