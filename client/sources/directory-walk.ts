@@ -149,7 +149,7 @@ class DirectoryWalk {
     try {
       const base = this.#open(directory)
       if (base === undefined) return directories
-      const names = readdirSync(fsPath(base), { encoding: 'latin1' }).sort((a, b) => (a < b ? -1 : 1))
+      const names = readdirSync(fsPath(base), { encoding: 'latin1' }).sort()
       if (this.#job.exclude.caches && names.includes('CACHEDIR.TAG') && isCacheTag(`${base}/CACHEDIR.TAG`)) {
         names.splice(0, names.length, 'CACHEDIR.TAG')
       }

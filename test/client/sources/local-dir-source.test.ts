@@ -232,7 +232,7 @@ describe('trouble', () => {
     const at = (name: string): string => join(folder.path, name)
     // Enough before it that the thread, which is a bounded number of entries ahead, is not there yet.
     mkdirSync(at('a'))
-    for (let i = 0; i < 6_000; i++) writeFileSync(at(`a/${i}`), '')
+    for (let i = 0; i < 12_000; i++) writeFileSync(at(`a/${i}`), '')
     mkdirSync(at('b/sub'), { recursive: true })
     mkdirSync(at('c'))
     const source = await LocalDirSource.open([folder.path], { readers: 1 })
