@@ -13,8 +13,8 @@ const minBytes = 64 * KiB
 const minPieceBytes = 256 * KiB
 const maxPieceBytes = 4096 * KiB
 const extraBytes = 256 * KiB
-/** So much is kept for the next bodies: the five batches of 4 MiB that a client has under way, sent or being stored. */
-const maxIdleBytes = 5 * (maxPieceBytes + extraBytes)
+/** So much is kept for the next bodies: three batches of 4 MiB. Of the four that a client has under way few end at once. */
+const maxIdleBytes = 3 * (maxPieceBytes + extraBytes)
 /** Nobody who is idle keeps it for longer. */
 const idleMs = 10_000
 
@@ -43,7 +43,11 @@ export class BodyMemory {
 
   #take(bytes: number): ArrayBuffer {
     const wanted = pieceBytes(bytes)
-    const place = this.#idle.findLastIndex(({ byteLength }) => byteLength === wanted)
+    // The longer ones stay for long bodies: what is written to once takes memory.
+    let place = -1
+    for (const [i, { byteLength }] of this.#idle.entries()) {
+      if (byteLength >= wanted && byteLength <= (this.#idle[place]?.byteLength ?? Infinity)) place = i
+    }
     const [memory] = place === -1 ? [] : this.#idle.splice(place, 1)
     if (memory === undefined) return Buffer.allocUnsafeSlow(wanted).buffer
     this.#idleBytes -= memory.byteLength
