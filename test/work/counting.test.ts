@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { type Budget, budgetsOf, deviations } from './budget.ts'
+import { allowed, type Budget, budgetsOf, deviations } from './budget.ts'
 import { parseCalls } from './system-calls.ts'
 
 const folders = { '/d': 'data', '/d/packs': 'packs', '/proc/self/fd': 'tree' }
@@ -46,15 +46,20 @@ describe('budgets', () => {
     ['what is in them', { a: 1, b: 5 }, { a: 1, b: [4, 6] }, 0],
     ['more than exactly so many', { a: 2 }, { a: 1 }, 1],
     ['fewer than exactly so many', { a: 0 }, { a: 1 }, 1],
-    ['more and fewer than a range', { a: 7, b: 3 }, { a: [4, 6], b: [4, 6] }, 2],
+    ['more and fewer than a range and its room', { a: 10, b: 0 }, { a: [4, 6], b: [4, 6] }, 2],
     ['what has none', { a: 1 }, {}, 1],
+    ['what has none, where others have room', { 'x bytesRead': 1 }, {}, 1],
     ['what is not done any more', {}, { a: 1 }, 1],
   ])('%s', (_, counts, budget, lines) => expect(deviations(counts, budget)).toHaveLength(lines))
 
-  it.each<[string, Record<string, number>[], Budget]>([
-    ['exact for what is always the same', [{ 'x syncs': 3 }, { 'x syncs': 3 }], 3],
-    ['with room for what differs', [{ 'x calls': 90 }, { 'x calls': 100 }], [79, 111]],
-    ['never below nothing', [{ 'x calls': 1 }, {}], [0, 3]],
-    ['with room for bytes', [{ 'x bytesRead': 10_000 }], [9836, 10_164]],
-  ])('%s', (_, runs, budget) => expect(Object.values(budgetsOf(runs))).toEqual([budget]))
+  it('are the least and the most of all runs', () => {
+    expect(budgetsOf([{ a: 3, b: 90 }, { a: 3, b: 100 }, { a: 3 }])).toEqual({ a: 3, b: [0, 100] })
+  })
+
+  it.each<[string, string, Budget, readonly [number, number]]>([
+    ['exact for what is always the same', 'x syncs', 3, [3, 3]],
+    ['with room for what differs', 'x calls', [90, 100], [79, 111]],
+    ['never below nothing', 'x calls', [0, 1], [0, 3]],
+    ['with room for bytes', 'x bytesRead', 10_000, [9836, 10_164]],
+  ])('%s', (_, name, budget, range) => expect(allowed(name, budget)).toEqual(range))
 })

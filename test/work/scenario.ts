@@ -3,7 +3,7 @@
  * start them. Each step gives counts by name.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ReceiverClient } from '../../client/receiver-client.ts'
@@ -188,7 +188,8 @@ async function startReceiver(place: Place): Promise<RunningReceiver> {
   const child = start(
     trace,
     ['serve', '--data', place.data, '--listen', '127.0.0.1:0', '--gc', '0 0 29 2 *'],
-    {},
+    // What it has compiled is kept there: in whoever's home this is, it would be there or not.
+    { HOME: join(place.root, 'home of the receiver') },
   )
   const [out, err] = [collect(child.stdout), collect(child.stderr)]
   while (!/^data is in /m.test(out.text)) {
@@ -229,14 +230,30 @@ function copied(pid: number): number {
   return of('rchar') + of('wchar')
 }
 
-/** What is done after the answer belongs to the step too: waits until nothing is read or written for a while. */
+/**
+ * What is done after the answer belongs to the step too: waits until nothing is read or written for a while. A thread that
+ * does not sleep waits for a processor, or for a sync, which may take longer than any while.
+ */
 async function quiet(pid: number): Promise<void> {
   for (let last = copied(pid), since = performance.now(); performance.now() - since < quietMs; ) {
     await sleep(10)
     const now = copied(pid)
-    if (now !== last) since = performance.now()
+    if (now !== last || !isAsleep(pid)) since = performance.now()
     last = now
   }
+}
+
+/** Whether all threads wait for something to come: state S of proc(5). */
+function isAsleep(pid: number): boolean {
+  return readdirSync(`/proc/${pid}/task`).every((thread) => {
+    try {
+      return /^State:\tS/m.test(readFileSync(`/proc/${pid}/task/${thread}/status`, 'latin1'))
+    } catch (error) {
+      // It may end while it is looked at.
+      if (!['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
+      return true
+    }
+  })
 }
 
 function named(process: 'client' | 'receiver', places: CallsByPlace): Counts {
