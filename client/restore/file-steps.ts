@@ -32,10 +32,21 @@ export interface ChunkStep {
   readonly isThere: boolean
 }
 
+/** A file that is one chunk: its only step. */
+export interface WholeStep {
+  readonly kind: 'whole'
+  readonly job: FileJob
+  readonly chunk: Piece
+}
+
 /** One step of one file. Steps of a file come in order, nothing between. */
 export type FileStep =
+  | WholeStep
   | ChunkStep
   /** All chunks have come. */
   | { readonly kind: 'end'; readonly job: FileJob }
   /** The list of its chunks could not be read to the end. */
   | { readonly kind: 'broken'; readonly job: FileJob; readonly error: unknown }
+
+/** Several at once: to hand over each by itself would cost more than most files do. */
+export type FileSteps = readonly FileStep[]

@@ -18,7 +18,7 @@ import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { cancelledBy } from '../transport-problem.ts'
 import type { ChunkOrProblem } from './chunk-reader.ts'
-import type { ChunkStep, FileJob, FileStep } from './file-steps.ts'
+import type { ChunkStep, FileJob, FileStep, FileSteps } from './file-steps.ts'
 import { openPart } from './part-file.ts'
 import type { RestoreLog } from './restore-log.ts'
 import type { Piece, TreeContent } from './tree-content.ts'
@@ -39,8 +39,6 @@ interface OpenFile {
   readonly place: FilePlace
   /** None for a file that is made in one go. */
   part?: { readonly fd: number; readonly resumed: boolean }
-  /** Its first chunk, until it is known whether more come. */
-  held: ChunkStep | undefined
   isListed: boolean
   /** Chunks that are not written yet, and those among them that a thread is at. */
   wants: number
@@ -94,7 +92,7 @@ export class FileWriter {
    * Writes the files of a list; on return all are in their places or noted as failed. Rejects with what ends the restore;
    * then parts of large files are left for a later run.
    */
-  async write(list: AsyncIterable<FileStep>): Promise<void> {
+  async write(list: AsyncIterable<FileSteps>): Promise<void> {
     this.#isListed = false
     const listing = this.#guard(() => this.#list(list)).finally(() => {
       this.#isListed = true
@@ -146,16 +144,18 @@ export class FileWriter {
 
   // -- what is wanted ---------------------------------------------------------------------------------------
 
-  async #list(list: AsyncIterable<FileStep>): Promise<void> {
-    for await (const step of list) {
-      this.#take(step)
-      while (this.#isFull()) {
-        this.#isAhead = true
-        this.#wake()
-        await this.#room()
+  async #list(list: AsyncIterable<FileSteps>): Promise<void> {
+    for await (const steps of list) {
+      for (const step of steps) {
+        this.#take(step)
+        while (this.#isFull()) {
+          this.#isAhead = true
+          this.#wake()
+          await this.#room()
+        }
+        this.#isAhead = false
+        if (this.#fatal !== undefined) return
       }
-      this.#isAhead = false
-      if (this.#fatal !== undefined) return
     }
   }
 
@@ -179,8 +179,10 @@ export class FileWriter {
     try {
       if (step.kind === 'broken') throw step.error
       if (step.kind === 'end') this.#listed(file)
-      else if (this.#isFirst(file, step)) file.held = step
-      else this.#wantPart(file, step)
+      else if (step.kind === 'whole') {
+        file.isListed = true
+        this.#want(file, step.chunk, 0)
+      } else this.#wantPart(file, step)
     } catch (error) {
       this.#fail(file, error)
     }
@@ -193,36 +195,22 @@ export class FileWriter {
       key: job.key,
       attributes: job.attributes,
     }
-    const file: OpenFile = { job, place, held: undefined, isListed: false, wants: 0, underWay: 0 }
+    const file: OpenFile = { job, place, isListed: false, wants: 0, underWay: 0 }
     this.#open.add(file)
     return file
   }
 
-  /** Whether it may be all of the file. */
-  #isFirst({ job, part, held }: OpenFile, { chunk, isThere }: ChunkStep): boolean {
-    if (part !== undefined || held !== undefined || isThere || job.resume) return false
-    return chunk.size === job.size && job.digest === undefined
-  }
-
   #listed(file: OpenFile): void {
     file.isListed = true
-    const { held } = file
-    file.held = undefined
-    if (held !== undefined) this.#want(file, held)
-    else {
-      this.#partOf(file)
-      this.#settle(file)
-    }
+    this.#partOf(file)
+    this.#settle(file)
   }
 
-  #wantPart(file: OpenFile, step: ChunkStep): void {
+  #wantPart(file: OpenFile, { chunk, offset, isThere }: ChunkStep): void {
     this.#partOf(file)
-    const { held } = file
-    file.held = undefined
-    if (held !== undefined) this.#want(file, held)
     // What was looked at may not be what could be opened to write: then it is a new file, and empty.
-    if (step.isThere && file.part?.resumed) this.#written(step.chunk.size)
-    else this.#want(file, step)
+    if (isThere && file.part?.resumed) this.#written(chunk.size)
+    else this.#want(file, chunk, offset)
   }
 
   #partOf(file: OpenFile): void {
@@ -231,7 +219,7 @@ export class FileWriter {
     this.#parts++
   }
 
-  #want(file: OpenFile, { chunk, offset }: ChunkStep): void {
+  #want(file: OpenFile, chunk: Piece, offset: number): void {
     file.wants++
     this.#wanted.add(chunk, { file, offset, size: chunk.size })
     if (this.#wanted.isRequestFull) this.#wake()

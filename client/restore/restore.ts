@@ -18,7 +18,7 @@ import { errnoReason, isSystemError } from '../errno.ts'
 import { makeFolder } from '../make-folder.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
 import type { WebDavBackups } from '../targets/webdav-backups.ts'
-import type { FileStep } from './file-steps.ts'
+import type { FileSteps } from './file-steps.ts'
 import { FileWriter } from './file-writer.ts'
 import { IncludeFilter, namesOf } from './include-filter.ts'
 import { openContent } from './open-content.ts'
@@ -146,9 +146,9 @@ async function mayHold(tree: TreePages, root: Id, names: readonly Buffer[]): Pro
 
 interface Plan {
   readonly root: RestoredDirectory
-  readonly steps: AsyncIterable<FileStep>
+  readonly steps: AsyncIterable<FileSteps>
   /** Asked for more when everything so far is written. */
-  readonly leftover?: () => AsyncIterable<FileStep> | undefined
+  readonly leftover?: () => AsyncIterable<FileSteps> | undefined
 }
 
 function planTree(
@@ -212,7 +212,7 @@ async function* streamSteps(
   log: RestoreLog,
   directory: RestoredDirectory,
   name: Buffer,
-): AsyncIterable<FileStep> {
+): AsyncIterable<FileSteps> {
   const { checkpoint, client, signal } = options
   const existing = lookAt(directory.pathOf(name))
   if (existing !== undefined && (existing.isDirectory() || !options.overwrite)) {

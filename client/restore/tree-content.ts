@@ -2,6 +2,7 @@
 import type { Block } from '../../protocol/block.ts'
 import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
+import { limits } from '../../protocol/limits.ts'
 import type { CheckpointState, Entry, FileEntry } from '../../protocol/schema.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
 import { type ChunkOrProblem, ChunkReader } from './chunk-reader.ts'
@@ -25,6 +26,9 @@ export interface TreePages {
 }
 
 export interface TreeContent extends TreePages {
+  /** The piece that is all of a file that was just told; undefined where that cannot be told, or there are several. */
+  onlyPieceOf(entry: FileEntry): Piece | undefined
+
   /** The pieces of a file that was just told, in order. */
   piecesOf(entry: FileEntry, soon?: Soon): AsyncIterable<Piece>
 
@@ -77,6 +81,10 @@ export class ReceiverContent implements TreeContent {
 
   entryOf(directory: Id, name: Buffer): Promise<Entry | undefined> {
     return this.#objects.entryOf(directory, name)
+  }
+
+  onlyPieceOf({ id, size, chunked }: FileEntry): Piece | undefined {
+    return chunked || size > limits.maxChunkBytes ? undefined : { id, size }
   }
 
   piecesOf(entry: FileEntry, soon?: Soon): AsyncIterable<Piece> {

@@ -17,7 +17,7 @@ import { deviceNumber, makeDevice, makeFifo } from '../posix.ts'
 import { fsPath, reach } from '../sources/reachable-path.ts'
 import { cancelledBy } from '../transport-problem.ts'
 import { isRoot, setAttributes } from './attributes.ts'
-import type { FileJob, FileStep } from './file-steps.ts'
+import type { FileJob, FileStep, FileSteps } from './file-steps.ts'
 import { HardLinks, type Heir, type LinkableEntry, type LinkPlace } from './hard-links.ts'
 import type { IncludeFilter } from './include-filter.ts'
 import type { Soon } from './kept-objects.ts'
@@ -65,26 +65,51 @@ export class TreeRestore {
   }
 
   /** Walks the tree below `id` into `root`, in order of names, directories where they stand. */
-  async *steps(root: RestoredDirectory, id: Id, filter: IncludeFilter): AsyncIterable<FileStep> {
+  async *steps(root: RestoredDirectory, id: Id, filter: IncludeFilter): AsyncIterable<FileSteps> {
     const stack: Frame[] = [this.#frame(root, id, filter, undefined)]
     for (let frame = stack.at(-1); frame !== undefined; frame = stack.at(-1)) {
       this.#checkSignal()
-      const entry = await this.#nextEntry(frame)
-      if (entry === undefined) {
+      if (await this.#hasMore(frame)) {
+        yield* this.#page(frame, stack)
+      } else {
         stack.pop()
         frame.directory.done()
-        continue
       }
+    }
+  }
+
+  /** What is left of a page, up to a directory, which is entered. */
+  async *#page(frame: Frame, stack: Frame[]): AsyncIterable<FileSteps> {
+    let simple: FileStep[] = []
+    while (frame.next < frame.page.length) {
+      const entry = frame.page[frame.next++] as Entry
       const name = nameBytes(entry)
       const inside = frame.filter.within(name, entry.kind === 'directory')
       if (inside === undefined) continue
       if (entry.kind === 'directory') {
         const directory = this.#enter(frame.directory, name, entry)
-        if (directory !== undefined) stack.push(this.#frame(directory, entry.id, inside, frame))
-      } else {
+        if (directory === undefined) continue
+        stack.push(this.#frame(directory, entry.id, inside, frame))
+        break
+      }
+      const step = entry.kind === 'file' ? this.#simpleStep(frame.directory, name, entry) : undefined
+      if (step !== undefined) simple.push(step)
+      else {
+        if (simple.length > 0) yield simple
+        simple = []
         yield* this.#entry(frame, name, entry)
       }
     }
+    if (simple.length > 0) yield simple
+  }
+
+  /** Of a file of one chunk, where there is nothing that has to be looked at: most are like that. */
+  #simpleStep(directory: RestoredDirectory, name: Buffer, entry: FileEntry): FileStep | undefined {
+    if (!directory.fresh || entry.link !== undefined) return undefined
+    const chunk = this.#content.onlyPieceOf(entry)
+    if (chunk === undefined) return undefined
+    directory.begin()
+    return { kind: 'whole', job: jobOf(directory, name, entry), chunk }
   }
 
   #frame(directory: RestoredDirectory, id: Id, filter: IncludeFilter, parent: Frame | undefined): Frame {
@@ -93,20 +118,20 @@ export class TreeRestore {
     return { directory, pages, filter, page: [], next: 0 }
   }
 
-  /** The next entry, or undefined at the end; what cannot be listed ends the directory, and is noted. */
-  async #nextEntry(frame: Frame): Promise<Entry | undefined> {
+  /** Whether there are entries left; what cannot be listed ends the directory, and is noted. */
+  async #hasMore(frame: Frame): Promise<boolean> {
     try {
       while (frame.next >= frame.page.length) {
         const page = await frame.pages.next()
-        if (page.done) return undefined
+        if (page.done) return false
         frame.page = page.value
         frame.next = 0
       }
+      return true
     } catch (error) {
       this.#log.failed(frame.directory.shownPath, error)
-      return undefined
+      return false
     }
-    return frame.page[frame.next++]
   }
 
   #enter(parent: RestoredDirectory, name: Buffer, attributes: Attributes): RestoredDirectory | undefined {
@@ -125,7 +150,7 @@ export class TreeRestore {
     frame: Frame,
     name: Buffer,
     entry: Exclude<Entry, { kind: 'directory' }>,
-  ): AsyncIterable<FileStep> {
+  ): AsyncIterable<FileSteps> {
     const { directory } = frame
     if (entry.kind === 'socket' || (isDevice(entry) && !isRoot())) {
       this.#log.counts.skipped++
@@ -140,7 +165,7 @@ export class TreeRestore {
     yield* this.#restoreAt(place, entry, soonWanted(frame, frame.filter))
   }
 
-  async *#restoreAt(place: LinkPlace, entry: LinkableEntry, soon?: Soon): AsyncIterable<FileStep> {
+  async *#restoreAt(place: LinkPlace, entry: LinkableEntry, soon?: Soon): AsyncIterable<FileSteps> {
     const { directory, name } = place
     const finished = (problem?: Problem) => {
       if (entry.link !== undefined) this.#links.settle(entry, problem)
@@ -161,12 +186,12 @@ export class TreeRestore {
    * What is left when all steps so far have been written: further names of files whose first name could not
    * be restored where it was to go. Undefined when nothing is; to be asked until then.
    */
-  leftover(): AsyncIterable<FileStep> | undefined {
+  leftover(): AsyncIterable<FileSteps> | undefined {
     const first = this.#links.nextHeir()
     return first === undefined ? undefined : this.#leftover(first)
   }
 
-  async *#leftover(first: Heir): AsyncIterable<FileStep> {
+  async *#leftover(first: Heir): AsyncIterable<FileSteps> {
     for (let heir: Heir | undefined = first; heir !== undefined; heir = this.#links.nextHeir()) {
       this.#checkSignal()
       yield* this.#restoreAt(heir.place, heir.entry)
@@ -180,7 +205,7 @@ export class TreeRestore {
     existing: Existing | undefined,
     finished: FileJob['finished'] & {},
     soon: Soon | undefined,
-  ): AsyncIterable<FileStep> {
+  ): AsyncIterable<FileSteps> {
     const path = directory.pathOf(name)
     if (existing !== undefined && (await this.#isEqual(path, entry, existing, soon))) {
       setAttributes(path, 'file', entry)
@@ -191,28 +216,19 @@ export class TreeRestore {
       return
     }
     this.#mayReplace(existing)
-    const { mode, uid, gid, mtimeNs, size } = entry
-    const partPath = directory.pathOf(partName(name, entry.id))
-    const part = directory.fresh || !entry.chunked ? undefined : openRegular(partPath)
+    const job = { ...jobOf(directory, name, entry), finished }
+    const chunk = this.#content.onlyPieceOf(entry)
+    if (chunk !== undefined) {
+      directory.begin()
+      yield [{ kind: 'whole', job, chunk }]
+      return
+    }
+    const part = directory.fresh ? undefined : openRegular(directory.pathOf(partName(name, entry.id)))
     try {
       const digest = await this.#content.digestOf(entry, soon)
       directory.begin()
-      yield* fileSteps(
-        {
-          directory,
-          name,
-          key: entry.id,
-          size,
-          sparse: entry.sparse ?? false,
-          digest,
-          attributes: { mode, uid, gid, mtimeNs },
-          resume: part !== undefined,
-          finished,
-        },
-        this.#content,
-        this.#content.piecesOf(entry),
-        part,
-      )
+      const pieces = this.#content.piecesOf(entry)
+      yield* fileSteps({ ...job, digest, resume: part !== undefined }, this.#content, pieces, part)
     } finally {
       if (part !== undefined) closeSync(part)
     }
@@ -305,19 +321,26 @@ export async function* fileSteps(
   content: Pick<TreeContent, 'hasPiece'>,
   pieces: AsyncIterable<Piece>,
   part: number | undefined,
-): AsyncIterable<FileStep> {
+): AsyncIterable<FileSteps> {
   let offset = 0
   try {
     for await (const chunk of pieces) {
       const isThere = part !== undefined && (await content.hasPiece(part, offset, chunk))
-      yield { job, kind: 'chunk', offset, chunk, isThere }
+      yield [{ job, kind: 'chunk', offset, chunk, isThere }]
       offset += chunk.size
     }
   } catch (error) {
-    yield { job, kind: 'broken', error }
+    yield [{ job, kind: 'broken', error }]
     return
   }
-  yield { job, kind: 'end' }
+  yield [{ job, kind: 'end' }]
+}
+
+/** A file that is new there, all of which has to come. */
+function jobOf(directory: RestoredDirectory, name: Buffer, entry: FileEntry): FileJob {
+  const { id, size, sparse = false, mode, uid, gid, mtimeNs } = entry
+  const attributes = { mode, uid, gid, mtimeNs }
+  return { directory, name, key: id, size, sparse, digest: undefined, attributes, resume: false }
 }
 
 /** What the walk will want after the next entry of `frame`, where all below that is wanted as `filter` says. */

@@ -108,13 +108,25 @@ export class WebDavContent implements TreeContent {
     return this.#ahead
   }
 
-  async *piecesOf(entry: FileEntry): AsyncGenerator<FilePiece, void, undefined> {
+  onlyPieceOf(entry: FileEntry): FilePiece | undefined {
+    const { id, size } = entry
+    if (size > pieceBytes) return undefined
+    return { id, size, path: this.#pathOf(entry), offset: 0, fileSize: size, digest: id }
+  }
+
+  #pathOf(entry: FileEntry): string {
     const path = this.#stored.get(entry)
     if (path === undefined) throw new TypeError('a file is read that was not told')
-    if (entry.size <= pieceBytes) {
-      yield { id: entry.id, size: entry.size, path, offset: 0, fileSize: entry.size, digest: entry.id }
+    return path
+  }
+
+  async *piecesOf(entry: FileEntry): AsyncGenerator<FilePiece, void, undefined> {
+    const only = this.onlyPieceOf(entry)
+    if (only !== undefined) {
+      yield only
       return
     }
+    const path = this.#pathOf(entry)
     for (let offset = 0; offset < entry.size; offset += pieceBytes) {
       const size = Math.min(pieceBytes, entry.size - offset)
       yield { id: `${entry.id} ${offset}`, size, path, offset, fileSize: entry.size, digest: undefined }

@@ -139,7 +139,7 @@ function writeWhole(bytes: Buffer, target: WholeTarget): TargetEnd {
     try {
       writePart(fd, bytes, 0, { sparse: target.sparse, resumed: false })
       if (target.sparse) setLength(fd, bytes.length)
-      return place(fd, target)
+      return place(fd, target, part)
     } catch (error) {
       rmSync(part, { force: true })
       throw error
@@ -166,21 +166,21 @@ export function finishFile(task: FinishTask, isStopped: () => boolean): TargetEn
         throw new Problem('digest-mismatch', text, { extensions: { id: digest, actual } })
       }
     }
-    return place(fd, task)
+    return place(fd, task, partPathOf(task))
   } catch (error) {
     return { fault: faultOf(error) }
   }
 }
 
 /** The content is right even where owner or mode cannot be set: that is told, and the file kept. */
-function place(fd: number, target: FilePlace): TargetEnd {
+function place(fd: number, target: FilePlace, part: Buffer): TargetEnd {
   let end = fine
   try {
     if (target.attributes !== undefined) setFileAttributes(fd, target.attributes)
   } catch (error) {
     end = { unset: faultOf(error) }
   }
-  renameSync(partPathOf(target), Buffer.from(`${target.folder}/${target.name}`, 'latin1'))
+  renameSync(part, Buffer.from(`${target.folder}/${target.name}`, 'latin1'))
   return end
 }
 

@@ -3,7 +3,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import type { FileJob, FileStep } from '../../client/restore/file-steps.ts'
+import type { FileJob, FileSteps } from '../../client/restore/file-steps.ts'
 import { FileWriter } from '../../client/restore/file-writer.ts'
 import { partName } from '../../client/restore/part-file.ts'
 import { RestoreLog } from '../../client/restore/restore-log.ts'
@@ -44,10 +44,15 @@ async function write(chunks: number, job: Partial<FileJob>, source: TreeContent,
     resume: false,
     ...job,
   }
-  async function* steps(): AsyncGenerator<FileStep> {
+  const chunk = pieceOf(half)
+  async function* steps(): AsyncGenerator<FileSteps> {
+    if (chunks === 1) {
+      yield [{ kind: 'whole', job: whole, chunk }]
+      return
+    }
     for (let i = 0; i < chunks; i++)
-      yield { kind: 'chunk', job: whole, offset: i * half.length, chunk: pieceOf(half), isThere: false }
-    yield { kind: 'end', job: whole }
+      yield [{ kind: 'chunk', job: whole, offset: i * half.length, chunk, isThere: false }]
+    yield [{ kind: 'end', job: whole }]
   }
   directory.begin()
   const writer = new FileWriter({ content: source, log, written: () => {}, signal })
