@@ -4,10 +4,11 @@
  *     npm run bench -- [--quick] [--only NAME]… [--work DIR] [--out DIR] [--no-build] [--report-only FILE]
  */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, renameSync, statfsSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import * as backups from './backups/backups.ts'
+import { GiB } from './figures.ts'
 import * as growth from './growth/growth.ts'
 import { leaveNothing } from './leave-nothing.ts'
 import { describeMachine } from './machine.ts'
@@ -34,6 +35,9 @@ const parts: Readonly<Record<string, Part>> = {
 const names = Object.keys(parts)
 const root = new URL('..', import.meta.url).pathname
 
+/** Of the disk: what all tools write in all rounds of one corpus, before it is removed. */
+const neededGib = { full: 40, quick: 4 } as const
+
 const help = `npm run bench -- [options]
 
 Measures chunkdav beside other tools, and writes docs/benchmarks.md and docs/charts.
@@ -42,7 +46,7 @@ Options:
   --quick             little data and few rounds, three minutes in all; the report goes to {work}/quick
   --only <name>       one part: ${names.join(', ')} (repeatable); the others are taken from the last results
   --corpus <name>     of whole backups, only those of tree, few, random, source or image (repeatable)
-  --work <dir>        a folder on a real disk with 50 GiB free (default: /var/tmp/chunkdav-bench); the corpora stay there
+  --work <dir>        a folder on a real disk with ${neededGib.full} GiB free (default: /var/tmp/chunkdav-bench); the corpora stay there
   --out <dir>         where benchmarks.md and charts/ go
   --no-build          measure dist/ as it is, instead of building it first
   --report-only <file>  measure nothing; write the report from this file of results
@@ -85,6 +89,7 @@ async function main(): Promise<void> {
   const out = resolve(values.out ?? (isRough ? join(work, 'quick') : join(root, 'docs')))
   if (values['report-only'] !== undefined) return report(known, out)
   mkdirSync(work, { recursive: true })
+  checkRoom(work)
   leaveNothing({ folder: work, names: scratch })
   const chosen = values.only.length > 0 ? values.only : names
   log(expectation(chosen))
@@ -101,6 +106,12 @@ async function main(): Promise<void> {
   report(results, out)
   if (values.quick) log('little data and few rounds: these figures are rough, and no basis for a judgement')
   log(`the results are in ${file}`)
+}
+
+function checkRoom(work: string): void {
+  const { bavail, bsize } = statfsSync(work)
+  const [free, needed] = [(bavail * bsize) / GiB, neededGib[values.quick ? 'quick' : 'full']]
+  if (free < needed) throw new Error(`${work} has ${free.toFixed(0)} GiB free, of ${needed} that are needed`)
 }
 
 /** How long it will take, in all and each part. */

@@ -88,11 +88,11 @@ const howToRun = `## How to run it
 \`\`\`sh
 apt-get install restic rclone borgbackup casync time nginx libnginx-mod-http-dav-ext apache2
 npm ci
-npm run bench                      # writes docs/benchmarks.md and docs/charts
+npm run bench                      # three quarters of an hour; writes docs/benchmarks.md and docs/charts
 npm run bench -- --quick           # three minutes; writes below the work folder
 npm run bench -- --only backups    # one part; the others stay as they were measured before
 npm run bench -- --help
 \`\`\`
 
-Corpora are made once, below /var/tmp/chunkdav-bench or what \`--work\` names, and take about 7 GiB there. What was measured is kept beside them in
-results.json; \`npm run bench -- --report-only FILE\` makes the report of it again.`
+Corpora are made once, below /var/tmp/chunkdav-bench or what \`--work\` names, and take about 11 GiB there; 40 GiB more are needed while it runs. What was
+measured is kept beside them in results.json, each part and each corpus as soon as it is through, so that a run that was interrupted is gone on with by \`--only\` and \`--corpus\`; \`npm run bench -- --report-only FILE\` makes the report of it again.`

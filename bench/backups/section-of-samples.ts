@@ -91,7 +91,7 @@ function roundsText(all: Samples): string {
   const fewer = took.filter(({ rounds }) => rounds < most)
   const each = fewer.map(({ corpus, name, rounds }) => `${name}, ${short[corpus]}: ${rounds}`)
   const exceptions = fewer.length === 0 ? '' : `, but for what takes longer (${each.join('; ')})`
-  return `There were ${most} rounds${exceptions}.`
+  return `${most === 1 ? 'There was one round' : `There were ${most} rounds`}${exceptions}.`
 }
 
 const about: Readonly<Record<CorpusName, string>> = {

@@ -12,6 +12,7 @@ import { measureStore } from './store.ts'
 const notes = [
   'Each part by itself, from memory to memory on one thread, beside what the machine can do at best in the same run. ' +
     '“Of the limit” is the distance: 100 % would be as fast as copying the bytes once, as writing them, as LevelDB’s own lookup.',
+  'Backups search for cuts in WebAssembly; the receiver cuts what is put into a live tree in JavaScript.',
   'Appending is what `put` does with a block that is verified: the index in memory, one write. With `flush` it is on the disk, and so are its rows.',
 ]
 
