@@ -8,44 +8,22 @@
  * the horizon wants of it is taken, whoever asked. So chunks come in the receiver's order, and each goes to its place
  * in its file; a file of one chunk is made in one go. What a block should have brought and did not is read alone.
  *
- * Invariants: a want is in `#wanted` until its block has come, and its file is closed when none of its wants is left and
- * no thread is at it. Memory: the slots, the wants within the horizon, and one open file for each with several chunks.
+ * How a file ends stands in open-files.ts. Invariant: a want is in `#wanted` until its block has come. Memory: the slots, the
+ * wants within the horizon, and one open file for each with several chunks.
  */
-import { closeSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import type { Block, BlockRow } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { cancelledBy } from '../transport-problem.ts'
 import type { ChunkOrProblem } from './chunk-reader.ts'
-import type { ChunkStep, FileJob, FileStep, FileSteps } from './file-steps.ts'
-import { openPart } from './part-file.ts'
+import type { ChunkStep, FileStep, FileSteps } from './file-steps.ts'
+import { type OpenFile, OpenFiles, placeOf } from './open-files.ts'
 import type { RestoreLog } from './restore-log.ts'
 import type { Piece, TreeContent } from './tree-content.ts'
 import { WantedChunks, type Want as WantOf } from './wanted-chunks.ts'
-import {
-  type BlockAnswer,
-  type ChunkTask,
-  errorOf,
-  type FilePlace,
-  partPathOf,
-  type TargetEnd,
-} from './write-tasks.ts'
+import { type BlockAnswer, type ChunkTask, errorOf, type TargetEnd } from './write-tasks.ts'
 import { type Room, WritingThreads } from './writing-threads.ts'
-
-/** A file that is not in its place yet. */
-interface OpenFile {
-  readonly job: FileJob
-  readonly place: FilePlace
-  /** None for a file that is made in one go. */
-  part?: { readonly fd: number; readonly resumed: boolean }
-  isListed: boolean
-  /** Chunks that are not written yet, and those among them that a thread is at. */
-  wants: number
-  underWay: number
-  /** Set when it failed; what is still wanted of it is passed over. */
-  problem?: Problem
-}
 
 type Want = WantOf<OpenFile>
 
@@ -61,9 +39,7 @@ export class FileWriter {
   readonly #stop = new AbortController()
   readonly #threads = new WritingThreads(Math.min(2, availableParallelism()), slots)
   readonly #wanted = new WantedChunks<OpenFile>()
-  readonly #open = new Set<OpenFile>()
-  /** Files that are open. */
-  #parts = 0
+  readonly #open: OpenFiles
   #current: OpenFile | undefined
   #isListed = false
   #isAhead = false
@@ -84,6 +60,15 @@ export class FileWriter {
     this.#log = options.log
     this.#written = options.written
     const { signal } = options
+    this.#open = new OpenFiles({
+      threads: this.#threads,
+      log: options.log,
+      guard: (work) => this.#guard(work),
+      ended: () => {
+        this.#goOn()
+        this.#wake()
+      },
+    })
     this.#signal = signal === undefined ? this.#stop.signal : AbortSignal.any([signal, this.#stop.signal])
     signal?.addEventListener('abort', () => this.#end(cancelledBy(signal)), { once: true })
   }
@@ -104,19 +89,18 @@ export class FileWriter {
     }
     await listing
     // Nobody may close a file that a thread writes to.
-    while (this.#requests > 0 || [...this.#open].some((file) => file.underWay > 0)) await this.#change()
+    while (this.#requests > 0 || this.#open.isAnyUnderWay) await this.#change()
     if (this.#fatal !== undefined) throw this.#fatal.error
   }
 
   /** Leaves the files that are under way for a later run. Idempotent. */
   async close(): Promise<void> {
     await this.#threads.close()
-    for (const { part } of this.#open) if (part !== undefined) closeSync(part.fd)
-    this.#open.clear()
+    this.#open.close()
   }
 
   #isDone(): boolean {
-    return this.#isListed && this.#wanted.count === 0 && this.#requests === 0 && this.#open.size === 0
+    return this.#isListed && this.#wanted.count === 0 && this.#requests === 0 && this.#open.count === 0
   }
 
   #change(): Promise<void> {
@@ -161,8 +145,7 @@ export class FileWriter {
 
   #isFull(): boolean {
     if (this.#fatal !== undefined) return false
-    if (this.#parts >= maxOpenFiles) return true
-    return this.#wanted.isFull
+    return this.#open.parts >= maxOpenFiles || this.#wanted.isFull
   }
 
   #room(): Promise<void> {
@@ -173,7 +156,7 @@ export class FileWriter {
 
   #take(step: FileStep): void {
     const { job } = step
-    if (this.#current?.job !== job) this.#current = this.#begin(job)
+    if (this.#current?.job !== job) this.#current = this.#open.begin(job)
     const file = this.#current
     if (file.problem !== undefined) return
     try {
@@ -184,39 +167,21 @@ export class FileWriter {
         this.#want(file, step.chunk, 0)
       } else this.#wantPart(file, step)
     } catch (error) {
-      this.#fail(file, error)
+      this.#open.fail(file, error)
     }
-  }
-
-  #begin(job: FileJob): OpenFile {
-    const place = {
-      folder: job.directory.path.toString('latin1'),
-      name: job.name.toString('latin1'),
-      key: job.key,
-      attributes: job.attributes,
-    }
-    const file: OpenFile = { job, place, isListed: false, wants: 0, underWay: 0 }
-    this.#open.add(file)
-    return file
   }
 
   #listed(file: OpenFile): void {
     file.isListed = true
-    this.#partOf(file)
-    this.#settle(file)
+    this.#open.openPartOf(file)
+    this.#open.settle(file)
   }
 
   #wantPart(file: OpenFile, { chunk, offset, isThere }: ChunkStep): void {
-    this.#partOf(file)
+    this.#open.openPartOf(file)
     // What was looked at may not be what could be opened to write: then it is a new file, and empty.
     if (isThere && file.part?.resumed) this.#written(chunk.size)
     else this.#want(file, chunk, offset)
-  }
-
-  #partOf(file: OpenFile): void {
-    if (file.part !== undefined) return
-    file.part = openPart(partPathOf(file.place), file.job.resume)
-    this.#parts++
   }
 
   #want(file: OpenFile, chunk: Piece, offset: number): void {
@@ -344,24 +309,24 @@ export class FileWriter {
     }
   }
 
-  // -- how files end ----------------------------------------------------------------------------------------
+  // -- what is written ----------------------------------------------------------------------------------------
 
   #came(want: Want, { fault, unset }: TargetEnd): void {
     const { file, size } = want
     this.#gone(want)
-    if (fault !== undefined) this.#fail(file, errorOf(fault))
+    if (fault !== undefined) this.#open.fail(file, errorOf(fault))
     else {
       this.#log.counts.bytesFetched += size
       this.#written(size)
-      if (file.problem === undefined && file.part === undefined) this.#placed(file, unset)
+      if (file.problem === undefined && file.part === undefined) this.#open.placed(file, unset)
     }
-    this.#settle(file)
+    this.#open.settle(file)
   }
 
   #missed(want: Want, problem: Problem): void {
     this.#gone(want)
-    this.#fail(want.file, problem)
-    this.#settle(want.file)
+    this.#open.fail(want.file, problem)
+    this.#open.settle(want.file)
   }
 
   #gone(want: Want): void {
@@ -369,73 +334,11 @@ export class FileWriter {
     this.#wanted.done(want)
     if (!this.#isFull()) this.#goOn()
   }
-
-  /** Finishes a file of which all is written, or clears away one that failed. */
-  #settle(file: OpenFile): void {
-    if (file.underWay > 0 || !this.#open.has(file)) return
-    const { part, job, place, problem } = file
-    if (problem !== undefined) {
-      this.#open.delete(file)
-      if (part !== undefined) {
-        this.#closePart(part.fd)
-        rmSync(partPathOf(place), { force: true })
-      }
-      this.#done(job, problem)
-    } else if (part !== undefined && file.isListed && file.wants === 0) {
-      void this.#guard(() => this.#finish(file, part.fd))
-    }
-  }
-
-  async #finish(file: OpenFile, fd: number): Promise<void> {
-    const { size, digest } = file.job
-    file.underWay++
-    let end: TargetEnd
-    try {
-      end = await this.#threads.run({ kind: 'finish', fd, size, digest, ...file.place })
-    } finally {
-      file.underWay--
-    }
-    const { fault, unset } = end
-    if (fault !== undefined) this.#fail(file, errorOf(fault))
-    else {
-      this.#closePart(fd)
-      this.#placed(file, unset)
-    }
-    this.#wake()
-  }
-
-  #closePart(fd: number): void {
-    closeSync(fd)
-    this.#parts--
-  }
-
-  #placed(file: OpenFile, unset: TargetEnd['unset']): void {
-    const { job } = file
-    this.#open.delete(file)
-    this.#log.counts.files++
-    this.#log.counts.bytes += job.size
-    if (unset !== undefined) this.#log.failed(job.directory.shownPathOf(job.name), errorOf(unset))
-    this.#done(job)
-  }
-
-  #fail(file: OpenFile, error: unknown): void {
-    // What is not about this file alone is thrown on here, and its part is left to the next run.
-    if (file.problem !== undefined) return
-    const { directory, name } = file.job
-    file.problem = this.#log.failed(directory.shownPathOf(name), error)
-    this.#settle(file)
-  }
-
-  #done(job: FileJob, problem?: Problem): void {
-    job.finished?.(problem)
-    job.directory.done()
-    this.#goOn()
-  }
 }
 
 function targetOf({ file, offset }: Want): ChunkTask['targets'][number] {
-  const { part, place, job } = file
-  if (part === undefined) return { kind: 'whole', sparse: job.sparse, ...place }
+  const { part, job } = file
+  if (part === undefined) return { kind: 'whole', sparse: job.sparse, ...placeOf(job) }
   return { kind: 'part', offset, sparse: job.sparse, ...part }
 }
 

@@ -25,6 +25,8 @@ export class RestoredDirectory {
   readonly shownPath: Buffer
   /** A path that the kernel takes, valid until the directory is done. */
   readonly path: Buffer
+  /** The same, for messages to threads. */
+  readonly latin1Path: string
   readonly #rootPath: Buffer
   readonly #parent: RestoredDirectory | undefined
   readonly #attributes: Attributes | undefined
@@ -59,6 +61,7 @@ export class RestoredDirectory {
     } else {
       this.path = fields.path
     }
+    this.latin1Path = this.path.toString('latin1')
     this.#parent?.begin()
   }
 
