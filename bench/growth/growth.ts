@@ -37,7 +37,7 @@ export async function run({ quick, work, log }: BenchOptions): Promise<Section> 
   return {
     title: 'How cost grows',
     notes: [
-      'Files of about 100 bytes, no two alike, in folders of 100; backed up by `chunkdav backup FOLDER`, and again when nothing had changed. The tree was read once before. Then data of which nineteen parts in twenty came before, in stretches of 32 MiB, piped into `chunkdav backup -`. Each line has a new receiver, a new vault, and a client that remembers nothing; times are whole runs of the program, from its start to its exit code, one run each.',
+      'Files of about 100 bytes, no two alike, in folders of 100; backed up by `chunkdav backup FOLDER`, and again when nothing had changed. The tree was read once before. Then data of which nineteen parts in twenty came before, in stretches of 32 MiB, piped into `chunkdav backup -`. Each line has a new receiver, a new vault, and a client that remembers nothing; times are whole runs of the program, from its start to its exit code, one run each; the receiver’s peak is that since its start.',
       growthOf(files, streams),
     ],
     tables: [
