@@ -45,11 +45,15 @@ function calledAs(): string {
   return isOwnScript ? 'npm run -s chunkdav --' : 'chunkdav'
 }
 
-function defaultDataDir(): string {
+/** None of a user whom the system does not list, where the environment names no folder either. */
+function defaultDataDir(): string | undefined {
   const { XDG_DATA_HOME } = process.env
-  const base =
-    XDG_DATA_HOME === undefined || XDG_DATA_HOME === '' ? join(homedir(), '.local/share') : XDG_DATA_HOME
-  return join(base, 'chunkdav')
+  try {
+    return join(XDG_DATA_HOME || join(homedir(), '.local/share'), 'chunkdav')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ERR_SYSTEM_ERROR') return undefined
+    throw error
+  }
 }
 
 /** They may be meant for the process that has started this one. */

@@ -6,7 +6,8 @@ import { isProblem } from '../../protocol/problem.ts'
 export interface Surroundings {
   /** How this program is to be called from here, for hints: in a checkout there is no command of its name. */
   readonly calledAs: string
-  readonly defaultDataDir: string
+  /** Where there is none it must be named. */
+  readonly defaultDataDir: string | undefined
   /** Sockets that systemd has opened for this process: sd_listen_fds(3). */
   readonly systemdSockets: number
 }
@@ -17,16 +18,14 @@ export function dataCommand(
   description: string,
   { calledAs, defaultDataDir }: Surroundings,
 ): Command {
+  const data = new Option('--data <dir>', 'the data directory')
+  if (defaultDataDir === undefined) data.makeOptionMandatory()
+  else data.default(defaultDataDir, '~/.local/share/chunkdav, or below $XDG_DATA_HOME')
   return new Command(name)
     .configureOutput({ outputError: refusal(name, calledAs) })
     .description(description)
     .exitOverride()
-    .addOption(
-      new Option('--data <dir>', 'the data directory').default(
-        defaultDataDir,
-        '~/.local/share/chunkdav, or below $XDG_DATA_HOME',
-      ),
-    )
+    .addOption(data)
 }
 
 export function refusal(

@@ -1,5 +1,6 @@
 /** The command `serve` as a process: where it listens, what it refuses, how it stops, what survives. */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmod, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -171,6 +172,22 @@ describe('start', () => {
     running.push(served)
     expect(await served.ended).toBe(1)
     expect(served.err).toMatch(oneLine)
+  })
+
+  test.skipIf(process.getuid?.() !== 0)('no data directory, of a user who has no home folder', async () => {
+    const { HOME: _, XDG_DATA_HOME: __, ...env } = process.env
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script, '--', 'serve'], {
+      env,
+      uid: 54_321,
+      gid: 54_321,
+      cwd: '/',
+    })
+    let said = ''
+    child.stderr.on('data', (text: Buffer) => {
+      said += text
+    })
+    const [code] = await once(child, 'close')
+    expect({ code, said }).toEqual({ code: 2, said: expect.stringMatching(oneLine) })
   })
 
   test.skipIf(process.getuid?.() === 0)('a data directory that cannot be written', async () => {
