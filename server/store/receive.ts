@@ -118,9 +118,10 @@ export async function receiveChunk(
   if (!zstd) return storePlain(store, id, bodyBytes, options.withRoom)
   const plain = await decompress(bodyBytes, { maxBytes })
   if (bodyBytes.length >= plain.length) return storePlain(store, id, plain)
-  await expectHash(plain, id)
-  const block = blockOf([{ id, length: plain.length }], 'zstd', bodyBytes, options.withRoom)
-  discard(plain)
+  const { length } = plain
+  // False or not.
+  await expectHash(plain, id).finally(() => discard(plain))
+  const block = blockOf([{ id, length }], 'zstd', bodyBytes, options.withRoom)
   return storeOne(store, block as VerifiedBlock)
 }
 
