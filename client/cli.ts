@@ -212,6 +212,7 @@ const commandModules: readonly { readonly names: readonly string[]; load(): Prom
 ]
 const commandNames = commandModules.flatMap(({ names }) => names)
 const helpName = 'help'
+const versionFlag = '--version'
 const commandsInText = new RegExp(
   `\\bchunkdav (?=(?:serve|reindex|doctor|user|token|${commandNames.join('|')}|--help)\\b)`,
   'g',
@@ -235,7 +236,7 @@ one (CHUNKDAV_KEY that with its key); NODE_EXTRA_CA_CERTS one with certificates 
 async function buildProgram(context: CommandContext, called = ''): Promise<Command> {
   const program = new Command('chunkdav')
     .description('A self-hosted backup receiver, and the client that backs up to it')
-    .version(version(), '--version', 'print the version')
+    .version(version(), versionFlag, 'print the version')
     .helpOption('-h, --help', 'print help')
     .exitOverride()
     .configureHelp({ optionDescription, argumentDescription })
@@ -247,6 +248,8 @@ async function buildProgram(context: CommandContext, called = ''): Promise<Comma
     })
     .addHelpText('after', help)
   const modules = commandModules.filter(({ names }) => names.includes(called))
+  // It is told before anything else is looked at.
+  if (called === versionFlag) return program
   if (modules.length === 0) listServerCommands(program)
   const all = modules.length === 0 ? commandModules : modules
   for (const register of await Promise.all(all.map(({ load }) => load()))) register(program, context)
