@@ -42,8 +42,12 @@ if (Number(process.versions.node.split('.')[0]) < neededMajor) {
     setFlagsFromString('--invocation-count-for-turbofan=30000')
   }
   keepCompiledCode()
+  const scanning = words[0] === 'backup' ? await import('./sources/scan-thread.ts') : undefined
+  scanning?.startScanThread()
   const { main } = await (isServer ? import('../server/main.ts') : import('./cli.ts'))
   await main(words)
+  // The process would not end while it waits for its work.
+  await scanning?.stopScanThread()
 }
 
 /**

@@ -13,6 +13,7 @@ import type { Source } from '../engine/source.ts'
 import type { Target } from '../engine/target.ts'
 import { createProgress, duration } from '../progress.ts'
 import { LocalDirSource } from '../sources/local-dir-source.ts'
+import { stopScanThread } from '../sources/scan-thread.ts'
 import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
 import { parseVaultUrl } from '../vault-url.ts'
 import type { CommandContext } from './context.ts'
@@ -110,7 +111,7 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   const name = parseSourceName(
     options.source ?? defaultSourceName(context.hostName, context.workingFolder, paths),
   )
-  // First, and what follows is loaded behind it: meanwhile its thread starts.
+  // First, and what follows is loaded behind it.
   await using source = disposable(await openSource(paths, options, context))
   const { CheckpointDatabase } = await import('../engine/checkpoint-database.ts')
   await using target = disposable(await place.target(name))
@@ -138,6 +139,7 @@ async function openSource(
   if (paths.includes('-') && paths.length > 1)
     throw new Problem('usage', 'standard input must be the only thing to back up')
   if (paths.length === 1 && (path === '-' || (await isStream(resolve(context.workingFolder, path))))) {
+    await stopScanThread()
     const { ChunkSource } = await import('../sources/chunk-source.ts')
     return ChunkSource.open(
       path === '-' ? path : resolve(context.workingFolder, path),
@@ -151,7 +153,10 @@ async function openSource(
   const absolute = paths.map((each) => resolve(context.workingFolder, each))
   // Last, so that no pattern takes it back.
   patterns.push(...(await ownStatePatterns(context.stateFolder, absolute)))
-  return LocalDirSource.open(absolute, { patterns, caches, oneFileSystem })
+  const source = await LocalDirSource.open(absolute, { patterns, caches, oneFileSystem })
+  // Everything else is loaded, and the receiver asked, while the thread is at work.
+  source.scanAhead()
+  return source
 }
 
 /** Anything but a directory is backed up as one stream. What is not there is the source's to complain about. */

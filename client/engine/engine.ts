@@ -21,6 +21,7 @@ import type {
   MissingChunk,
   Part,
 } from '../../protocol/schema.ts'
+import { type Begun, begun } from '../begun.ts'
 import { BoundedQueue } from './bounded-queue.ts'
 import { ByteBudget } from './byte-budget.ts'
 import type { CheckpointDatabase, State } from './checkpoint-database.ts'
@@ -74,8 +75,6 @@ const objectBytesInFlight = 16 * 1024 * 1024
 const putNothing: PutObjects = async () => {}
 /** The receiver lists no more than this many missing ids at once: so many means that there are more. */
 const listedMissing = 1000
-
-type Begun<T> = AsyncIterable<T> & Required<Pick<AsyncIterator<T>, 'next' | 'return'>>
 
 export class Engine {
   readonly #source: Source
@@ -409,27 +408,5 @@ export class Engine {
       return { id, size, ...(chunked ? { chunked } : {}) }
     }
     throw new Problem('internal-error', 'the stream was not settled')
-  }
-}
-
-/** `events` with the first of them asked for already. */
-function begun<T>(events: AsyncIterable<T>): Begun<T> {
-  const iterator = events[Symbol.asyncIterator]()
-  let first: Promise<IteratorResult<T>> | undefined = iterator.next()
-  // Whoever takes it is told.
-  first.catch((error: unknown) => error)
-  return {
-    next() {
-      const next = first ?? iterator.next()
-      first = undefined
-      return next
-    },
-    async return() {
-      await iterator.return?.()
-      return { done: true, value: undefined }
-    },
-    [Symbol.asyncIterator]() {
-      return this
-    },
   }
 }

@@ -3,6 +3,7 @@ import { lstat, realpath } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { Problem } from '../../protocol/problem.ts'
+import { begun } from '../begun.ts'
 import type {
   FileToRead,
   Filled,
@@ -11,12 +12,11 @@ import type {
   Source,
   SourceCapabilities,
 } from '../engine/source.ts'
-import { workerModule } from '../worker-module.ts'
 import { about } from './about.ts'
 import type { ScanJob, ScanMessage } from './directory-walk.ts'
 import type { ExcludeOptions } from './exclude-rules.ts'
 import type { ReadingThreads } from './reading-threads.ts'
-import { StreamThread } from './stream-thread.ts'
+import { type ScanThread, takeScanThread } from './scan-thread.ts'
 
 export interface LocalDirOptions extends Partial<ExcludeOptions> {
   readonly oneFileSystem?: boolean
@@ -24,25 +24,26 @@ export interface LocalDirOptions extends Partial<ExcludeOptions> {
   readonly readers?: number
 }
 
-/**
- * Scan batches that the source thread may be ahead: about 8,000 entries, 2 MiB. It goes on while everything else is
- * loaded and the receiver is asked.
- */
-const scanAhead = 32
+/** A scan whose first batch was asked for before anybody took it. */
+interface ScanAhead {
+  readonly batches: AsyncIterable<string>
+  readonly cancel: AbortController
+}
 
 export class LocalDirSource implements Source {
   readonly capabilities: SourceCapabilities = { form: 'dir', rereadable: true }
   readonly about: Readonly<Record<string, string>>
   readonly #job: ScanJob
-  readonly #scanner: StreamThread<ScanJob, string>
+  readonly #scanner: ScanThread
   readonly #readerCount: number
   #readers: Promise<ReadingThreads> | undefined
+  #ahead: ScanAhead | undefined
   #isClosed = false
 
   private constructor(job: ScanJob, told: Record<string, string>, readers: number) {
     this.#job = job
     this.about = told
-    this.#scanner = new StreamThread(workerModule(import.meta.url, 'scan-worker'), scanAhead)
+    this.#scanner = takeScanThread()
     this.#readerCount = readers
   }
 
@@ -72,9 +73,25 @@ export class LocalDirSource implements Source {
     )
   }
 
+  /** Begins what the first call of `scan` will tell: what changes from now on may be missing there. */
+  scanAhead(): void {
+    const cancel = new AbortController()
+    const batches = begun(this.#scanner.run(this.#job, cancel.signal))
+    this.#ahead = { batches, cancel }
+  }
+
   async *scan(signal: AbortSignal): AsyncGenerator<readonly ScanEvent[], void, undefined> {
-    for await (const batch of this.#scanner.run(this.#job, signal))
-      yield scanEvents(JSON.parse(batch) as ScanMessage[])
+    const cancel = this.#ahead?.cancel ?? new AbortController()
+    const batches = this.#ahead?.batches ?? this.#scanner.run(this.#job, cancel.signal)
+    this.#ahead = undefined
+    const onAbort = (): void => cancel.abort(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+    if (signal.aborted) onAbort()
+    try {
+      for await (const batch of batches) yield scanEvents(JSON.parse(batch) as ScanMessage[])
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
   }
 
   async *fill(files: readonly FileToRead[], signal: AbortSignal): AsyncGenerator<Filled, void, undefined> {

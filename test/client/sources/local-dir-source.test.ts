@@ -437,6 +437,46 @@ describe('what the user names', () => {
   })
 })
 
+describe('a scan that is begun ahead', () => {
+  test('is the first that is told; a further one begins anew', async () => {
+    await using folder = await temporaryFolder()
+    writeFileSync(join(folder.path, 'first'), '')
+    const source = await LocalDirSource.open([folder.path], { readers: 1 })
+    try {
+      source.scanAhead()
+      expect(pathsOf(await walkOf(source))).toEqual(['first'])
+      writeFileSync(join(folder.path, 'second'), '')
+      expect(pathsOf(await walkOf(source))).toEqual(['first', 'second'])
+    } finally {
+      await source.close()
+    }
+  })
+
+  test('ends with the signal, and another takes its place', async () => {
+    await using folder = await temporaryFolder()
+    writeFileSync(join(folder.path, 'first'), '')
+    const source = await LocalDirSource.open([folder.path], { readers: 1 })
+    try {
+      source.scanAhead()
+      const reason = new Error('enough')
+      const scan = source.scan(AbortSignal.abort(reason))
+      await expect(scan.next()).rejects.toBe(reason)
+      expect(pathsOf(await walkOf(source))).toEqual(['first'])
+    } finally {
+      await source.close()
+    }
+  })
+
+  test('ends with the source when nobody takes it', async () => {
+    await using folder = await temporaryFolder()
+    for (let i = 0; i < 12_000; i++) writeFileSync(join(folder.path, `${i}`), '')
+    const source = await LocalDirSource.open([folder.path], { readers: 1 })
+    source.scanAhead()
+    await source.close()
+    await expect(walkOf(source)).rejects.toMatchObject({ code: 'cancelled' })
+  })
+})
+
 describe('a young file', () => {
   test('is uncertain when it was written just before it was read, and not when it has settled', async () => {
     await using folder = await temporaryFolder()
