@@ -15,6 +15,7 @@ import { availableParallelism } from 'node:os'
 import { blockBytes as bytesOfBlock, type PlainChunk } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
+import { mayBeObject } from '../../protocol/may-be-object.ts'
 import { Problem } from '../../protocol/problem.ts'
 import type { CheckpointName } from '../../protocol/url.ts'
 import { defaultCompressionLevel } from '../../protocol/zstd.ts'
@@ -214,30 +215,42 @@ export class Uploader {
   }
 }
 
-/** In order: large chunks alone, small ones together in blocks of equal size, about that which they may have. */
+/**
+ * Large chunks alone; small ones together, in order; and objects beside them, so that who reads directories does not decode the
+ * files between them.
+ */
 function packIntoBlocks(wanted: readonly Waiting[]): Waiting[][] {
-  const isLarge = ({ chunk }: Waiting): boolean => chunk.bytes.length >= blockBytes / 2
-  const smallBytes = wanted.reduce((sum, each) => sum + (isLarge(each) ? 0 : each.chunk.bytes.length), 0)
-  const fairBytes = smallBytes / Math.max(1, Math.ceil(smallBytes / blockBytes - 0.25))
-  const groups: Waiting[][] = []
+  const large: Waiting[][] = []
+  const small: Waiting[] = []
+  const objects: Waiting[] = []
+  for (const waiting of wanted) {
+    const { bytes } = waiting.chunk
+    if (bytes.length >= blockBytes / 2) large.push([waiting])
+    else if (mayBeObject(bytes)) objects.push(waiting)
+    else small.push(waiting)
+  }
+  return [...large, ...inBlocks(small), ...inBlocks(objects)]
+}
+
+/** Blocks of about equal size, near to that which they may have. */
+function inBlocks(chunks: readonly Waiting[]): Waiting[][] {
+  const bytesInAll = chunks.reduce((sum, { chunk }) => sum + chunk.bytes.length, 0)
+  const fairBytes = bytesInAll / Math.max(1, Math.ceil(bytesInAll / blockBytes - 0.25))
+  const blocks: Waiting[][] = []
   let open: Waiting[] = []
   let bytes = 0
-  for (const waiting of wanted) {
-    if (isLarge(waiting)) {
-      groups.push([waiting])
-      continue
-    }
+  for (const waiting of chunks) {
     const { length } = waiting.chunk.bytes
     if (open.length > 0 && (bytes + length / 2 > fairBytes || open.length >= limits.maxBlockChunks)) {
-      groups.push(open)
+      blocks.push(open)
       open = []
       bytes = 0
     }
     open.push(waiting)
     bytes += length
   }
-  if (open.length > 0) groups.push(open)
-  return groups
+  if (open.length > 0) blocks.push(open)
+  return blocks
 }
 
 function refusal(id: Id, problems: readonly { id: Id; detail: string }[]): Problem {

@@ -4,6 +4,7 @@
  */
 import { type Block, discard, sliceRow, splitBatch, verifyBlockNow } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
+import { mayBeObject } from '../../protocol/may-be-object.ts'
 import { encodeProblem, isProblem, type Problem } from '../../protocol/problem.ts'
 import type { BatchAnswer } from '../../protocol/schema.ts'
 
@@ -31,13 +32,6 @@ const maxObjectBytes = 64 * 1024
 const maxObjectsBytes = 1024 * 1024
 /** What each of them costs beside its bytes, in memory and on the way from thread to thread. */
 export const objectCost = 400
-
-/** White space may come first: RFC 8259, section 2. */
-export function mayBeObject(bytes: Buffer): boolean {
-  let at = 0
-  while (at < 64 && [0x20, 0x09, 0x0a, 0x0d].includes(bytes[at] ?? 0)) at++
-  return at === 64 || bytes[at] === 0x7b
-}
 
 /** One step for each block, which says whether it is refused, and the verdict. Problem `invalid-batch` from the first step. */
 export function* judgeBatch(body: Buffer): Generator<boolean, BatchVerdict> {

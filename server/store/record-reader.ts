@@ -2,10 +2,10 @@ import { join } from 'node:path'
 import { LRUCache } from 'lru-cache'
 import { type Block, type BlockRow, decodeBlock, discard } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
+import { mayBeObject } from '../../protocol/may-be-object.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { FileLayer, StoreFile } from '../file-layer.ts'
 import { unpooled } from '../unpooled.ts'
-import { mayBeObject } from './batch-verdict.ts'
 import { type Location, packName, readRecord } from './pack-file.ts'
 
 /** A record that cannot be read back. `ids` are its chunks, when its header still tells. */

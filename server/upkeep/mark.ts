@@ -14,12 +14,12 @@
  */
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
+import { mayBeObject } from '../../protocol/may-be-object.ts'
 import { type Reference, referencesOfDirectory, referencesOfFile } from '../../protocol/objects.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CheckpointRoots, TouchedId } from '../catalog/checkpoint-roots.ts'
 import type { ChunkReader } from '../catalog/chunk-reader.ts'
 import { decodeObject, type ObjectKind } from '../catalog/objects.ts'
-import { mayBeObject } from '../store/batch-verdict.ts'
 import type { Collection, Pacing } from '../store/collectable.ts'
 import { IdFilter } from '../store/id-filter.ts'
 import type { Vault } from '../vaults.ts'
