@@ -3,7 +3,7 @@
  * start them. Each step gives counts by name.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, realpathSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ReceiverClient } from '../../client/receiver-client.ts'
@@ -143,6 +143,8 @@ async function runClient(place: Place, words: readonly string[]): Promise<Counts
     // One step in a directory that is held open.
     '/proc/self/fd': words[0] === 'restore' ? 'restored' : 'tree',
     [repository]: 'modules',
+    // It may be a link to that of another checkout.
+    [realpathSync(join(repository, 'node_modules'))]: 'modules',
   }
   const end = await traceEnd(trace, child.pid as number)
   return { ...counts, ...named('client', await countCalls(trace, [0, end], folders)) }
