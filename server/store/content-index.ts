@@ -25,7 +25,6 @@ import { isProblem, Problem } from '../../protocol/problem.ts'
 import { diskFull, isDiskFull } from '../full-disk.ts'
 import type { IdFilter } from './id-filter.ts'
 import type { Location, Position } from './pack-file.ts'
-import { RecentRows } from './recent-rows.ts'
 
 /** Where a chunk is: its record, and its plain length. */
 export interface IndexRow {
@@ -94,8 +93,6 @@ export class ContentIndex {
    */
   readonly #absent = new Set<Id>()
   #commits = 0
-  /** Of rows that LevelDB has: emptied whenever some may go from there. */
-  readonly #recent = new RecentRows<NewRow>()
   /** Told of every id that `find` finds: what a collection must keep. */
   keeper: IdFilter | undefined
   /** Ids of rows that are being removed and count as absent already. */
@@ -196,7 +193,7 @@ export class ContentIndex {
     const sought: Buffer[] = []
     for (const place of page) {
       const id = ids[place] as Id
-      const row = this.unsynced(id) ?? (isIn(this.#doomed, id) ? undefined : this.#recent.get(id))
+      const row = this.unsynced(id)
       found[place] = row && reading.ofRow(row)
       if (row !== undefined) {
         if (keeps) this.keeper?.add(id)
@@ -272,8 +269,6 @@ export class ContentIndex {
       for (const row of this.#frozen.values()) {
         const key = idToBytes(row.id)
         batch.put(key, encodeRow(key, row))
-        // As long as it is frozen, that is what is looked at; and when this fails, nothing is until `reopen`.
-        this.#recent.set(row.id, row)
         if (++turn % rowsAtOnce === 0) await yieldToEventLoop()
       }
       await batch.put(stateKey, encodeState(mark, rows)).write({ sync: true })
@@ -328,7 +323,6 @@ export class ContentIndex {
     // In one turn of the event loop: whoever finds one before is seen here, whoever comes later finds none.
     const doomed = candidates.filter(({ id }) => !keeper.has(id))
     this.#doomed = new Set(doomed.map(({ id }) => id))
-    this.#recent.clear()
     this.#removals++
     try {
       await this.#remove(doomed.map(({ key }) => key))
@@ -345,7 +339,6 @@ export class ContentIndex {
     const batch = keys.map((key) => ({ type: 'del' as const, key }))
     const mark = this.#mark ?? { pack: 0, offset: 0 }
     const state = { type: 'put' as const, key: stateKey, value: encodeState(mark, rows) }
-    this.#recent.clear()
     await this.#do((db) => db.batch([...batch, state], { sync: true }))
     this.#syncedRows = rows
     this.#removals++
@@ -412,7 +405,6 @@ export class ContentIndex {
   async #readState(): Promise<void> {
     // What was being written may be there or not.
     this.#absent.clear()
-    this.#recent.clear()
     this.#commits++
     const value = await this.#do((db) => db.get(stateKey))
     const state = value === undefined ? undefined : decodeState(value)

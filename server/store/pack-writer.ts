@@ -13,17 +13,8 @@ export interface PackWriterOptions {
 }
 
 /**
- * The disk is set to work whenever so much was written, so that little is left when somebody waits for a sync: that of
- * 64 MiB holds up a commit by a tenth of a second (measured).
- */
-const earlyBytes = 16 * 1024 * 1024
-
-/**
  * The end of the pack log. One `append` at a time; `sync` may run at the same time as an `append`.
  * After either rejected, the writer is of no use any more: close it and recover.
- *
- * What is written is also synced without being asked for, one file at a time. The system tells of a failure once: when it
- * tells that sync, the next `sync` rejects with it.
  */
 export class PackWriter {
   readonly #files: FileLayer
@@ -37,12 +28,6 @@ export class PackWriter {
   readonly #dirty = new Set<StoreFile>()
   #folderIsDirty = false
   #writtenBytes = 0
-  /** Written since the last sync of any kind began. */
-  #waitingBytes = 0
-  /** A sync that nobody asked for; it never rejects. */
-  #early: Promise<void> | undefined
-  #earlyFailure: { readonly error: unknown } | undefined
-  #isSyncing = false
 
   private constructor(options: PackWriterOptions) {
     this.#files = options.files
@@ -103,22 +88,9 @@ export class PackWriter {
 
   /** Makes durable what was appended before the call: the bytes, and the names of new packs. */
   async sync(): Promise<void> {
-    // Of two at once on a file only one would be told of a failure.
-    this.#isSyncing = true
-    try {
-      await this.#early
-      if (this.#earlyFailure !== undefined) throw this.#earlyFailure.error
-      await this.#syncDirty()
-    } finally {
-      this.#isSyncing = false
-    }
-  }
-
-  async #syncDirty(): Promise<void> {
     const dirty = [...this.#dirty]
     const retired = new Set(this.#retired)
     this.#dirty.clear()
-    this.#waitingBytes = 0
     for (const file of dirty) await file.datasync()
     if (this.#folderIsDirty) {
       this.#folderIsDirty = false
@@ -134,7 +106,6 @@ export class PackWriter {
     this.#retired = []
     this.#current = undefined
     this.#dirty.clear()
-    await this.#early
     for (const file of files) await file.close()
   }
 
@@ -150,21 +121,6 @@ export class PackWriter {
     const bytes = run.reduce((sum, part) => sum + part.length, 0)
     this.#offset += bytes
     this.#writtenBytes += bytes
-    this.#waitingBytes += bytes
-    const isIdle = !this.#isSyncing && this.#early === undefined
-    if (isIdle && this.#waitingBytes >= earlyBytes) this.#syncEarly(this.#current)
-  }
-
-  #syncEarly(file: StoreFile): void {
-    this.#waitingBytes = 0
-    this.#early = file
-      .datasync()
-      .catch((error: unknown) => {
-        this.#earlyFailure ??= { error }
-      })
-      .finally(() => {
-        this.#early = undefined
-      })
   }
 
   #roll(): void {

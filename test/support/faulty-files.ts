@@ -46,8 +46,6 @@ export class FaultyFiles implements FileLayer {
   /** `call name` in the order in which the calls succeeded. */
   readonly calls: string[] = []
   openFiles = 0
-  /** Held back by `holdSyncs`. */
-  waitingSyncs = 0
   /** What failed: `call name`. */
   readonly failed: string[] = []
   readonly #faults: Fault[] = []
@@ -117,9 +115,7 @@ export class FaultyFiles implements FileLayer {
         await file.write([bytes.subarray(half)], position + half)
       },
       datasync: async () => {
-        this.waitingSyncs++
         await this.#gate
-        this.waitingSyncs--
         this.#check('datasync', name)
         await file.datasync()
       },

@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'vitest'
 import type { Problem } from '../../../protocol/problem.ts'
 import { NodeFile } from '../../../server/file-layer.ts'
-import type { VerifiedBlock } from '../../../server/store/chunk-store.ts'
 import type { PackChunkStore } from '../../../server/store/pack-chunk-store.ts'
 import {
   expectAbsent,
@@ -108,19 +107,6 @@ describe('flush', () => {
     await putting
     await store.flush()
     assert.equal(files.count('datasync'), 2)
-  })
-
-  it('has little left to do: the disk is set to work before, by one sync at a time', async () => {
-    const large = (): Promise<VerifiedBlock> => sampleBlock([sampleChunk(16 * 1024 * 1024)])
-    await store.put(await large())
-    while (files.count('datasync') === 0) await new Promise((resolve) => setTimeout(resolve, 1))
-    const release = files.holdSyncs()
-    const flushing = store.flush()
-    await store.put(await large())
-    await new Promise((resolve) => setTimeout(resolve, 10))
-    assert.equal(files.waitingSyncs, 1)
-    release()
-    await flushing
   })
 
   it('lets puts go on meanwhile', async () => {
@@ -247,18 +233,6 @@ describe('a failed fsync', () => {
     assert.deepEqual(await subject.packs(), ['00000001.pack', '00000002.pack'])
     await reopen()
     await expectHeld(store, [a, b, c])
-  })
-
-  it('that nobody had asked for counts at the next flush: the system tells of it once', async () => {
-    const large = sampleChunk(16 * 1024 * 1024)
-    files.fail('datasync', 'EIO')
-    await store.put(await sampleBlock([large]))
-    await new Promise((resolve) => setTimeout(resolve, 10))
-    await rejectsWith('unavailable', store.flush())
-    await expectAbsent(store, large)
-    await store.put(await sampleBlock([large]))
-    await reopen()
-    await expectHeld(store, [large])
   })
 
   it('shows in losses at once, even while the way back fails', async () => {
