@@ -149,18 +149,16 @@ function jsonWanted(argv: readonly string[]): boolean {
 function contextOf(from: CliProcess, login: Login, exitWith: (code: ExitCode) => void): CommandContext {
   const { stdout, stderr, stderrIsTerminal, env, signal } = from
   const isScript = isOwnScript(env)
-  const homeFolder = env.HOME || homedir()
   return {
     stdout,
     stderr,
     stderrIsTerminal,
-    stateFolder: stateFolderOf(env, homeFolder),
+    stateFolder: stateFolderOf(env),
     // npm runs a script in the package's folder, wherever the user is.
     workingFolder: (isScript ? env.INIT_CWD : undefined) || from.workingFolder,
     program: isScript ? 'npm run -s chunkdav --' : 'chunkdav',
     confirm: from.confirm,
     hostName: hostname(),
-    homeFolder,
     login,
     signal,
     emit: (event) => void stdout.write(`${JSON.stringify(event)}\n`),
@@ -182,11 +180,23 @@ function asCalled(text: string, { program }: CommandContext): string {
 }
 
 /** XDG Base Directory Specification: state that should survive restarts; on macOS Apple's folder for it. */
-function stateFolderOf(env: CliProcess['env'], homeFolder: string): string {
+function stateFolderOf(env: CliProcess['env']): string | undefined {
   if (env.CHUNKDAV_STATE_DIR) return env.CHUNKDAV_STATE_DIR
   if (env.XDG_STATE_HOME) return join(env.XDG_STATE_HOME, 'chunkdav')
+  const homeFolder = env.HOME || systemHome()
+  if (homeFolder === undefined) return undefined
   if (platform() === 'darwin') return join(homeFolder, 'Library', 'Application Support', 'chunkdav')
   return join(homeFolder, '.local', 'state', 'chunkdav')
+}
+
+/** None of a user whom the system does not list. */
+function systemHome(): string | undefined {
+  try {
+    return homedir()
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ERR_SYSTEM_ERROR') return undefined
+    throw error
+  }
 }
 
 type Register = (program: Command, context: CommandContext) => void

@@ -107,15 +107,21 @@ async function backup(args: string[], options: BackupOptions, context: CommandCo
   if (paths.length === 0)
     throw new Problem('usage', 'name what to back up, then the URL of the vault; see chunkdav backup --help')
   if (paths.includes('')) throw new Problem('usage', 'one of the paths is empty')
+  const { stateFolder } = context
+  if (stateFolder === undefined)
+    throw new Problem(
+      'usage',
+      'this user has no home folder to remember backups in; CHUNKDAV_STATE_DIR may name another folder',
+    )
   const place = openPlace(url, options, context)
   const name = parseSourceName(
     options.source ?? defaultSourceName(context.hostName, context.workingFolder, paths),
   )
   // First, and what follows is loaded behind it.
-  await using source = disposable(await openSource(paths, options, context))
+  await using source = disposable(await openSource(paths, options, stateFolder, context))
   const { CheckpointDatabase } = await import('../engine/checkpoint-database.ts')
   await using target = disposable(await place.target(name))
-  const folder = databaseFolder(context.stateFolder, place, name, place.form)
+  const folder = databaseFolder(stateFolder, place, name, place.form)
   await using database = disposable(await CheckpointDatabase.open(folder))
   const summary = await runEngine(source.value, target.value, database.value, options, context)
   const isStream = source.value.capabilities.form === 'chunks'
@@ -133,6 +139,7 @@ function disposable<T extends { close(): Promise<void> }>(value: T): AsyncDispos
 async function openSource(
   paths: readonly string[],
   options: BackupOptions,
+  stateFolder: string,
   context: CommandContext,
 ): Promise<Source> {
   const [path] = paths as [string]
@@ -152,7 +159,7 @@ async function openSource(
   const { excludeCaches: caches, oneFileSystem } = options
   const absolute = paths.map((each) => resolve(context.workingFolder, each))
   // Last, so that no pattern takes it back.
-  patterns.push(...(await ownStatePatterns(context.stateFolder, absolute)))
+  patterns.push(...(await ownStatePatterns(stateFolder, absolute)))
   const source = await LocalDirSource.open(absolute, { patterns, caches, oneFileSystem })
   // Everything else is loaded, and the receiver asked, while the thread is at work.
   source.scanAhead()

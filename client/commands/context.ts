@@ -10,8 +10,8 @@ export interface CommandContext {
   readonly stderr: NodeJS.WritableStream
   /** Whether a person watches standard error: then there is a progress bar. */
   readonly stderrIsTerminal: boolean
-  /** The folder of the client's own databases, absolute. Need not exist yet. */
-  readonly stateFolder: string
+  /** The folder of the client's own databases, absolute. Need not exist yet. None without a home folder to have it in. */
+  readonly stateFolder: string | undefined
   /** What relative paths start at. */
   readonly workingFolder: string
   /** How this program is called here, for hints: `chunkdav`, or the npm script of a checkout. */
@@ -19,8 +19,6 @@ export interface CommandContext {
   readonly hostName: string
   /** What a URL does not say about who asks. */
   readonly login: Login
-  /** The user's home folder. */
-  readonly homeFolder: string
   /** Aborts at the first SIGINT or SIGTERM, with Problem `cancelled`. */
   readonly signal: AbortSignal
   /** Writes one JSON object as a line to standard output; the last of a command is a `summary`. */

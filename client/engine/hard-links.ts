@@ -6,6 +6,7 @@
  * been met are forgotten, and of the rest no more than `maxSettled` are remembered: forgetting one costs
  * a second reading, nothing else.
  */
+import { LRUCache } from 'lru-cache'
 import type { ContentReference } from './entries.ts'
 import type { SourceStat } from './source.ts'
 import type { FileTask } from './source-thread.ts'
@@ -30,8 +31,7 @@ const maxSettled = 50_000
 
 export class HardLinks {
   readonly #reading = new Map<string, Reading>()
-  /** In the order in which they were read. */
-  readonly #settled = new Map<string, Settled>()
+  readonly #settled = new LRUCache<string, Settled>({ max: maxSettled })
   readonly #shared: boolean
 
   /** Unless `shared`, every name is read by itself. */
@@ -68,16 +68,8 @@ export class HardLinks {
     if (reading === undefined || !sameTimes(reading.stat, task.stat)) return []
     this.#reading.delete(task.stat.inode)
     const namesLeft = task.stat.links - 1 - reading.waiting.length
-    if (namesLeft > 0) this.#remember(task.stat.inode, { content, namesLeft })
+    if (namesLeft > 0) this.#settled.set(task.stat.inode, { content, namesLeft })
     return reading.waiting
-  }
-
-  #remember(inode: string, settled: Settled): void {
-    this.#settled.delete(inode)
-    this.#settled.set(inode, settled)
-    if (this.#settled.size <= maxSettled) return
-    const [oldest] = this.#settled.keys()
-    this.#settled.delete(oldest as string)
   }
 
   /** `task` could not be read: the next who waited must be, in its stead. */

@@ -144,12 +144,21 @@ class HarmWalk {
       for (const state of await checkpoints.list(source)) {
         if (state.state !== 'committed') continue
         const harmed = new Harmed()
-        await this.#checkpoint(state, harmed)
+        await this.#unlessDeleted(() => this.#checkpoint(state, harmed))
         if (harmed.count === 0 || this.#harmed.length === namedCheckpoints) continue
         // What it alone reached may have been collected after it was deleted.
         if (await isGone(this.#vault, state)) continue
         this.#harmed.push({ source, number: state.number, count: harmed.count, paths: harmed.paths })
       }
+    }
+  }
+
+  /** A checkpoint may be deleted while it is looked at. */
+  async #unlessDeleted(look: () => Promise<void>): Promise<void> {
+    try {
+      await look()
+    } catch (error) {
+      if (!isProblem(error, 'checkpoint-not-found')) throw error
     }
   }
 

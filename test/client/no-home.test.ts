@@ -23,3 +23,20 @@ test.runIf(process.getuid?.() === 0)('a user whom the system does not know', () 
   })
   expect([status, stderr]).toEqual([0, ''])
 })
+
+test.runIf(process.getuid?.() === 0).each([
+  ['lists what is there', ['checkpoints', 'http://127.0.0.1:9/home'], 1, /nothing answers/],
+  [
+    'is told where backups can be remembered',
+    ['backup', '/etc', 'http://127.0.0.1:9/home'],
+    2,
+    /CHUNKDAV_STATE_DIR/,
+  ],
+])('one without any home folder %s', (_, words, code, says) => {
+  const { status, stderr } = spawnSync(process.execPath, [bin, ...words], {
+    ...{ cwd: '/', env: {}, uid: 54_321, gid: 54_321, encoding: 'utf8', timeout: 20_000 },
+  })
+  expect(status).toBe(code)
+  expect(stderr).toMatch(says)
+  expect(stderr.trim().split('\n')).toHaveLength(1)
+})

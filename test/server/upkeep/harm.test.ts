@@ -1,7 +1,11 @@
 /** The walk that names what is harmed, where directories contain each other many times over. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Id } from '../../../protocol/id.ts'
 import { type EncodedObject, encodeDirectoryObject, encodeFileObject } from '../../../protocol/objects.ts'
+import { openCatalog } from '../../../server/catalog/catalog.ts'
 import { findHarm } from '../../../server/upkeep/harm.ts'
 import { chunk, directoryEntry, fileEntry } from '../requests.ts'
 
@@ -101,4 +105,37 @@ test('the first hundred paths of each, and how many there are', async () => {
     [250, 100, 'file%20000'],
     [250, 100, 'sub/file%20000'],
   ])
+})
+
+test('a checkpoint that is deleted while those before it are looked at is no failure', async () => {
+  const path = await mkdtemp(join(tmpdir(), 'chunkdav-harm-'))
+  const a = chunk('a')
+  let looked = async (): Promise<void> => {}
+  const reader = {
+    losses: 0,
+    stat: async (ids: readonly Id[]) => {
+      await looked()
+      return ids.map((id) => (id === a.id ? a.bytes.length : undefined))
+    },
+    get: async () => a.bytes,
+    flush: async () => {},
+  }
+  const catalog = await openCatalog(path, reader)
+  const { checkpoints } = catalog
+  for (const number of [1, 2]) {
+    await checkpoints.begin('s', { kind: 'chunks' })
+    await checkpoints.addItems(
+      { source: 's', number },
+      { first: 0, items: [{ id: a.id, size: a.bytes.length }] },
+    )
+    await checkpoints.commit({ source: 's', number }, { items: 1 })
+  }
+  looked = async () => {
+    if ((await checkpoints.list('s')).length === 2) await checkpoints.delete({ source: 's', number: 2 })
+  }
+  const tree = { find: async () => undefined, members: () => [] }
+  const { harm } = await findHarm({ catalog, tree } as never, free)
+  expect(harm.checkpoints).toEqual([])
+  expect(await checkpoints.list('s')).toHaveLength(1)
+  await rm(path, { recursive: true })
 })
