@@ -18,8 +18,8 @@ export interface Hasher {
 export interface HashImplementation {
   readonly name: string
   readonly algorithm: HashAlgorithm
-  /** The 32-byte digest of `bytes`, in one call. */
-  digest(bytes: Uint8Array): Buffer
+  /** The digest of `bytes` in one call: 64 lower-case hex digits, since ids are text. */
+  hex(bytes: Uint8Array): string
   create(): Hasher
 }
 
@@ -31,8 +31,12 @@ interface WasmBlake3 {
 }
 
 interface NativeBlake3 {
-  blake3(bytes: Buffer): Buffer
-  Blake3Hasher: new () => { update(bytes: Buffer): unknown; digestBuffer(): Buffer }
+  Blake3Hasher: new () => {
+    reset(): void
+    update(bytes: Buffer): unknown
+    digest(): string
+    digestBuffer(): Buffer
+  }
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {
@@ -47,7 +51,7 @@ function wasmBlake3(): HashImplementation {
   return {
     name: 'blake3 (WASM)',
     algorithm: 'blake3',
-    digest: (bytes) => loaded().hash(bytes),
+    hex: (bytes) => loaded().hash(bytes).toString('hex'),
     create() {
       const hash = loaded().createHash()
       return {
@@ -68,10 +72,16 @@ function nativeBlake3(): HashImplementation | undefined {
     if (error instanceof Error) return undefined
     throw error
   }
+  // One for all, and text: a Buffer that comes from native code costs more than hashing 2 KiB (measured).
+  const whole = new native.Blake3Hasher()
   return {
     name: 'blake3 (native)',
     algorithm: 'blake3',
-    digest: (bytes) => native.blake3(asBuffer(bytes)),
+    hex(bytes) {
+      whole.reset()
+      whole.update(asBuffer(bytes))
+      return whole.digest()
+    },
     create() {
       const hash = new native.Blake3Hasher()
       return {
@@ -87,7 +97,7 @@ function nodeSha256(): HashImplementation {
   return {
     name: 'sha256 (node:crypto)',
     algorithm: 'sha256',
-    digest: (bytes) => createHash('sha256').update(bytes).digest(),
+    hex: (bytes) => createHash('sha256').update(bytes).digest('hex'),
     create() {
       const hash: Hash = createHash('sha256')
       return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest(), dispose() {} }
@@ -115,7 +125,7 @@ const preferred: Record<HashAlgorithm, HashImplementation> = {
 
 /** The id of `bytes`. Synchronous: for more than a few MiB on an event loop use `hashInSlices`. */
 export function hashId(bytes: Uint8Array, algorithm: HashAlgorithm = 'blake3'): Id {
-  return idOfDigest(algorithm, preferred[algorithm].digest(bytes))
+  return `${algorithm}:${preferred[algorithm].hex(bytes)}`
 }
 
 /** An incremental hash of `algorithm`. */
