@@ -51,8 +51,7 @@ interface Call {
 }
 
 /** A chunk in the line or under way. */
-interface Waiting {
-  readonly chunk: PlainChunk
+interface Waiting extends PlainChunk {
   readonly call: Call
   /** Who puts the same chunk meanwhile. */
   twins: Call[] | undefined
@@ -95,17 +94,17 @@ export class Uploader {
     return { sentChunks: call.sent, reusedChunks: chunks.length - call.sent }
   }
 
-  #enqueue(chunk: PlainChunk, call: Call): void {
-    const twin = this.#underWay.get(chunk.id)
+  #enqueue({ id, bytes }: PlainChunk, call: Call): void {
+    const twin = this.#underWay.get(id)
     if (twin !== undefined) {
       twin.twins ??= []
       twin.twins.push(call)
       return
     }
-    const waiting: Waiting = { chunk, call, twins: undefined }
-    this.#underWay.set(chunk.id, waiting)
+    const waiting: Waiting = { id, bytes, call, twins: undefined }
+    this.#underWay.set(id, waiting)
     this.#line.push(waiting)
-    this.#lineBytes += chunk.bytes.length
+    this.#lineBytes += bytes.length
   }
 
   /** The receiver has it; `sent` says whether it came from us. */
@@ -117,18 +116,21 @@ export class Uploader {
 
   #fail(waiting: Waiting, error: unknown): void {
     if (!this.#leave(waiting)) return
-    for (const call of [waiting.call, ...(waiting.twins ?? [])]) call.failure ??= { error }
+    waiting.call.failure ??= { error }
+    for (const twin of waiting.twins ?? []) twin.failure ??= { error }
     this.#end(waiting)
   }
 
   /** Whether it was under way until now: a shipment that fails has settled some of its chunks. */
   #leave(waiting: Waiting): boolean {
-    const { id } = waiting.chunk
+    const { id } = waiting
     return this.#underWay.get(id) === waiting && this.#underWay.delete(id)
   }
 
   #end({ call, twins }: Waiting): void {
-    for (const each of [call, ...(twins ?? [])]) if (--each.open === 0) each.end()
+    if (--call.open === 0) call.end()
+    if (twins === undefined) return
+    for (const twin of twins) if (--twin.open === 0) twin.end()
   }
 
   /** One turn of the event loop later, so that everything that is at hand now goes along. */
@@ -161,10 +163,13 @@ export class Uploader {
     let bytes = 0
     let count = 0
     let call: Call | undefined
-    for (const { chunk, call: next } of this.#line) {
+    for (const {
+      bytes: { length },
+      call: next,
+    } of this.#line) {
       if (next !== call && bytes >= fullBytes) break
-      if (count > 0 && (bytes + chunk.bytes.length > shipmentBytes || count >= shipmentChunks)) break
-      bytes += chunk.bytes.length
+      if (count > 0 && (bytes + length > shipmentBytes || count >= shipmentChunks)) break
+      bytes += length
       count++
       call = next
     }
@@ -175,10 +180,13 @@ export class Uploader {
   /** Carries one shipment to its end and settles everybody in it; never rejects. */
   async #ship(shipment: Waiting[]): Promise<void> {
     try {
-      const ids = shipment.map(({ chunk }) => chunk.id)
+      const ids = shipment.map(({ id }) => id)
       const lacking = new Set(await this.#client.missing(ids, { checkpoint: this.#checkpoint }))
-      const wanted = shipment.filter(({ chunk }) => lacking.has(chunk.id))
-      for (const waiting of shipment) if (!lacking.has(waiting.chunk.id)) this.#settle(waiting, false)
+      const wanted: Waiting[] = []
+      for (const waiting of shipment) {
+        if (lacking.has(waiting.id)) wanted.push(waiting)
+        else this.#settle(waiting, false)
+      }
       if (wanted.length > 0) await this.#send(packIntoBlocks(wanted))
     } catch (error) {
       for (const waiting of shipment) this.#fail(waiting, error)
@@ -186,22 +194,21 @@ export class Uploader {
   }
 
   async #send(groups: readonly (readonly Waiting[])[]): Promise<void> {
-    const { blocks, release } = await this.#encoders.encode(
-      groups.map((group) => group.map(({ chunk }) => chunk)),
-    )
+    const { blocks, release } = await this.#encoders.encode(groups)
     const alone: Waiting[][] = []
     try {
       const answer = await this.#client.putBatch(blocks, { checkpoint: this.#checkpoint })
       let at = 0
       for (const [i, group] of groups.entries()) {
-        const outcomes = answer.outcomes.slice(at, at + group.length)
-        if (outcomes.includes('stored')) this.bytesStored += blocks[i]?.bytes ?? 0
-        for (const [j, waiting] of group.entries()) {
-          if (outcomes[j] !== 'refused') this.#settle(waiting, outcomes[j] === 'stored')
+        let isKept = false
+        for (const waiting of group) {
+          const outcome = answer.outcomes[at++]
+          if (outcome === 'stored') isKept = true
+          if (outcome !== 'refused') this.#settle(waiting, outcome === 'stored')
           else if (group.length > 1) alone.push([waiting])
-          else this.#fail(waiting, refusal(waiting.chunk.id, answer.problems))
+          else this.#fail(waiting, refusal(waiting.id, answer.problems))
         }
-        at += group.length
+        if (isKept) this.bytesStored += blocks[i]?.bytes ?? 0
       }
     } finally {
       release()
@@ -224,7 +231,7 @@ function packIntoBlocks(wanted: readonly Waiting[]): Waiting[][] {
   const small: Waiting[] = []
   const objects: Waiting[] = []
   for (const waiting of wanted) {
-    const { bytes } = waiting.chunk
+    const { bytes } = waiting
     if (bytes.length >= blockBytes / 2) large.push([waiting])
     else if (mayBeObject(bytes)) objects.push(waiting)
     else small.push(waiting)
@@ -234,13 +241,13 @@ function packIntoBlocks(wanted: readonly Waiting[]): Waiting[][] {
 
 /** Blocks of about equal size, near to that which they may have. */
 function inBlocks(chunks: readonly Waiting[]): Waiting[][] {
-  const bytesInAll = chunks.reduce((sum, { chunk }) => sum + chunk.bytes.length, 0)
+  const bytesInAll = chunks.reduce((sum, { bytes }) => sum + bytes.length, 0)
   const fairBytes = bytesInAll / Math.max(1, Math.ceil(bytesInAll / blockBytes - 0.25))
   const blocks: Waiting[][] = []
   let open: Waiting[] = []
   let bytes = 0
   for (const waiting of chunks) {
-    const { length } = waiting.chunk.bytes
+    const { length } = waiting.bytes
     if (open.length > 0 && (bytes + length / 2 > fairBytes || open.length >= limits.maxBlockChunks)) {
       blocks.push(open)
       open = []
