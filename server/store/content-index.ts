@@ -49,7 +49,8 @@ interface Reading<T> {
 
 interface Lookup<T> {
   readonly ids: readonly Id[]
-  readonly keys: Buffer
+  /** Of all ids one behind the other, where there are many: those that memory knows need none. */
+  readonly keys: Buffer | undefined
   readonly reading: Reading<T>
   readonly keeps: boolean
   readonly found: (T | undefined)[]
@@ -88,8 +89,8 @@ export class ContentIndex {
   /** Of the rows in memory, those that are `added`. */
   #added = 0
   /**
-   * Ids that were looked for lately, and LevelDB has no row of. It gets rows in commits only, which take them out of
-   * here. Whoever asks what is missing sends it next, and then it need not be looked for again.
+   * Ids that were looked for since the last commit, and LevelDB has no row of: it gets rows in commits only. Whoever asks
+   * what is missing sends it next, and then it need not be looked for again.
    */
   readonly #absent = new Set<Id>()
   #commits = 0
@@ -168,9 +169,9 @@ export class ContentIndex {
   }
 
   async #lookSorted<T>(ids: readonly Id[], reading: Reading<T>, keeps: boolean): Promise<(T | undefined)[]> {
-    const keys = keysOf(ids)
+    const keys = ids.length < manyIds ? undefined : keysOf(ids)
     const lookup = { ids, keys, reading, keeps, found: new Array<T | undefined>(ids.length) }
-    const places = inOrder(keys, ids.length)
+    const places = keys === undefined ? asTheyCame(ids.length) : inOrder(keys, ids.length)
     let next = 0
     const lane = async (): Promise<void> => {
       while (next < places.length) {
@@ -199,7 +200,7 @@ export class ContentIndex {
         if (keeps) this.keeper?.add(id)
       } else if (!isIn(this.#absent, id) && !isIn(this.#doomed, id)) {
         places.push(place)
-        sought.push(keyAt(keys, place))
+        sought.push(keys === undefined ? idToBytes(id) : keyAt(keys, place))
       }
     }
     if (sought.length === 0) return true
@@ -239,6 +240,13 @@ export class ContentIndex {
     return [...this.#frozen.keys(), ...this.#fresh.keys()]
   }
 
+  /** Keeps the row of an id that has none, as whoever adds rows has just found out. A collection under way keeps it too. */
+  addNew(id: Id, length: number, location: Location): void {
+    this.keeper?.add(id)
+    this.#added++
+    this.#fresh.set(id, { id, length, location, added: true })
+  }
+
   /** Keeps a row in memory; it takes the place of an older row of the same id. A collection under way keeps it too. */
   add(row: NewRow): void {
     this.keeper?.add(row.id)
@@ -262,7 +270,7 @@ export class ContentIndex {
     const added = addedIn(this.#frozen)
     const rows = this.#syncedRows + added
     this.#commits++
-    for (const id of this.#frozen.keys()) this.#absent.delete(id)
+    this.#absent.clear()
     await this.#do(async (db) => {
       await using batch = db.batch()
       let turn = 0
@@ -481,17 +489,18 @@ function keyAt(keys: Buffer, place: number): Buffer {
   return keys.subarray(place * idBytes, (place + 1) * idBytes)
 }
 
+function asTheyCame(count: number): Uint32Array {
+  const places = new Uint32Array(count)
+  for (let place = 0; place < count; place++) places[place] = place
+  return places
+}
+
 /**
- * The places of these keys in the order of the first bytes of their digests, where there are many of
- * them: what LevelDB has side by side it finds in the same block. Of 16,384 random keys among a million that halves the
- * time of each (measured).
+ * The places of these keys in the order of the first bytes of their digests: what LevelDB has side by side it finds in
+ * the same block. Of 16,384 random keys among a million that halves the time of each (measured).
  */
 function inOrder(keys: Buffer, count: number): Uint32Array {
   const places = new Uint32Array(count)
-  if (count < manyIds) {
-    for (let place = 0; place < count; place++) places[place] = place
-    return places
-  }
   // A double holds both: 32 bits and 16.
   const both = new Float64Array(count)
   for (let place = 0; place < count; place++) {

@@ -1,10 +1,12 @@
-import { type Id, idBytes, idToBytes, writeId } from '../../protocol/id.ts'
+import { type Id, idBytes, writeId } from '../../protocol/id.ts'
 import type { Lease } from './collectable.ts'
 import type { IdFilter } from './id-filter.ts'
 
-const firstBytes = 64 * idBytes
+/** So many are held as they came: their text is there anyway for as long as the request is. Few requests have more. */
+const fewIds = 4096
+const firstBytes = 1024 * idBytes
 
-/** The leases of a store: 33 bytes for each id that is held. */
+/** The leases of a store: 33 bytes for each id that is held, beside the first ones. */
 export class Leases {
   readonly #open = new Set<HeldIds>()
   /** Told of ids that are leased while a collection is under way. */
@@ -28,16 +30,15 @@ export class Leases {
   }
 }
 
-/** Ids in their binary form, one behind the other. */
+/** The first ids as they came, further ones in their binary form, one behind the other. */
 class HeldIds {
+  readonly #few: Id[] = []
   #bytes = Buffer.alloc(0)
   #length = 0
-  #only: Id | undefined
 
   add(id: Id): void {
-    // Most uploads are one chunk.
-    if (this.#length === 0 && this.#only === undefined) {
-      this.#only = id
+    if (this.#few.length < fewIds) {
+      this.#few.push(id)
       return
     }
     if (this.#length + idBytes > this.#bytes.length) {
@@ -49,7 +50,7 @@ class HeldIds {
   }
 
   addTo(filter: IdFilter): void {
-    if (this.#only !== undefined) filter.addBytes(idToBytes(this.#only))
+    for (const id of this.#few) filter.add(id)
     for (let at = 0; at < this.#length; at += idBytes) filter.addBytes(this.#bytes.subarray(at, at + idBytes))
   }
 }

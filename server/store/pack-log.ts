@@ -239,28 +239,36 @@ export class PackLog {
   async #append(blocks: readonly Block[]): Promise<PutOutcome[][]> {
     const writer = this.#writer
     if (this.#fault !== undefined || writer === undefined) throw this.#fault ?? notReady()
-    const ids = [...new Set(blocks.flatMap(({ header }) => header.rows.map(({ id }) => id)))]
-    const found = await this.index.find(ids)
-    const known = new Set(ids.filter((_, i) => found[i] !== undefined))
-    const outcomes = blocks.map(({ header }) =>
-      header.rows.map(({ id }): PutOutcome => {
-        if (known.has(id)) return 'known'
-        known.add(id)
-        return 'stored'
-      }),
-    )
+    const outcomes = await this.#outcomes(blocks)
     const isFresh = (_: unknown, i: number): boolean => outcomes[i]?.includes('stored') === true
     const fresh = blocks.filter(isFresh)
     const freshOutcomes = outcomes.filter(isFresh)
     const locations = await this.#write(writer, fresh)
     this.#end = writer.position
-    for (const [i, block] of fresh.entries()) {
+    for (const [i, { header }] of fresh.entries()) {
       const location = locations[i] as Location
-      for (const [place, { id, length }] of block.header.rows.entries()) {
-        if (freshOutcomes[i]?.[place] === 'stored') this.index.add({ id, length, location, added: true })
+      const stored = freshOutcomes[i] as PutOutcome[]
+      for (const [place, { id, length }] of header.rows.entries()) {
+        if (stored[place] === 'stored') this.index.addNew(id, length, location)
       }
     }
     return outcomes
+  }
+
+  /** Of each block's rows. What stands in several of these blocks is stored with the first. */
+  async #outcomes(blocks: readonly Block[]): Promise<PutOutcome[][]> {
+    const ids: Id[] = []
+    for (const { header } of blocks) for (const { id } of header.rows) ids.push(id)
+    const found = await this.index.find(ids)
+    const stored = new Set<Id>()
+    let at = 0
+    return blocks.map(({ header }) =>
+      header.rows.map(({ id }): PutOutcome => {
+        if (found[at++] !== undefined) return 'known'
+        const { size } = stored
+        return stored.add(id).size > size ? 'stored' : 'known'
+      }),
+    )
   }
 
   /** The caller moves the end and adds the rows in one turn: a flush between the two would set the mark behind records without rows. */
