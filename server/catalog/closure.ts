@@ -9,6 +9,7 @@ import { LRUCache } from 'lru-cache'
 import type { Id } from '../../protocol/id.ts'
 import { limits } from '../../protocol/limits.ts'
 import type { DirectoryObject, FileObject, MissingChunk } from '../../protocol/schema.ts'
+import { Arrivals } from './arrivals.ts'
 import type { ChunkReader } from './chunk-reader.ts'
 import { type ListSummary, summarize, summaryBytes } from './list-summary.ts'
 import { Walk } from './walk.ts'
@@ -32,10 +33,13 @@ export class Closure {
     sizeCalculation: summaryBytes,
   })
   private memoLosses: number
+  /** Objects that came lately. */
+  readonly arrivals: Arrivals
 
   constructor(reader: ChunkReader) {
     this.reader = reader
     this.memoLosses = reader.losses
+    this.arrivals = new Arrivals(this, reader)
   }
 
   /**
@@ -47,6 +51,8 @@ export class Closure {
     wanted: Iterable<readonly Wanted[]> | AsyncIterable<readonly Wanted[]>,
     limit: number = limits.maxListedMissing,
   ): Promise<MissingChunk[]> {
+    // It would enter the same objects, from above.
+    await this.arrivals.settled()
     const walk = new Walk(this, this.reader, limit)
     for await (const page of wanted) {
       await walk.explore(page)
@@ -92,11 +98,20 @@ export class Closure {
     const references = referencesFrom(wanted, object)
     const incomplete = await this.incomplete(references, undefined, inTurn)
     if (incomplete.length > 0) return incomplete
+    this.conclude(wanted, object, since)
+    return []
+  }
+
+  /**
+   * Remembers an object, everything that it refers to having been found whole by somebody who began when `losses` was
+   * `since`; false when its parts are not remembered any more. Problem `invalid-object` when they do not fit together.
+   */
+  conclude(wanted: ObjectWanted, object: FileObject | DirectoryObject, since: number): boolean {
     const summary = summarize(wanted, object, (id) => this.memo.get(memoKey({ as: wanted.as, id })))
-    if (summary === undefined) return []
+    if (summary === undefined) return false
     checkDepth(wanted, summary.height)
     this.remember(wanted, summary, since)
-    return []
+    return true
   }
 
   private async isWhole(wanted: Wanted, storedBytes: number, inTurn: InTurn): Promise<boolean> {
@@ -110,10 +125,7 @@ export class Closure {
 
   /** The summary of an object that is known to be whole. Problem `invalid-object` when it is not what is wanted. */
   recall(wanted: ObjectWanted): ListSummary | undefined {
-    if (this.reader.losses !== this.memoLosses) {
-      this.memo.clear()
-      this.memoLosses = this.reader.losses
-    }
+    this.forgetLost()
     const summary = this.memo.get(memoKey(wanted))
     if (summary === undefined) return undefined
     if (wanted.as === 'file') checkSize(wanted, summary.size)
@@ -123,6 +135,13 @@ export class Closure {
 
   /** Notes that an object was found whole by somebody who began when `losses` was `since`. */
   remember(wanted: ObjectWanted, summary: ListSummary, since: number): void {
-    if (this.reader.losses === since && this.memoLosses === since) this.memo.set(memoKey(wanted), summary)
+    this.forgetLost()
+    if (this.memoLosses === since) this.memo.set(memoKey(wanted), summary)
+  }
+
+  private forgetLost(): void {
+    if (this.reader.losses === this.memoLosses) return
+    this.memo.clear()
+    this.memoLosses = this.reader.losses
   }
 }

@@ -243,7 +243,7 @@ export class Walk {
 
   private async read({ id }: ObjectWanted): Promise<Buffer | undefined> {
     try {
-      return await this.reader.get(id)
+      return this.closure.arrivals.take(id) ?? (await this.reader.get(id))
     } catch (error) {
       // The store has forgotten it: it can be sent again.
       if (isProblem(error, 'chunk-corrupt')) return undefined

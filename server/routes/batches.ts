@@ -45,12 +45,14 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
       moved(judged.body)
       return judged
     }
-    const { answer, kept, mayBeObject } = await receiveBatch(vault.store, bytes, {
+    const { losses } = vault.store
+    const { answer, kept, mayBeObject, objects } = await receiveBatch(vault.store, bytes, {
       maxChunks,
       lease: touch.lease,
       judge,
     })
     await touch.note(kept, (id) => !mayBeObject(id))
+    vault.catalog.closure.arrivals.note(objects, losses)
     return answer
   })
 }

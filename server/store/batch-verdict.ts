@@ -21,17 +21,19 @@ export interface BatchVerdict {
   readonly objects: readonly FoundObject[]
 }
 
-/** The bytes are left out where there would be too many. */
+/** The bytes are left out where there would be too many, and of what is no object by its beginning. */
 export interface FoundObject {
   readonly id: Id
   readonly bytes?: Uint8Array
 }
 
-/** Lists are cut long before. What is longer, or comes when a batch has brought more, is read again when it is wanted. */
-const maxObjectBytes = 64 * 1024
-const maxObjectsBytes = 1024 * 1024
+/** Most lists are a quarter of that. What is longer, or comes when a batch has brought more, is read again when it is wanted. */
+const maxObjectBytes = 1024 * 1024
+const maxObjectsBytes = 4 * 1024 * 1024
 /** What each of them costs beside its bytes, in memory and on the way from thread to thread. */
-export const objectCost = 400
+const objectCost = 400
+/** How objects begin that this project writes. */
+const starts = ['{"type":"directory"', '{"type":"file"'].map((start) => Buffer.from(start))
 
 /** One step for each block, which says whether it is refused, and the verdict. Problem `invalid-batch` from the first step. */
 export function* judgeBatch(body: Buffer): Generator<boolean, BatchVerdict> {
@@ -60,12 +62,16 @@ function objectsOf(block: Block, roomBytes: number): FoundObject[] {
   for (const row of block.header.rows) {
     const bytes = sliceRow(plain, row)
     if (!mayBeObject(bytes)) continue
-    const isShort = row.length <= Math.min(maxObjectBytes, leftBytes - objectCost)
-    if (isShort) leftBytes -= row.length + objectCost
-    objects.push(isShort ? { id: row.id, bytes: new Uint8Array(bytes) } : { id: row.id })
+    const isCarried = row.length <= Math.min(maxObjectBytes, leftBytes - objectCost) && isWrittenByUs(bytes)
+    if (isCarried) leftBytes -= row.length + objectCost
+    objects.push(isCarried ? { id: row.id, bytes: new Uint8Array(bytes) } : { id: row.id })
   }
   if (block.header.encoding !== 'identity') discard(plain)
   return objects
+}
+
+function isWrittenByUs(bytes: Buffer): boolean {
+  return starts.some((start) => bytes.subarray(0, start.length).equals(start))
 }
 
 /** The chunk that is false, or the first if all of the block is. */

@@ -1,13 +1,11 @@
 // Suite: test/conformance/chunk-store-suite.ts
-import type { Block, PlainChunk } from '../../protocol/block.ts'
+import type { Block } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 
 declare const verified: unique symbol
 /** A block whose every chunk was found to hash to its id. Only `receive.ts` makes them. */
 export type VerifiedBlock = Block & {
   readonly [verified]: true
-  /** Short chunks of it that a commit asks for soon. A store may keep them at hand, each in memory of its own. */
-  readonly objects?: readonly PlainChunk[]
 }
 
 export type PutOutcome = 'stored' | 'known'

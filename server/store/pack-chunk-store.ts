@@ -8,13 +8,11 @@
  * crash or a failed write in recovery.ts.
  */
 import { join } from 'node:path'
-import { LRUCache } from 'lru-cache'
 import { type Block, sliceRow } from '../../protocol/block.ts'
 import { hashInSlices } from '../../protocol/hash.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { type FileLayer, nodeFiles } from '../file-layer.ts'
-import { objectCost } from './batch-verdict.ts'
 import type { ChunkStoreUsage, PutOutcome, VerifiedBlock } from './chunk-store.ts'
 import type { CollectableStore, Collection, Lease } from './collectable.ts'
 import type { IndexRow } from './content-index.ts'
@@ -56,14 +54,6 @@ export class PackChunkStore implements CollectableStore {
   readonly #log: PackLog
   readonly #reader: RecordReader
   readonly #leases = new Leases()
-  /**
-   * What came lately and looks like an object, until it is read: a commit reads each once, and would decode a block of
-   * 1 MiB for each few KB.
-   */
-  readonly #objects = new LRUCache<Id, Buffer>({
-    maxSize: 8 * MiB,
-    sizeCalculation: ({ length }) => length + objectCost,
-  })
   readonly #sums = new Map<number, PackSums>()
   #collection: Collection | undefined
   #collections = 0
@@ -160,17 +150,7 @@ export class PackChunkStore implements CollectableStore {
   }
 
   put(block: VerifiedBlock): Promise<PutOutcome[]> {
-    return this.#call(async () => {
-      const outcomes = await this.#log.put(block)
-      const { objects = [] } = block
-      if (objects.length > 0) {
-        const { rows } = block.header
-        // Not one that was here already: its record may be damaged, and only who reads that finds it out.
-        const added = new Set(rows.filter((_, place) => outcomes[place] === 'stored').map(({ id }) => id))
-        for (const { id, bytes } of objects) if (added.has(id)) this.#objects.set(id, bytes)
-      }
-      return outcomes
-    })
+    return this.#call(() => this.#log.put(block))
   }
 
   get(id: Id): Promise<Buffer | undefined> {
@@ -306,9 +286,6 @@ export class PackChunkStore implements CollectableStore {
   /** The chunk, or why it cannot be read there. */
   async #read(id: Id, row: IndexRow): Promise<Buffer | Damage> {
     const { location } = row
-    const object = this.#objects.get(id)
-    this.#objects.delete(id)
-    if (object !== undefined && (await hashInSlices(object, id)) === id) return object
     let decoded = await this.#reader.plain(location)
     if (!('damage' in decoded)) {
       const bytes = await chunkOf(decoded, id, row)

@@ -54,6 +54,8 @@ export interface ReceivedBatch {
   readonly kept: Id[]
   /** Whether a kept chunk looks like a file or directory object: whoever keeps it must look what it refers to. */
   readonly mayBeObject: (id: Id) => boolean
+  /** Of these, short ones that were stored just now, each in memory of its own. */
+  readonly objects: PlainChunk[]
 }
 
 /** How much of a long chunk is compressed to learn whether it can be: half from its beginning, half from its middle. */
@@ -161,10 +163,11 @@ export async function receiveBatch(
     const bytes = body.subarray(start, start + header.totalBytes)
     start += header.totalBytes
     if (refused.has(index)) continue
-    const block: Block & Pick<VerifiedBlock, 'objects'> = { header, bytes, objects: atHand(header, objects) }
+    const block: Block = { header, bytes }
     kept.push(block as VerifiedBlock)
   }
   const outcomes = await stored(store, kept)
+  const fresh = kept.flatMap(({ header }, i) => freshObjects(header, outcomes[i] as PutOutcome[], objects))
   const outcomesOf = ({ rows }: BlockHeader, index: number): BatchAnswer['outcomes'] =>
     refused.has(index) ? rows.map(() => 'refused') : (outcomes.shift() as PutOutcome[])
   return {
@@ -174,12 +177,18 @@ export async function receiveBatch(
     },
     kept: kept.flatMap(({ header }) => header.rows.map(({ id }) => id)),
     mayBeObject: (id) => objects.has(id),
+    objects: fresh,
   }
 }
 
-function atHand({ rows }: BlockHeader, objects: ReadonlyMap<Id, Uint8Array | undefined>): PlainChunk[] {
-  return rows.flatMap(({ id }) => {
-    const bytes = objects.get(id)
+/** Not those that were here already: their records may be damaged, and only who reads one finds that out. */
+function freshObjects(
+  { rows }: BlockHeader,
+  outcomes: readonly PutOutcome[],
+  objects: ReadonlyMap<Id, Uint8Array | undefined>,
+): PlainChunk[] {
+  return rows.flatMap(({ id }, place) => {
+    const bytes = outcomes[place] === 'stored' ? objects.get(id) : undefined
     return bytes === undefined ? [] : { id, bytes: Buffer.from(bytes.buffer) }
   })
 }

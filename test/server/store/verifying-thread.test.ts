@@ -146,10 +146,18 @@ test('blocks that do not decode to what they say do not pile up', async () => {
 })
 
 test('no more objects come with a verdict than can be kept', async () => {
-  const chunks = Array.from({ length: 4000 }, (_, i) => chunk(`{"${i}`))
+  const chunks = Array.from({ length: 4000 }, (_, i) => chunk(`{"type":"file"${i}`.padEnd(2000)))
   const { verdict } = await threads.judge(alone(assemble(chunks)), plainBytes)
   expect(verdict.objects).toHaveLength(4000)
-  expect(verdict.objects.filter(({ bytes }) => bytes !== undefined).length).toBeLessThan(3000)
+  expect(verdict.objects.filter(({ bytes }) => bytes !== undefined).length).toBeLessThan(2000)
+})
+
+test('of JSON that is no object by its beginning, the bytes do not come', async () => {
+  const { verdict } = judgeInPlace(
+    assemble(['{}', '{"type":"link"}', ' {"type":"file"}'].map((text) => chunk(text))),
+  )
+  expect(verdict.objects).toHaveLength(3)
+  expect(verdict.objects.filter(({ bytes }) => bytes !== undefined)).toEqual([])
 })
 
 function assemble(chunks: ReturnType<typeof chunk>[]): Buffer {
