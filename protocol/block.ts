@@ -301,11 +301,19 @@ function batchProblem(offset: number, what: string): Problem {
   return new Problem('invalid-batch', `at byte ${offset} of the batch ${what}`, { extensions: { offset } })
 }
 
-/** The plain bytes of a block, decoded off the main thread. Problem `invalid-encoding` when they do not come out right. */
+/** Of so little the way to another thread and back costs several times what decoding does (measured). */
+const soonDecodedBytes = 128 * 1024
+
+/**
+ * The plain bytes of a block, decoded off the main thread unless they are few. Problem `invalid-encoding` when they do not
+ * come out right.
+ */
 export async function decodeBlock(block: Block): Promise<Buffer> {
   const { encoding, plainBytes } = block.header
   if (encoding === 'identity') return payloadOf(block)
-  return ofLength(plainBytes, await decompress(payloadOf(block), { maxBytes: plainBytes }))
+  const payload = payloadOf(block)
+  if (plainBytes <= soonDecodedBytes) return ofLength(plainBytes, decompressNow(payload, plainBytes))
+  return ofLength(plainBytes, await decompress(payload, { maxBytes: plainBytes }))
 }
 
 function ofLength(plainBytes: number, plain: Buffer): Buffer {

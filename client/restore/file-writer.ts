@@ -187,15 +187,17 @@ export class FileWriter {
   #want(file: OpenFile, chunk: Piece, offset: number): void {
     file.wants++
     this.#wanted.add(chunk, { file, offset, size: chunk.size })
-    if (this.#wanted.isRequestFull) this.#wake()
+    if (this.#wanted.isRequestFull || (this.#requests === 0 && this.#wanted.isWorthRequest)) this.#wake()
   }
 
   // -- what comes -------------------------------------------------------------------------------------------
 
   #mayRequest(): boolean {
     if (!this.#wanted.isQueued || this.#fatal !== undefined) return false
-    // What little there is room for while others are under way would be a request each time, and blocks cut up for it.
-    return this.#wanted.isRequestFull || this.#isListed || (this.#isAhead && this.#requests === 0)
+    // What little there is while others are under way would be a request each time, and blocks cut up for it.
+    if (this.#wanted.isRequestFull || this.#isListed) return true
+    // In the beginning most of the tree is still to come: the threads need not wait for it.
+    return this.#requests === 0 && (this.#isAhead || this.#wanted.isWorthRequest)
   }
 
   #request(): void {

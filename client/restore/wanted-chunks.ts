@@ -19,6 +19,8 @@ const horizonBytes = 64 * MiB
 const horizonWants = 8192
 const requestBytes = 16 * MiB
 const requestPieces = 2048
+/** Less would leave most of a block behind, to be asked for again. */
+const fewestBytes = MiB
 
 export class WantedChunks<File> {
   readonly #wants = new Map<string, Want<File>[]>()
@@ -42,6 +44,11 @@ export class WantedChunks<File> {
 
   get isRequestFull(): boolean {
     return this.#queuedBytes >= requestBytes || this.#queue.length >= requestPieces
+  }
+
+  /** Whether it is worth while to ask already, where nothing else is under way. */
+  get isWorthRequest(): boolean {
+    return this.#queuedBytes >= fewestBytes
   }
 
   add(chunk: Piece, want: Want<File>): void {
