@@ -326,13 +326,20 @@ class Client {
     return new Set(ids.filter((_, place) => !isHere(place)))
   }
 
+  /** As a batch's: directories are looked into. */
   async #put({ id, bytes }: Chunk, opened?: CheckpointName): Promise<void> {
     const { store, catalog } = this.#vault
     const lease = store.lease()
     if (opened !== undefined) lease.add(id)
-    await store.put(await verified(await encodeBlock([{ id, length: bytes.length }], bytes)))
+    const { losses } = store
+    const [outcome] = await store.put(
+      await verified(await encodeBlock([{ id, length: bytes.length }], bytes)),
+    )
     if (opened !== undefined) await catalog.checkpoints.touch(opened, [id])
     lease.release()
+    if (outcome !== 'stored' || !this.#objects.has(id)) return
+    catalog.closure.arrivals.note([{ id, bytes }], losses)
+    await catalog.closure.arrivals.settled()
   }
 
   #directory(files: [string, Chunk][], below: [string, Id][] = []): Id {
