@@ -7,7 +7,7 @@ import { lstatSync, mkdirSync } from 'node:fs'
 import * as nodeModule from 'node:module'
 import { homedir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
-import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
+import { setFlagsFromString } from 'node:v8'
 
 const neededMajor = 24
 const serverCommands = ['serve', 'reindex', 'doctor', 'user', 'token']
@@ -19,28 +19,11 @@ if (Number(process.versions.node.split('.')[0]) < neededMajor) {
   )
   process.exitCode = 1
 } else {
-  // By default V8 collects garbage at every 32 MiB of new buffers, however little of it there is: a third
-  // of all processor time, here and in the receiver (measured). Buffers count towards the heap's own limit instead.
-  // And the heap may double before it is collected, instead of fourfold: by half alone takes a twentieth more time.
-  setFlagsFromString('--external-memory-accounted-in-global-limit')
-  setFlagsFromString('--heap-growing-percent=100')
   const given = process.argv.slice(2)
   const about = given[0] === 'help' ? given[1] || '' : ''
   const words = serverCommands.includes(about) ? [about, '--help'] : given
   const isServer = serverCommands.includes(words[0] || '')
-  // The nursery is small. Of so little, several threads have more work than one: a twentieth of the time of a
-  // chunk of 1 MiB (measured).
-  setFlagsFromString('--no-parallel-scavenge')
-  if (isServer) {
-    stopNursery()
-  } else {
-    boundNursery()
-    // Else each thread has Node's built-in code of 2 MiB in its memory once more.
-    setFlagsFromString('--no-short-builtin-calls')
-    // Code is optimised to the last when it has run for a while: a backup of little is over before that pays, and
-    // 5 % of the time of any goes into it (measured).
-    setFlagsFromString('--invocation-count-for-turbofan=30000')
-  }
+  if (isServer) tuneServer()
   keepCompiledCode()
   const scanning = words[0] === 'backup' ? await import('./sources/scan-thread.ts') : undefined
   scanning?.startScanThread()
@@ -50,27 +33,18 @@ if (Number(process.versions.node.split('.')[0]) < neededMajor) {
   await scanning?.stopScanThread()
 }
 
-/**
- * Keeps V8's nursery as small as it is. The receiver's bodies come in buffers of 64 KiB that die young. A nursery that does
- * not grow is collected often, and they go with it; else they wait for a full collection, which holds the event loop
- * (p99 2.4 ms instead of 8.7).
- */
-function stopNursery(): void {
+/** What a backup and a restore set for themselves, when they are at work: v8-tuning.ts. */
+function tuneServer(): void {
+  // By default V8 collects garbage at every 32 MiB of new buffers, however little of it there is: a third of all
+  // processor time (measured). Buffers count towards the heap's own limit instead.
+  setFlagsFromString('--external-memory-accounted-in-global-limit')
+  // And the heap may double before it is collected, instead of fourfold: by half alone takes a twentieth more time.
+  setFlagsFromString('--heap-growing-percent=100')
+  // Bodies come in buffers of 64 KiB that die young. A nursery that does not grow is collected often, and they go with
+  // it; else they wait for a full collection, which holds the event loop (p99 2.4 ms instead of 8.7).
   setFlagsFromString('--semi-space-growth-factor=1')
-}
-
-/**
- * Lets the nursery grow to 4 MiB: left alone it takes 100 MiB of a backup's memory, and at its first size a twentieth
- * of its time (measured). The option that says so would have to be there before V8 starts.
- */
-function boundNursery(): void {
-  const look = setInterval(() => {
-    const nursery = getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space')
-    if (nursery !== undefined && nursery.space_size < 4 * 1024 * 1024) return
-    stopNursery()
-    clearInterval(look)
-  }, 10)
-  look.unref()
+  // Of so little, several threads have more work than one.
+  setFlagsFromString('--no-parallel-scavenge')
 }
 
 /**
@@ -87,7 +61,10 @@ function keepCompiledCode(): void {
     const folder = join(home, caches, 'chunkdav', 'code')
     mkdirSync(folder, { recursive: true, mode: 0o700 })
     const { uid, mode } = lstatSync(folder)
-    if (uid === process.getuid?.() && (mode & 0o22) === 0) nodeModule.enableCompileCache(folder)
+    if (uid !== process.getuid?.() || (mode & 0o22) !== 0) return
+    nodeModule.enableCompileCache(folder)
+    // For the threads.
+    process.env.NODE_COMPILE_CACHE = folder
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === undefined) throw error
   }

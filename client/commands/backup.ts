@@ -15,6 +15,7 @@ import { createProgress, duration } from '../progress.ts'
 import { LocalDirSource } from '../sources/local-dir-source.ts'
 import { stopScanThread } from '../sources/scan-thread.ts'
 import { isWebDavUrl, parseWebDavUrl } from '../targets/webdav-url.ts'
+import { tuneForWork } from '../v8-tuning.ts'
 import { parseVaultUrl } from '../vault-url.ts'
 import type { CommandContext } from './context.ts'
 import { databaseFolder, ownStatePatterns } from './own-state.ts'
@@ -261,6 +262,7 @@ async function runEngine(
       ...(scanned && seen.bytes > 0 && seen.bytes >= settled.bytes ? { bytesTotal: seen.bytes } : {}),
     })
   }, 200)
+  tuneForWork()
   try {
     return await engine.run()
   } finally {

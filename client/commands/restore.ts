@@ -11,6 +11,7 @@ import type { RestoreProblem } from '../restore/restore-log.ts'
 import { restoreStream } from '../restore/stream-restore.ts'
 import { selectCheckpoint, selectSource } from '../select-checkpoint.ts'
 import { WebDavBackups } from '../targets/webdav-backups.ts'
+import { tuneForWork } from '../v8-tuning.ts'
 import type { CommandContext } from './context.ts'
 import { plural, tellProblem } from './report.ts'
 import {
@@ -85,6 +86,7 @@ async function run(
     isTTY: context.stderrIsTerminal,
     json: options.json ? context.emit : undefined,
   })
+  tuneForWork()
   try {
     if (options.to === '-') await toStandardOutput(client, checkpoint, options, context, progress)
     else await toDirectory(client, checkpoint, options, context, progress)

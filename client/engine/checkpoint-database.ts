@@ -4,7 +4,7 @@
  *     key                                              value
  *     "state"                                          JSON State
  *     "reserved"                                       decimal: directory numbers from here on are free
- *     "d" directory number (6 bytes, BE) name bytes    JSON EntryRecord
+ *     "d" directory number (6 bytes, BE) name bytes    length of the fingerprint (u8), fingerprint, JSON EntryRecord
  *
  * Each value is followed by the CRC-32 of key and value (4 bytes, LE): LevelDB does not check its own when
  * it reads. Directories are numbered; the record of a thing stands under its directory's number and its
@@ -31,14 +31,13 @@ import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { Entry, Part } from '../../protocol/schema.ts'
 import { errnoReason, isSystemError } from '../errno.ts'
 import { makeFolder } from '../make-folder.ts'
+import { fingerprintBytes, hasFingerprint } from './packed-stat.ts'
 import { RecordReader, type Row, type RowIterator } from './record-reader.ts'
+import type { EntryKind, SourceStat } from './source.ts'
 
 export interface EntryRecord {
   /** As it stands in the directory object; absent in a directory's record while it is dirty, and in a lost file's. */
   entry?: Entry
-  /** ctime and device:inode when it was read: a match means unread content is unchanged. Absent: unknown. */
-  ctimeNs?: string
-  inode?: string
   /** A directory's number. */
   number?: number
   dirty?: true
@@ -48,9 +47,29 @@ export interface EntryRecord {
   sent?: number
 }
 
-export interface NamedRecord {
+/** A record as it was read. It is parsed when it is asked for. */
+export class NamedRecord {
   readonly name: Buffer
-  readonly record: EntryRecord
+  readonly #value: Buffer
+
+  constructor(name: Buffer, value: Buffer) {
+    this.name = name
+    this.#value = value
+  }
+
+  get record(): EntryRecord {
+    return parseRecord(this.#value)
+  }
+
+  /** False of a record that came from the receiver. */
+  get hasFingerprint(): boolean {
+    return this.#value[0] !== 0
+  }
+
+  /** Whether it was remembered of a thing of this kind and with this stat: then nothing of it was changed. */
+  isOf(kind: EntryKind, stat: SourceStat): boolean {
+    return this.#value[0] === fingerprintBytes && hasFingerprint(kind, stat, this.#value, 1)
+  }
 }
 
 export interface State {
@@ -161,8 +180,9 @@ export class CheckpointDatabase {
     return this.#nextNumber++
   }
 
-  put(directory: number, name: Buffer, record: EntryRecord): void {
-    this.#put(recordKey(directory, name), JSON.stringify(record))
+  /** `fingerprint`: see packed-stat.ts; by it the thing is known as unchanged. */
+  put(directory: number, name: Buffer, record: EntryRecord, fingerprint: Buffer = none): void {
+    this.#put(recordKey(directory, name), JSON.stringify(record), fingerprint)
   }
 
   remove(directory: number, name: Buffer): void {
@@ -245,15 +265,18 @@ export class CheckpointDatabase {
 
   #recordOf([key, stored]: Row): NamedRecord | Promise<never> {
     const value = checkedValue(key, stored)
-    return value === undefined
-      ? this.#damaged()
-      : { name: key.subarray(keyPrefixBytes), record: parseRecord(value) }
+    return value === undefined ? this.#damaged() : new NamedRecord(key.subarray(keyPrefixBytes), value)
   }
 
-  #put(key: Buffer, text: string): void {
-    const length = Buffer.byteLength(text)
+  #put(key: Buffer, text: string, fingerprint?: Buffer): void {
+    const head = fingerprint === undefined ? 0 : 1 + fingerprint.length
+    const length = head + Buffer.byteLength(text)
     const value = Buffer.allocUnsafe(length + 4)
-    value.write(text)
+    if (fingerprint !== undefined) {
+      value[0] = fingerprint.length
+      fingerprint.copy(value, 1)
+    }
+    value.write(text, head)
     value.writeUInt32LE(crc32(value.subarray(0, length), crc32(key)), length)
     this.#write({ type: 'put', key, value })
   }
@@ -296,7 +319,7 @@ function recordKey(directory: number, name: Buffer): Buffer {
 }
 
 function parseRecord(value: Buffer): EntryRecord {
-  return JSON.parse(value.toString('utf8')) as EntryRecord
+  return JSON.parse(value.toString('utf8', 1 + (value[0] as number))) as EntryRecord
 }
 
 /** The value without its checksum; undefined when that is wrong. */

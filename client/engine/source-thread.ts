@@ -6,9 +6,11 @@
  * without an entry is a thing that is gone.
  */
 import { Problem } from '../../protocol/problem.ts'
+import type { FileEntry } from '../../protocol/schema.ts'
 import type { CheckpointDatabase, EntryRecord, NamedRecord } from './checkpoint-database.ts'
-import { fileEntry, otherEntry } from './entries.ts'
+import { fileEntry, otherEntry, sameEntry } from './entries.ts'
 import type { LinkedContent } from './hard-links.ts'
+import { fingerprintOf } from './packed-stat.ts'
 import type { RecordReader } from './record-reader.ts'
 import type { Run } from './run.ts'
 import type { ScanEvent, ScannedEntry, SourceStat } from './source.ts'
@@ -139,18 +141,22 @@ class ScanFollower {
     return undefined
   }
 
-  #entry(level: Level, entry: ScannedEntry, before: EntryRecord | undefined): Promise<void> | undefined {
-    if (entry.kind === 'file') return this.#file(level.directory, entry, before)
-    if (entry.kind !== 'directory') {
-      return this.#tree.record(level.directory, entry.name, { entry: otherEntry(entry) }, before)
+  #entry(level: Level, entry: ScannedEntry, before: NamedRecord | undefined): Promise<void> | undefined {
+    const { name, kind, stat } = entry
+    if (kind === 'file') return this.#file(level.directory, entry, before)
+    const record = before?.record
+    if (kind === 'directory') {
+      if (record?.number === undefined) return this.#tree.forget(level.directory, name, record)
+      level.subdirectories.set(name.toString('latin1'), record)
+      return undefined
     }
-    if (before?.number === undefined) return this.#tree.forget(level.directory, entry.name, before)
-    level.subdirectories.set(entry.name.toString('latin1'), before)
-    return undefined
+    const found = otherEntry(entry)
+    if (before?.isOf(kind, stat) && sameEntry(record?.entry, found)) return undefined
+    return this.#tree.record(level.directory, name, { entry: found }, record, fingerprintOf(kind, stat))
   }
 
   /** The record of `name`; records that stand before it are of things that are gone. */
-  #advance(level: Level, name: Buffer): EntryRecord | undefined | Promise<EntryRecord | undefined> {
+  #advance(level: Level, name: Buffer): NamedRecord | undefined | Promise<NamedRecord | undefined> {
     const next = this.#reader.next()
     return next instanceof Promise
       ? next.then((at) => this.#compared(level, name, at))
@@ -161,23 +167,23 @@ class ScanFollower {
     level: Level,
     name: Buffer,
     next: NamedRecord | undefined,
-  ): EntryRecord | undefined | Promise<EntryRecord | undefined> {
+  ): NamedRecord | undefined | Promise<NamedRecord | undefined> {
     const order = next === undefined ? 1 : Buffer.compare(next.name, name)
     if (next === undefined || order > 0) return undefined
     this.#reader.drop()
-    if (order === 0) return next.record
+    if (order === 0) return next
     return this.#forgetBefore(level, name, next)
   }
 
   /** `gone` is gone; and so is what stands between it and `name`. */
-  async #forgetBefore(level: Level, name: Buffer, gone: NamedRecord): Promise<EntryRecord | undefined> {
+  async #forgetBefore(level: Level, name: Buffer, gone: NamedRecord): Promise<NamedRecord | undefined> {
     for (let at = gone; ; ) {
       await this.#tree.forget(level.directory, at.name, at.record)
       const next = await this.#reader.next()
       const order = next === undefined ? 1 : Buffer.compare(next.name, name)
       if (next === undefined || order > 0) return undefined
       this.#reader.drop()
-      if (order === 0) return next.record
+      if (order === 0) return next
       at = next
     }
   }
@@ -185,22 +191,30 @@ class ScanFollower {
   #file(
     directory: OpenDirectory,
     { name, stat }: ScannedEntry,
-    before: EntryRecord | undefined,
+    before: NamedRecord | undefined,
   ): Promise<void> | undefined {
+    const { size } = stat
     this.#run.seen.files++
-    this.#run.seen.bytes += stat.size
-    const { entry } = before ?? {}
-    if (entry?.kind !== 'file' || !this.#isUnchanged(before as EntryRecord, stat)) {
-      const path = directory.path.length === 0 ? name : Buffer.concat([directory.path, slash, name])
-      directory.open++
-      return this.#read({ directory, name, path, stat, before })
+    this.#run.seen.bytes += size
+    const { verifyContent, distrusted } = this.#options
+    const isSame = before?.isOf('file', stat) === true && !verifyContent
+    // Most files end here, and nothing of them was parsed.
+    if (isSame && distrusted.size === 0) {
+      this.#run.settleFile('unmodified', size, size)
+      return undefined
     }
-    this.#run.settleFile('unmodified', stat.size, stat.size)
-    if (before?.ctimeNs !== undefined) return undefined
-    const { id, chunked } = entry
-    const { ctimeNs, inode } = stat
-    const record = { entry: fileEntry(name, stat, { id, chunked: chunked === true }), ctimeNs, inode }
-    return this.#tree.record(directory, name, record, before)
+    const record = before?.record
+    const { entry } = record ?? {}
+    const hasContent = !verifyContent && entry?.kind === 'file' && !distrusted.has(entry.id)
+    if (hasContent && (isSame || this.#isUntouched(before as NamedRecord, entry, stat))) {
+      this.#run.settleFile('unmodified', size, size)
+      if (isSame) return undefined
+      const found = fileEntry(name, stat, { id: entry.id, chunked: entry.chunked === true })
+      return this.#tree.record(directory, name, { entry: found }, record, fingerprintOf('file', stat))
+    }
+    const path = directory.path.length === 0 ? name : Buffer.concat([directory.path, slash, name])
+    directory.open++
+    return this.#read({ directory, name, path, stat, before: record })
   }
 
   async #read(task: FileTask): Promise<void> {
@@ -210,11 +224,8 @@ class ScanFollower {
   }
 
   /** Records that came from the receiver know neither ctime nor inode: size and mtime must do. */
-  #isUnchanged({ entry, ctimeNs, inode }: EntryRecord, stat: SourceStat): boolean {
-    if (this.#options.verifyContent || entry?.kind !== 'file' || this.#options.distrusted.has(entry.id))
-      return false
-    if (entry.size !== stat.size || entry.mtimeNs !== stat.mtimeNs) return false
-    return ctimeNs === undefined || (ctimeNs === stat.ctimeNs && inode === stat.inode)
+  #isUntouched({ hasFingerprint }: NamedRecord, { size, mtimeNs }: FileEntry, stat: SourceStat): boolean {
+    return !hasFingerprint && size === stat.size && mtimeNs === stat.mtimeNs
   }
 
   /** The directory is told to its end: whatever records are left are of things that are gone. */
@@ -244,22 +255,26 @@ class ScanFollower {
 
 const slash = Buffer.from('/')
 
-/** Remembers a file whose content the receiver has acknowledged, and settles it. */
-export async function settleFile(
+/** Remembers a file whose content the receiver has acknowledged, and settles it. A promise where there is something to wait for. */
+export function settleFile(
   run: Run,
   tree: Tree,
   { directory, name, stat, before }: FileTask,
   content: LinkedContent & { readonly sent?: number },
-): Promise<void> {
+): Promise<void> | undefined {
   const entry = fileEntry(name, content.stat, content)
-  const { ctimeNs, inode } = content.stat
   const { sent } = content
-  const record = { entry, ctimeNs, inode, ...(sent === undefined ? {} : { sent }) }
-  await tree.record(directory, name, record, before)
-  const same = before?.entry?.kind === 'file' && before.entry.id === content.id
-  const as = before?.entry?.kind !== 'file' ? 'new' : same ? 'unmodified' : 'changed'
-  run.settleFile(as, content.stat.size, stat.size)
-  tree.settle(directory)
+  const record = { entry, ...(sent === undefined ? {} : { sent }) }
+  const settle = (): void => {
+    const same = before?.entry?.kind === 'file' && before.entry.id === content.id
+    const as = before?.entry?.kind !== 'file' ? 'new' : same ? 'unmodified' : 'changed'
+    run.settleFile(as, content.stat.size, stat.size)
+    tree.settle(directory)
+  }
+  const recorded = tree.record(directory, name, record, before, fingerprintOf('file', content.stat))
+  if (recorded !== undefined) return recorded.then(settle)
+  settle()
+  return undefined
 }
 
 /**

@@ -115,15 +115,19 @@ export class Tree {
     })
   }
 
-  /** Remembers an entry. `before` is what was remembered of that name. A promise where there is something to wait for. */
+  /**
+   * Remembers an entry, by `fingerprint` where there is one. `before` is what was remembered of that name. A promise where
+   * there is something to wait for.
+   */
   record(
     directory: OpenDirectory,
     name: Buffer,
     record: EntryRecord,
     before: EntryRecord | undefined,
+    fingerprint?: Buffer,
   ): Promise<void> | undefined {
     if (!sameEntry(before?.entry, record.entry)) this.markDirty(directory)
-    const put = (): void => this.#database.put(directory.number, name, record)
+    const put = (): void => this.#database.put(directory.number, name, record, fingerprint)
     if (before?.number !== undefined && record.number === undefined) {
       return this.#database.removeBelow(before.number).then(put)
     }

@@ -6,7 +6,8 @@
  * take: what is allocated for one block goes when the collectors of all threads have seen it. Answers of a thread
  * come in the order of its tasks.
  */
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
+import { startThread } from '../v8-tuning.ts'
 import { workerModule } from '../worker-module.ts'
 import type { BlockAnswer, BlockTask, FinishTask, TargetEnd } from './write-tasks.ts'
 
@@ -34,7 +35,7 @@ export class WritingThreads {
 
   constructor(count: number, slots: number) {
     this.#free = Array.from({ length: slots }, () => new SharedArrayBuffer(slotBytes))
-    this.#threads = Array.from({ length: count }, () => startThread(this.#stopped))
+    this.#threads = Array.from({ length: count }, () => startWriter(this.#stopped))
   }
 
   /** Room for `bytes`, once there is some; to be given back. */
@@ -77,15 +78,9 @@ export class WritingThreads {
   }
 }
 
-/** What a thread makes dies young; a nursery that grows only costs memory, 5 MB each (measured). */
-const resourceLimits = { maxYoungGenerationSizeMb: 2 }
-
-function startThread(stopped: Int32Array): Thread {
+function startWriter(stopped: Int32Array): Thread {
   const thread: Thread = {
-    worker: new Worker(workerModule(import.meta.url, 'write-worker'), {
-      resourceLimits,
-      workerData: { stopped },
-    }),
+    worker: startThread(workerModule(import.meta.url, 'write-worker'), { workerData: { stopped } }),
     answers: [],
   }
   const fail = (error: unknown): void => {

@@ -1,9 +1,8 @@
 /**
  * The walk of a directory tree, depth first, names in the order of their bytes.
  *
- * Runs on a worker thread and speaks in byte strings (latin1); a Buffer would drag its whole pool along. A batch of
- * messages travels as JSON, which takes half the time of a clone (measured). Memory: the names of one directory, and of the directories still to be entered
- * on the way down.
+ * Runs on a worker thread and speaks in byte strings (latin1); a Buffer would drag its whole pool along. Memory: the
+ * names of one directory, and of the directories still to be entered on the way down.
  *
  * A directory is listed only if it is still the one that was told of, and no symlink leads to it
  * (open-directories.ts).
@@ -20,11 +19,12 @@ import {
   readSync,
 } from 'node:fs'
 import { isProblem, Problem, type ProblemCode } from '../../protocol/problem.ts'
-import type { EntryKind, SourceStat } from '../engine/source.ts'
+import type { StatToPack } from '../engine/packed-stat.ts'
 import { type ExcludeOptions, ExcludeRules } from './exclude-rules.ts'
-import { kindOf, sourceStat } from './lstat.ts'
+import { kindOf, statToPack } from './lstat.ts'
 import { OpenDirectories } from './open-directories.ts'
 import { fsPath } from './reachable-path.ts'
+import { ScanBatchWriter } from './scan-batch.ts'
 import type { Outlet } from './stream-thread.ts'
 
 export interface ScanJob {
@@ -35,27 +35,20 @@ export interface ScanJob {
   readonly oneFileSystem: boolean
 }
 
-export type ScanMessage =
-  | { type: 'enter'; name: string; stat: SourceStat }
-  | { type: 'entry'; name: string; kind: EntryKind; stat: SourceStat; target?: string }
-  | { type: 'listed' }
-  | { type: 'leave' }
-  | { type: 'problem'; path: string; code: ProblemCode; detail: string }
-
-const batchMessages = 256
 /** ENOTDIR and ELOOP: something else, or a symlink, stands where a directory was told of. */
 const vanishedCodes = ['ENOENT', 'ENOTDIR', 'ELOOP']
 const cacheTag = 'Signature: 8a477f597d28d172789f06886806bc55'
 
 /** The directory made up to hold several sources: nothing about it changes from run to run. */
-const gatheredStat: SourceStat = {
+const gatheredStat: StatToPack = {
   size: 0,
   mode: 0o755,
   uid: 0,
   gid: 0,
-  mtimeNs: '0',
-  ctimeNs: '0',
-  inode: '',
+  mtimeNs: 0n,
+  ctimeNs: 0n,
+  device: undefined,
+  inode: undefined,
   links: 1,
   major: 0,
   minor: 0,
@@ -68,27 +61,28 @@ interface Pending {
   readonly path: string
   /** Below the source's root, for people and for patterns. */
   readonly shown: string
-  readonly stat: SourceStat
+  readonly stat: StatToPack
   /** A mount point that is not crossed: told as an empty directory, so that a restore has where to mount. */
   readonly closed?: boolean
 }
 
-/** Walks `job` and sends batches, each the JSON of a `ScanMessage[]`; returns early when the consumer gave up. */
-export function walk(job: ScanJob, outlet: Outlet<string>): void {
+/** Walks `job` and sends batches (scan-batch.ts); returns early when the consumer gave up. */
+export function walk(job: ScanJob, outlet: Outlet<Uint8Array>): void {
   new DirectoryWalk(job, outlet).run()
 }
 
 class DirectoryWalk {
   readonly #job: ScanJob
-  readonly #outlet: Outlet<string>
+  readonly #outlet: Outlet<Uint8Array>
   readonly #exclude: ExcludeRules
   readonly #directories = new OpenDirectories()
-  #batch: ScanMessage[] = []
-  #device = ''
+  readonly #batch: ScanBatchWriter
+  #device: bigint | undefined
 
-  constructor(job: ScanJob, outlet: Outlet<string>) {
+  constructor(job: ScanJob, outlet: Outlet<Uint8Array>) {
     this.#job = job
     this.#outlet = outlet
+    this.#batch = new ScanBatchWriter((batch) => outlet.send(batch))
     this.#exclude = new ExcludeRules(job.exclude)
   }
 
@@ -105,25 +99,25 @@ class DirectoryWalk {
     else {
       const [root] = this.#job.roots
       if (root === undefined) throw new TypeError('nothing to walk')
-      const stat = sourceStat(statRoot(root.path))
-      this.#device = deviceOf(stat)
+      const stat = statToPack(statRoot(root.path))
+      this.#device = stat.device
       this.#tree({ name: '', path: root.path, shown: '', stat })
     }
-    this.#flush()
+    this.#batch.flush()
   }
 
   #gather(): void {
-    this.#tell({ type: 'enter', name: '', stat: gatheredStat })
+    this.#batch.enter('', gatheredStat)
     const directories: Pending[] = []
     for (const { name, path } of [...this.#job.roots].sort((a, b) => (a.name < b.name ? -1 : 1))) {
       this.#entry(name, path, name, directories)
     }
-    this.#tell({ type: 'listed' })
+    this.#batch.listed()
     for (const directory of directories) {
-      this.#device = deviceOf(directory.stat)
+      this.#device = directory.stat.device
       this.#tree(directory)
     }
-    this.#tell({ type: 'leave' })
+    this.#batch.leave()
   }
 
   /** One directory and all below it. A stack instead of recursion: trees are deeper than call stacks. */
@@ -134,12 +128,12 @@ class DirectoryWalk {
       const next = siblings.pop()
       if (next === undefined) {
         stack.pop()
-        if (stack.length > 0) this.#tell({ type: 'leave' })
+        if (stack.length > 0) this.#batch.leave()
         continue
       }
-      this.#tell({ type: 'enter', name: next.name, stat: next.stat })
+      this.#batch.enter(next.name, next.stat)
       stack.push(next.closed ? [] : this.#list(next).reverse())
-      this.#tell({ type: 'listed' })
+      this.#batch.listed()
     }
   }
 
@@ -168,9 +162,9 @@ class DirectoryWalk {
   #open({ path, stat: told }: Pending): string | undefined {
     const { base, stats } = this.#directories.list(path)
     if (stats === undefined) return base
-    const now = sourceStat(stats)
+    const now = statToPack(stats)
     // An automount is one: it takes place when it is opened.
-    if (deviceOf(now) !== deviceOf(told)) return this.#job.oneFileSystem ? undefined : base
+    if (now.device !== told.device) return this.#job.oneFileSystem ? undefined : base
     if (!sameDirectory(told, now))
       throw new Problem('source-vanished', 'another directory has taken its place')
     return base
@@ -181,14 +175,14 @@ class DirectoryWalk {
       const stats = lstatSync(fsPath(path), { bigint: true })
       const kind = kindOf(stats)
       if (kind === undefined || this.#exclude.matches(shown, kind === 'directory')) return
-      const stat = sourceStat(stats)
-      const message: ScanMessage = { type: 'entry', name, kind, stat }
-      if (kind === 'symlink') message.target = readlinkSync(fsPath(path), { encoding: 'latin1' })
+      const stat = statToPack(stats)
+      const target = kind === 'symlink' ? readlinkSync(fsPath(path), { encoding: 'latin1' }) : undefined
       if (kind === 'directory') {
-        const closed = this.#job.oneFileSystem && this.#device !== '' && deviceOf(stat) !== this.#device
+        const { oneFileSystem } = this.#job
+        const closed = oneFileSystem && this.#device !== undefined && stat.device !== this.#device
         directories.push({ name, path: absolute, shown, stat, closed })
       }
-      this.#tell(message)
+      this.#batch.entry(name, kind, stat, target)
     } catch (error) {
       this.#problem(shown, error)
     }
@@ -197,17 +191,7 @@ class DirectoryWalk {
   #problem(path: string, error: unknown): void {
     const { code: errno = '', message = String(error) } = error as NodeJS.ErrnoException
     const detail = isProblem(error) ? message : errno || message
-    this.#tell({ type: 'problem', path, code: codeOf(error), detail })
-  }
-
-  #tell(message: ScanMessage): void {
-    this.#batch.push(message)
-    if (this.#batch.length >= batchMessages) this.#flush()
-  }
-
-  #flush(): void {
-    if (this.#batch.length > 0) this.#outlet.send(JSON.stringify(this.#batch))
-    this.#batch = []
+    this.#batch.problem(path, { code: codeOf(error), detail })
   }
 }
 
@@ -218,8 +202,9 @@ function codeOf(error: unknown): ProblemCode {
 }
 
 /** Some FUSE and CIFS file systems number their inodes anew; another directory has another ctime. */
-function sameDirectory(told: SourceStat, now: SourceStat): boolean {
-  return told.inode === now.inode || (told.ctimeNs === now.ctimeNs && told.mtimeNs === now.mtimeNs)
+function sameDirectory(told: StatToPack, now: StatToPack): boolean {
+  const sameInode = told.device === now.device && told.inode === now.inode
+  return sameInode || (told.ctimeNs === now.ctimeNs && told.mtimeNs === now.mtimeNs)
 }
 
 /** Without its root there is no tree to tell of. */
@@ -229,10 +214,6 @@ function statRoot(path: string): BigIntStats {
   } catch (error) {
     throw new Problem(codeOf(error), (error as Error).message, { cause: error })
   }
-}
-
-function deviceOf(stat: SourceStat): string {
-  return stat.inode.slice(0, stat.inode.indexOf(':'))
 }
 
 /**

@@ -4,18 +4,12 @@ import { availableParallelism } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { Problem } from '../../protocol/problem.ts'
 import { begun } from '../begun.ts'
-import type {
-  FileToRead,
-  Filled,
-  ScanEvent,
-  ScannedEntry,
-  Source,
-  SourceCapabilities,
-} from '../engine/source.ts'
+import type { FileToRead, Filled, ScanEvent, Source, SourceCapabilities } from '../engine/source.ts'
 import { about } from './about.ts'
-import type { ScanJob, ScanMessage } from './directory-walk.ts'
+import type { ScanJob } from './directory-walk.ts'
 import type { ExcludeOptions } from './exclude-rules.ts'
 import type { ReadingThreads } from './reading-threads.ts'
+import { scanEvents } from './scan-batch.ts'
 import { type ScanThread, takeScanThread } from './scan-thread.ts'
 
 export interface LocalDirOptions extends Partial<ExcludeOptions> {
@@ -26,7 +20,7 @@ export interface LocalDirOptions extends Partial<ExcludeOptions> {
 
 /** A scan whose first batch was asked for before anybody took it. */
 interface ScanAhead {
-  readonly batches: AsyncIterable<string>
+  readonly batches: AsyncIterable<Uint8Array>
   readonly cancel: AbortController
 }
 
@@ -88,7 +82,7 @@ export class LocalDirSource implements Source {
     signal.addEventListener('abort', onAbort, { once: true })
     if (signal.aborted) onAbort()
     try {
-      for await (const batch of batches) yield scanEvents(JSON.parse(batch) as ScanMessage[])
+      for await (const batch of batches) yield scanEvents(batch)
     } finally {
       signal.removeEventListener('abort', onAbort)
     }
@@ -150,33 +144,4 @@ async function openRoot(
 /** UTF-8 text as a byte string. */
 function latin1(text: string): string {
   return Buffer.from(text, 'utf8').toString('latin1')
-}
-
-/** Messages from the thread, with runs of entries gathered, as events. */
-function scanEvents(batch: readonly ScanMessage[]): ScanEvent[] {
-  const events: ScanEvent[] = []
-  let entries: ScannedEntry[] | undefined
-  for (const message of batch) {
-    if (message.type !== 'entry') entries = undefined
-    if (message.type === 'entry') {
-      if (entries === undefined) {
-        entries = []
-        events.push({ type: 'entries', entries })
-      }
-      const { kind, stat, target } = message
-      const name = Buffer.from(message.name, 'latin1')
-      entries.push(
-        target === undefined
-          ? { name, kind, stat }
-          : { name, kind, stat, target: Buffer.from(target, 'latin1') },
-      )
-    } else if (message.type === 'enter') {
-      events.push({ ...message, name: Buffer.from(message.name, 'latin1') })
-    } else if (message.type === 'problem') {
-      events.push({ ...message, path: Buffer.from(message.path, 'latin1') })
-    } else {
-      events.push(message)
-    }
-  }
-  return events
 }

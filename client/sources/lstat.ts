@@ -1,5 +1,6 @@
 /** `lstat` and `fstat` in the protocol's units. For worker threads: synchronous. */
 import { type BigIntStats, constants } from 'node:fs'
+import type { StatToPack } from '../engine/packed-stat.ts'
 import type { EntryKind, SourceStat } from '../engine/source.ts'
 
 const { S_IFMT, S_IFREG, S_IFDIR, S_IFLNK, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK } = constants
@@ -18,21 +19,32 @@ export function kindOf(stats: BigIntStats): EntryKind | undefined {
   return kinds.get(Number(stats.mode) & S_IFMT)
 }
 
-/** The stat that the engine compares and the receiver keeps. Few steps in BigInt: this is for every file. */
+/** The stat that the engine compares and the receiver keeps. */
 export function sourceStat(stats: BigIntStats): SourceStat {
+  const { device, inode, mtimeNs, ctimeNs, ...numbers } = statToPack(stats)
+  return {
+    ...numbers,
+    mtimeNs: String(mtimeNs),
+    ctimeNs: String(ctimeNs),
+    inode: `${device}:${inode}`,
+  }
+}
+
+/** Few steps in BigInt: this is for every file. */
+export function statToPack(stats: BigIntStats): StatToPack {
   const mode = Number(stats.mode)
   const format = mode & S_IFMT
-  const isFile = format === S_IFREG
   const device = format === S_IFCHR || format === S_IFBLK ? stats.rdev : undefined
-  const size = isFile ? Number(stats.size) : 0
+  const size = format === S_IFREG ? Number(stats.size) : 0
   return {
     size,
     mode: mode & 0o7777,
     uid: Number(stats.uid),
     gid: Number(stats.gid),
-    mtimeNs: String(stats.mtimeNs),
-    ctimeNs: String(stats.ctimeNs),
-    inode: `${stats.dev}:${stats.ino}`,
+    mtimeNs: stats.mtimeNs,
+    ctimeNs: stats.ctimeNs,
+    device: stats.dev,
+    inode: stats.ino,
     links: Number(stats.nlink),
     // glibc's gnu_dev_major and gnu_dev_minor: 12 + 20 bits each, interleaved.
     major: device === undefined ? 0 : Number(((device >> 8n) & 0xfffn) | ((device >> 32n) & 0xfffff000n)),

@@ -6,7 +6,7 @@ import { workerModule } from '../worker-module.ts'
 import type { ScanJob } from './directory-walk.ts'
 import { StreamThread } from './stream-thread.ts'
 
-export type ScanThread = StreamThread<ScanJob, string>
+export type ScanThread = StreamThread<ScanJob, Uint8Array>
 
 /**
  * Batches that it may be ahead of who takes them: about 8,000 entries, 2 MiB. It goes on while everything else is

@@ -5,5 +5,5 @@ import { serveJobs } from './stream-thread.ts'
 
 const { shared, ahead } = workerData as { shared: Int32Array; ahead: number }
 if (parentPort !== null) {
-  serveJobs<ScanJob, string>(parentPort, shared, ahead, (job, outlet) => walk(job, outlet))
+  serveJobs<ScanJob, Uint8Array>(parentPort, shared, ahead, (job, outlet) => walk(job, outlet))
 }

@@ -11,8 +11,9 @@
  * further jobs wait in order, and may be given up meanwhile. A worker that dies fails the job at hand and
  * every later one.
  */
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
 import { isProblem, Problem, type ProblemCode } from '../../protocol/problem.ts'
+import { startThread } from '../v8-tuning.ts'
 
 const takenSlot = 0
 const cancelledSlot = 1
@@ -97,11 +98,7 @@ export class StreamThread<Job, T> {
   constructor(module: URL, ahead: number, options: { data?: object; drop?: (item: T) => void } = {}) {
     this.#shared = new Int32Array(new SharedArrayBuffer(8))
     this.#drop = options.drop ?? (() => {})
-    this.#worker = new Worker(module, {
-      workerData: { ...options.data, shared: this.#shared, ahead },
-      // These threads make little garbage: without a bound each would keep tens of MiB for it.
-      resourceLimits: { maxYoungGenerationSizeMb: 2 },
-    })
+    this.#worker = startThread(module, { workerData: { ...options.data, shared: this.#shared, ahead } })
     this.#worker.unref()
     this.#worker.on('message', (message: ThreadMessage<T>) => {
       this.#queue.push(message)

@@ -21,19 +21,19 @@ test.each(orders)('%s', async (_, directories) => {
   const database = await CheckpointDatabase.open(join(folder.path, 'state'))
   const nameOf = (i: number): Buffer => Buffer.from(`name ${String(i).padStart(5, '0')}`)
   sizes.forEach((size, at) => {
-    for (let i = 0; i < size; i++) database.put(at + 1, nameOf(i), { ctimeNs: `${at + 1}/${i}` })
+    for (let i = 0; i < size; i++) database.put(at + 1, nameOf(i), { sent: (at + 1) * 10_000 + i })
   })
   await database.flush()
   const reader = database.reader()
   for (const directory of directories) {
     reader.enter(directory)
-    const found: (string | undefined)[] = []
+    const found: (number | undefined)[] = []
     for (let next = await reader.next(); next !== undefined; next = await reader.next()) {
       expect(next.name).toEqual(nameOf(found.length))
-      found.push(next.record.ctimeNs)
+      found.push(next.record.sent)
       reader.drop()
     }
-    expect(found).toEqual(Array.from({ length: sizes[directory - 1] ?? 0 }, (_, i) => `${directory}/${i}`))
+    expect(found).toEqual(Array.from({ length: sizes[directory - 1] ?? 0 }, (_, i) => directory * 10_000 + i))
   }
   await reader.close()
   await database.close()
