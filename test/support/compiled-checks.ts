@@ -39,6 +39,8 @@ export function compileChecks(): string {
   const named = Object.entries(schemas).filter(([, value]) => typeof value === 'object')
   const names = new Map<unknown, string>(named.map(([name, schema]) => [schema, name]))
   const ajv = new Ajv2020({ ...schemas.ajvOptions, inlineRefs: false, code: { source: true, esm: true } })
+  // No schema has a keyword that would ask which properties another one has looked at: the first of a union that fits is enough.
+  ajv.opts.unevaluated = false
   for (const [name, schema] of named) ajv.addSchema(withReferences(names, schema) as object, name)
   const code = standalone.default(ajv, Object.fromEntries(compiled.map((name) => [name, name])))
   const body = code
