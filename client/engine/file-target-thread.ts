@@ -15,6 +15,7 @@ import { isProblem, type Problem, type ProblemCode } from '../../protocol/proble
 import type { BoundedQueue } from './bounded-queue.ts'
 import type { FileTarget } from './file-target.ts'
 import { PieceStream } from './piece-stream.ts'
+import { plainStat } from './plain-stat.ts'
 import type { Run } from './run.ts'
 import type { FillEvent, Filled, Source } from './source.ts'
 import { type FileTask, giveUpFile, settleFile } from './source-thread.ts'
@@ -258,7 +259,7 @@ class FileFiller {
     try {
       this.#unsettle(filling)
       // Without a matching ctime the next run reads it again.
-      const stat = event.changed || event.uncertain ? { ...event.stat, ctimeNs: '' } : event.stat
+      const stat = event.changed || event.uncertain ? { ...plainStat(event.stat), ctimeNs: '' } : event.stat
       const content = { id: event.digest, chunked: false, stat }
       const { task } = attempt
       run.counts.filesRead++

@@ -64,6 +64,7 @@ export class HardLinks {
 
   /** `task` was read and gave `content`; returns the tasks that waited for it. */
   settle(task: FileTask, content: LinkedContent): FileTask[] {
+    if (task.stat.links < 2) return []
     const reading = this.#reading.get(task.stat.inode)
     if (reading === undefined || !sameTimes(reading.stat, task.stat)) return []
     this.#reading.delete(task.stat.inode)

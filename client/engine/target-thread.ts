@@ -11,6 +11,8 @@ import type { Id } from '../../protocol/id.ts'
 import { FileListBuilder } from '../../protocol/list-builder.ts'
 import type { Part } from '../../protocol/schema.ts'
 import type { BoundedQueue } from './bounded-queue.ts'
+import type { LinkedContent } from './hard-links.ts'
+import { plainStat } from './plain-stat.ts'
 import type { Run } from './run.ts'
 import type { FillEvent, Filled, Source } from './source.ts'
 import { type FileTask, giveUpFile, settleFile } from './source-thread.ts'
@@ -110,13 +112,13 @@ class Filler {
 
   async #take({ events, release }: Filled): Promise<void> {
     const chunks: PlainChunk[] = []
-    /** The files that have something in this put, or end with it, and how many bytes of content. */
-    const owners = new Map<Filling, number>()
+    const shares: Share[] = []
     for (const event of events) {
       const filling = this.#filling[event.file] as Filling
       if (event.type === 'chunk') {
-        chunks.push(event, ...addChunk(filling, event))
-        owners.set(filling, (owners.get(filling) ?? 0) + event.bytes.length)
+        chunks.push(event)
+        addChunk(filling, event, chunks)
+        shareOf(filling, shares).bytes += event.bytes.length
       } else if (event.type === 'again') {
         this.#unsettle(filling)
         filling.isVoid = true
@@ -124,26 +126,27 @@ class Filler {
       } else if (event.type === 'failed') {
         await this.#failed(event)
       } else {
-        chunks.push(...finishList(filling, event.digest).objects)
+        finishList(filling, event.digest, chunks)
         filling.done = event
-        owners.set(filling, owners.get(filling) ?? 0)
+        shareOf(filling, shares)
       }
     }
-    for (const filling of owners.keys()) filling.open++
     // One promise for all files in it: thousands of small ones a second would otherwise cost several each.
     this.#put(chunks)
       .finally(release)
-      .then(() => this.#acknowledged(owners))
+      .then(() => this.#acknowledged(shares))
       .catch((error: unknown) => this.#run.fail(error))
   }
 
-  async #acknowledged(owners: ReadonlyMap<Filling, number>): Promise<void> {
-    for (const [filling, bytes] of owners) {
+  async #acknowledged(shares: readonly Share[]): Promise<void> {
+    for (const { filling, bytes } of shares) {
       filling.open--
       if (filling.isVoid) continue
       filling.settledBytes += bytes
       this.#run.settled.bytes += bytes
-      if (filling.open === 0 && filling.done !== undefined) await this.#settle(filling, filling.done)
+      if (filling.open > 0 || filling.done === undefined) continue
+      const settling = this.#settle(filling, filling.done)
+      if (settling !== undefined) await settling
     }
   }
 
@@ -159,21 +162,35 @@ class Filler {
     this.#run.countChunks(await this.#target.put(chunks))
   }
 
-  /** All of it has arrived. */
-  async #settle(filling: Filling, { file, stat: read, bytesRead, changed, uncertain }: Done): Promise<void> {
-    const task = this.#tasks[file] as FileTask
+  /** All of it has arrived. A promise where there is something to wait for. */
+  #settle(filling: Filling, done: Done): Promise<void> | undefined {
+    const { stat: read, changed, uncertain } = done
+    const task = this.#tasks[done.file] as FileTask
     const { id, chunked } = finishedPart(filling)
     this.#unsettle(filling)
     // Without a matching ctime the next run reads it again.
-    const stat = changed || uncertain ? { ...read, ctimeNs: '' } : read
+    const stat = changed || uncertain ? { ...plainStat(read), ctimeNs: '' } : read
     const content = { id, chunked: chunked === true, stat }
     const { counts, links } = this.#run
     counts.filesRead++
-    counts.bytesRead += bytesRead
-    for (const settled of [task, ...links.settle(task, content)]) {
-      await settleFile(this.#run, this.#tree, settled, content)
-      if (changed) this.#run.report(settled.path, 'source-changed', mixture)
-    }
+    counts.bytesRead += done.bytesRead
+    const others = links.settle(task, content)
+    const settling = settleFile(this.#run, this.#tree, task, content)
+    if (settling === undefined && others.length === 0 && !changed) return undefined
+    return this.#settleAll([task, ...others], content, settling, changed)
+  }
+
+  /** The same for all names of one inode; of the first it was begun. */
+  async #settleAll(
+    [task, ...others]: readonly FileTask[],
+    content: LinkedContent,
+    settling: Promise<void> | undefined,
+    changed: boolean,
+  ): Promise<void> {
+    await settling
+    for (const other of others) await settleFile(this.#run, this.#tree, other, content)
+    if (!changed) return
+    for (const { path } of [task as FileTask, ...others]) this.#run.report(path, 'source-changed', mixture)
   }
 
   async #failed({ file, problem }: FillEvent & { type: 'failed' }): Promise<void> {
@@ -186,29 +203,44 @@ class Filler {
   }
 }
 
-/** Adds a chunk to a file; returns the list objects that are final now. */
-function addChunk(filling: Filling, chunk: PlainChunk): PlainChunk[] {
+/** What a file has in one put, or that it ends with it. */
+interface Share {
+  readonly filling: Filling
+  /** Of content. */
+  bytes: number
+}
+
+/** The share of a file, whose events come one behind the other. */
+function shareOf(filling: Filling, shares: Share[]): Share {
+  const last = shares.at(-1)
+  if (last?.filling === filling) return last
+  const share = { filling, bytes: 0 }
+  shares.push(share)
+  filling.open++
+  return share
+}
+
+/** Adds a chunk to a file, and the list objects that are final now to `chunks`. */
+function addChunk(filling: Filling, chunk: PlainChunk, chunks: PlainChunk[]): void {
   const part = { id: chunk.id, size: chunk.bytes.length }
   if (filling.first === undefined) {
     filling.first = part
-    return []
+    return
   }
-  const objects: PlainChunk[] = []
   if (filling.list === undefined) {
     filling.list = new FileListBuilder()
-    objects.push(...filling.list.add(filling.first))
+    chunks.push(...filling.list.add(filling.first))
   }
-  objects.push(...filling.list.add(part))
-  return objects
+  chunks.push(...filling.list.add(part))
 }
 
-/** Ends a file: afterwards `first` is the reference to all of it. */
-function finishList(filling: Filling, digest: Id): { objects: readonly PlainChunk[] } {
-  if (filling.list === undefined) return { objects: [] }
+/** Ends a file: afterwards `first` is the reference to all of it. The list objects that are final now go to `chunks`. */
+function finishList(filling: Filling, digest: Id, chunks: PlainChunk[]): void {
+  if (filling.list === undefined) return
   const { objects, reference } = filling.list.finish(digest)
   filling.first = reference
   filling.list = undefined
-  return { objects }
+  chunks.push(...objects)
 }
 
 function finishedPart(filling: Filling): Part {

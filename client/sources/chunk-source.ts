@@ -4,6 +4,7 @@ import { stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import { nameFault } from '../../protocol/objects.ts'
 import { Problem } from '../../protocol/problem.ts'
+import { plainStat } from '../engine/plain-stat.ts'
 import type {
   FileToRead,
   FillEvent,
@@ -94,7 +95,7 @@ export class ChunkSource implements Source {
   /** What held while the stream was read. */
   #readStat({ stat, bytesRead }: FillEvent & { type: 'done' }): SourceStat {
     // Only a regular file has an inode here.
-    const known = this.#stat.inode === '' ? this.#stat : { ...stat, links: 1 }
+    const known = this.#stat.inode === '' ? this.#stat : { ...plainStat(stat), links: 1 }
     return { ...known, size: bytesRead }
   }
 

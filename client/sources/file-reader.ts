@@ -9,16 +9,17 @@
  * read once more, up to `maxTries` times in all, and told as changed if it never held still. It ends where
  * reading ends: procfs, sysfs and some FUSE file systems tell a size that is not that of the content.
  */
-import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
+import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { cutLengthBy, cutParameters, type FindCut } from '../../protocol/cut.ts'
 import { gearSearchIn } from '../../protocol/gear-search.ts'
-import { createHasher, hashId } from '../../protocol/hash.ts'
+import { createHasher, type Hasher, hashId } from '../../protocol/hash.ts'
 import { type Id, idOfDigest } from '../../protocol/id.ts'
 import type { ProblemCode } from '../../protocol/problem.ts'
-import type { SourceStat } from '../engine/source.ts'
+import type { StatToPack } from '../engine/packed-stat.ts'
 import { posixAvailable, waitReadable } from '../posix.ts'
 import { bufferAt, giveBuffer, placeOf, type SharedBuffers, takeBuffer } from './buffer-pool.ts'
-import { kindOf, sourceStat } from './lstat.ts'
+import { FillBatchWriter } from './fill-batch.ts'
+import { kindOf, statToPack } from './lstat.ts'
 import { OpenDirectories } from './open-directories.ts'
 import { fsPath } from './reachable-path.ts'
 import type { Outlet } from './stream-thread.ts'
@@ -30,24 +31,11 @@ export interface FillJob {
   readonly anyKind: boolean
 }
 
-export type FillMessageEvent =
-  | { type: 'chunk'; file: number; id: Id; offset: number; length: number }
-  | {
-      type: 'done'
-      file: number
-      digest: Id
-      bytesRead: number
-      stat: SourceStat
-      changed: boolean
-      uncertain: boolean
-    }
-  | { type: 'failed'; file: number; code: ProblemCode; detail: string }
-  | { type: 'again'; file: number }
-
 /** The buffer is the consumer's from now on, to be given back. */
 export interface FillMessage {
   readonly buffer: number
-  readonly events: FillMessageEvent[]
+  /** What stands in it, and what else was found: fill-batch.ts. */
+  readonly events: Uint8Array
 }
 
 /** A largest chunk: it stands in one buffer, and what a file's chunks leave of a buffer goes to the front of the next. */
@@ -102,7 +90,7 @@ class FileReader {
   #index: number | undefined
   #buffer: Buffer = Buffer.alloc(0)
   #used = 0
-  #events: FillMessageEvent[] = []
+  readonly #events = new FillBatchWriter()
 
   constructor(job: FillJob, outlet: Outlet<FillMessage>, buffers: SharedBuffers, search: FindCut) {
     this.#job = job
@@ -115,10 +103,10 @@ class FileReader {
     for (let attempt = 1; ; attempt++) {
       try {
         if (this.#readOnce(file, attempt === maxTries)) return
-        this.#events.push({ type: 'again', file })
+        this.#events.again(file)
       } catch (error) {
         if (!(error instanceof ReadFailure)) throw error
-        this.#events.push({ type: 'failed', file, code: error.code, detail: error.message })
+        this.#events.failed(file, error.code, error.message)
         return
       }
     }
@@ -129,11 +117,10 @@ class FileReader {
     const input = this.#openInput(this.#job.files[file] as string | number)
     try {
       const { digest, bytesRead } = this.#readContent(file, input)
-      const after = sourceStat(asErrno(() => fstatSync(input.fd, { bigint: true })))
-      const changed = input.regular && !sameInode(input.stat, after)
+      const changed = input.regular && !isSame(input.stats, statOf(input.fd))
       if (changed && !last) return false
-      const stat = { ...input.stat, size: bytesRead }
-      this.#events.push({ type: 'done', file, digest, bytesRead, stat, changed, uncertain: input.uncertain })
+      const stat = input.stat.size === bytesRead ? input.stat : { ...input.stat, size: bytesRead }
+      this.#events.done({ file, digest, bytesRead, stat, changed, uncertain: input.uncertain })
       return true
     } finally {
       if (input.owned) closeSync(input.fd)
@@ -142,8 +129,8 @@ class FileReader {
 
   #openInput(file: string | number): Input {
     if (typeof file === 'number') {
-      const stats = asErrno(() => fstatSync(file, { bigint: true }))
-      return { fd: file, stat: sourceStat(stats), regular: false, uncertain: false, owned: false }
+      const stats = statOf(file)
+      return { fd: file, stats, stat: statToPack(stats), regular: false, uncertain: false, owned: false }
     }
     const { anyKind } = this.#job
     // The clock first: a write that comes after the stat is then younger than any moment compared with.
@@ -159,7 +146,7 @@ class FileReader {
         }
         const regular = stats.isFile()
         const uncertain = regular && Number(stats.ctimeMs) > openedMs - youngMs
-        return { fd, stat: sourceStat(stats), regular, uncertain, owned: true }
+        return { fd, stats, stat: statToPack(stats), regular, uncertain, owned: true }
       } catch (error) {
         closeSync(fd)
         throw error
@@ -167,14 +154,14 @@ class FileReader {
     })
   }
 
-  #readContent(file: number, input: Input): { digest: Id; bytesRead: number } {
+  #readContent(file: number, input: Input): Content {
     const expected = input.regular ? input.stat.size : Number.POSITIVE_INFINITY
     if (expected <= smallBytes) return this.#readSmall(file, input, expected)
     return this.#readLarge(file, input)
   }
 
   /** One chunk beside those of other files, if the content is about as long as `expected`. */
-  #readSmall(file: number, input: Input, expected: number): { digest: Id; bytesRead: number } {
+  #readSmall(file: number, input: Input, expected: number): Content {
     // At least one byte more: that it stays empty shows the end, at the price of no further call.
     const room = Math.max(expected + 1, firstReadBytes)
     this.#ensureRoom(room)
@@ -182,41 +169,40 @@ class FileReader {
     const length = this.#fill(input, start, start + room, expected)
     const bytes = this.#buffer.subarray(start, start + length)
     if (length === room) return this.#readLarge(file, input, Buffer.from(bytes))
-    const id = hashId(bytes)
-    this.#events.push({ type: 'chunk', file, id, offset: start, length })
+    this.#events.chunk(file, hashId(bytes), start, length)
     this.#used += length
-    return { digest: id, bytesRead: length }
+    return { digest: undefined, bytesRead: length }
   }
 
   /** Chunk by chunk. `head` was read already. */
-  #readLarge(file: number, input: Input, head = Buffer.alloc(0)): { digest: Id; bytesRead: number } {
+  #readLarge(file: number, input: Input, head = Buffer.alloc(0)): Content {
     // What fits beside other files stands beside them; anything longer begins a buffer.
     this.#ensureRoom(Math.min(readBufferBytes, Math.max(input.stat.size, head.length) + 1))
-    const content = createHasher()
+    let content: Hasher | undefined
     let bytesRead = 0
     let ahead = head.copy(this.#buffer, this.#used)
     /** Offset of the first byte in the buffer that is in no chunk yet. */
     let cut = this.#used
     try {
       for (;;) {
-        const from = this.#used + ahead
+        const from = this.#used
         const expected = input.stat.size - bytesRead - ahead
-        const length = ahead + this.#fill(input, from, this.#buffer.length, expected)
+        const length = ahead + this.#fill(input, from + ahead, this.#buffer.length, expected)
         ahead = 0
-        const ended = length < this.#buffer.length - this.#used
-        content.update(this.#buffer.subarray(this.#used, this.#used + length))
+        const ended = length < this.#buffer.length - from
         this.#used += length
         bytesRead += length
-        cut = this.#cutAll(file, cut, ended)
-        if (ended) break
-        this.#carry(cut)
+        const told = this.#cutAll(file, cut, ended)
+        if (bytesRead === 0) this.#events.chunk(file, hashId(Buffer.alloc(0)), 0, 0)
+        if (ended && content === undefined && told.chunks <= 1) return { digest: undefined, bytesRead }
+        content ??= createHasher()
+        content.update(this.#buffer.subarray(from, from + length))
+        if (ended) return { digest: idOfDigest('blake3', content.digest()), bytesRead }
+        this.#carry(told.end)
         cut = 0
       }
-      if (bytesRead === 0)
-        this.#events.push({ type: 'chunk', file, id: hashId(Buffer.alloc(0)), offset: 0, length: 0 })
-      return { digest: idOfDigest('blake3', content.digest()), bytesRead }
     } finally {
-      content.dispose()
+      content?.dispose()
     }
   }
 
@@ -246,18 +232,20 @@ class FileReader {
     }
   }
 
-  /** Tells the chunks in the buffer from `from` on; returns where the first unfinished one starts. */
-  #cutAll(file: number, from: number, ended: boolean): number {
+  /** Tells the chunks in the buffer from `from` on, and where the first unfinished one starts. */
+  #cutAll(file: number, from: number, ended: boolean): { chunks: number; end: number } {
     const place = placeOf(this.#buffers, this.#index as number)
+    let chunks = 0
     let offset = from
     while (offset < this.#used) {
       const length = cutLengthBy(this.#search, place + offset, place + this.#used, ended)
       if (length === 0) break
       const id = hashId(this.#buffer.subarray(offset, offset + length))
-      this.#events.push({ type: 'chunk', file, id, offset, length })
+      this.#events.chunk(file, id, offset, length)
       offset += length
+      chunks++
     }
-    return offset
+    return { chunks, end: offset }
   }
 
   /** Sends what is cut and goes on in a new buffer that begins with the rest. */
@@ -293,11 +281,10 @@ class FileReader {
 
   /** Hands over what was found so far, and the buffer with it. */
   send(): void {
-    if (this.#events.length === 0) return
+    if (this.#events.isEmpty) return
     this.#index ??= this.#take()
-    if (!this.#outlet.send({ buffer: this.#index, events: this.#events })) throw new Cancelled()
+    if (!this.#outlet.send({ buffer: this.#index, events: this.#events.take() })) throw new Cancelled()
     this.#index = undefined
-    this.#events = []
   }
 
   close(): void {
@@ -306,9 +293,16 @@ class FileReader {
   }
 }
 
+/** What a file held. `digest` is undefined where that is one chunk's, which was just told. */
+interface Content {
+  readonly digest: Id | undefined
+  readonly bytesRead: number
+}
+
 interface Input {
   readonly fd: number
-  readonly stat: SourceStat
+  readonly stats: BigIntStats
+  readonly stat: StatToPack
   readonly regular: boolean
   /** Too young at `open` for its stat to show every later write. */
   readonly uncertain: boolean
@@ -360,6 +354,10 @@ function asErrno<T>(call: () => T): T {
   }
 }
 
-function sameInode(before: SourceStat, after: SourceStat): boolean {
+function statOf(fd: number): BigIntStats {
+  return asErrno(() => fstatSync(fd, { bigint: true }))
+}
+
+function isSame(before: BigIntStats, after: BigIntStats): boolean {
   return before.size === after.size && before.mtimeNs === after.mtimeNs && before.ctimeNs === after.ctimeNs
 }

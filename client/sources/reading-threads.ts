@@ -1,9 +1,9 @@
 /** Several reading threads behind one `fill`: each job goes to the least busy one. */
-import { Problem } from '../../protocol/problem.ts'
-import type { FillEvent, Filled } from '../engine/source.ts'
+import type { Filled } from '../engine/source.ts'
 import { workerModule } from '../worker-module.ts'
 import { bufferAt, createBuffers, giveBuffer, type SharedBuffers } from './buffer-pool.ts'
-import { type FillJob, type FillMessage, type FillMessageEvent, readBufferBytes } from './file-reader.ts'
+import { type FillJob, type FillMessage, readBufferBytes } from './file-reader.ts'
+import { fillEvents } from './fill-batch.ts'
 import { StreamThread } from './stream-thread.ts'
 
 /**
@@ -41,19 +41,10 @@ export class ReadingThreads {
         if (held) giveBuffer(this.#buffers, buffer)
         held = false
       }
-      yield { events: events.map((event) => this.#event(event, buffer)), release }
+      const bytesAt = (offset: number, length: number): Buffer =>
+        bufferAt(this.#buffers, buffer, offset, length)
+      yield { events: fillEvents(events, bytesAt), release }
     }
-  }
-
-  #event(event: FillMessageEvent, buffer: number): FillEvent {
-    if (event.type === 'chunk') {
-      const { file, id, offset, length } = event
-      return { type: 'chunk', file, id, bytes: bufferAt(this.#buffers, buffer, offset, length) }
-    }
-    if (event.type === 'failed') {
-      return { type: 'failed', file: event.file, problem: new Problem(event.code, event.detail) }
-    }
-    return event
   }
 
   async close(): Promise<void> {
