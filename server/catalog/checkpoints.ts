@@ -341,16 +341,19 @@ export class Checkpoints {
     const fresh = this.noted.fresh(log, touched, this.reader.losses)
     if (fresh.length === 0) return true
     const bytes = fresh.length * idBytes
-    this.space.take(log, bytes)
     let isWritten = false
     try {
-      isWritten = await appendTouched(this.files, path, fresh)
+      this.space.take(log, bytes)
+      try {
+        isWritten = await appendTouched(this.files, path, fresh)
+      } finally {
+        // One that was committed meanwhile was counted anew, without its log.
+        const isOpen = this.sources.get(name.source)?.open.has(name.number) === true
+        if (!isWritten && isOpen) this.space.add(log, -bytes)
+      }
     } finally {
-      // One that was committed meanwhile was counted anew, without its log.
-      const isOpen = this.sources.get(name.source)?.open.has(name.number) === true
-      if (!isWritten && isOpen) this.space.add(log, -bytes)
+      if (!isWritten) this.noted.forget(log)
     }
-    if (isWritten) this.noted.note(log, fresh)
     return isWritten
   }
 
@@ -455,6 +458,7 @@ export class Checkpoints {
         await opened.folder.commit(state)
         // It is committed whatever comes of its remainders: nobody may look for the files of an open one any more.
         source.open.delete(name.number)
+        this.noted.forget(keyOf(name))
         this.space.set(keyOf(name), committedSpace(state))
         await opened.folder.tidy(state)
         return state
@@ -524,6 +528,7 @@ export class Checkpoints {
   private async remove({ folder, open }: Source, name: CheckpointName): Promise<boolean> {
     const removed = await folder.remove(name.number)
     open.delete(name.number)
+    this.noted.forget(keyOf(name))
     this.space.set(keyOf(name), 0)
     await folder.removeRemainders(name.number)
     return removed

@@ -21,34 +21,32 @@ export class NotedIds {
   #losses = 0
 
   /**
-   * Those that are not known to be in the log, each once. After `losses` have changed nothing is known: what was lost and
-   * is there again may have to be looked into again.
+   * Those that are not known to be in the log, each once. From now on they are taken to be in it: whoever fails to write
+   * them has the log forgotten. After `losses` have changed nothing is known: what was lost and is there again may have
+   * to be looked into again.
    */
   fresh(log: string, ids: readonly TouchedId[], losses: number): TouchedId[] {
     if (losses !== this.#losses) this.#clear()
     this.#losses = losses
-    const noted = this.#logs.get(log)
-    const asked = newNoted()
-    return ids.filter((touched) => {
-      if (noted && setOf(noted, touched).has(touched.id)) return false
-      const set = setOf(asked, touched)
-      const isFirst = !set.has(touched.id)
-      set.add(touched.id)
-      return isFirst
-    })
-  }
-
-  /** They are in the log now. */
-  note(log: string, ids: readonly TouchedId[]): void {
     const noted = this.#logs.get(log) ?? newNoted()
     this.#logs.delete(log)
     this.#logs.set(log, noted)
-    for (const touched of ids) {
+    const fresh = ids.filter((touched) => {
       const set = setOf(noted, touched)
-      if (!set.has(touched.id)) this.#size++
-      set.add(touched.id)
-    }
+      const { size } = set
+      return set.add(touched.id).size > size
+    })
+    this.#size += fresh.length
     this.#forgetOldest()
+    return fresh
+  }
+
+  /** Nothing is known of the log any more. */
+  forget(log: string): void {
+    const noted = this.#logs.get(log)
+    if (noted === undefined) return
+    this.#size -= noted.plain.size + noted.content.size
+    this.#logs.delete(log)
   }
 
   #forgetOldest(): void {

@@ -8,6 +8,7 @@ import { encodeDirectoryObject } from '../../../protocol/objects.ts'
 import { Problem } from '../../../protocol/problem.ts'
 import type { CheckpointName } from '../../../protocol/url.ts'
 import { type Catalog, openCatalog } from '../../../server/catalog/catalog.ts'
+import type { CheckpointRoots } from '../../../server/catalog/checkpoint-roots.ts'
 import type { ChunkReader } from '../../../server/catalog/chunk-reader.ts'
 import { type FileLayer, nodeFiles } from '../../../server/file-layer.ts'
 import { FaultyFiles } from '../../support/faulty-files.ts'
@@ -272,3 +273,20 @@ test('a wide tree is looked up in batches', async () => {
   await catalog.checkpoints.commit(await begin(), { root: wide.id })
   expect(reader.stats - stats).toBeLessThanOrEqual(3)
 })
+
+test.each(['openToWrite', 'size', 'write'] as const)(
+  'what could not be written into the log (%s) is written when it is noted again',
+  async (call) => {
+    const files = new FaultyFiles()
+    catalog = await openCatalog(path, reader, undefined, files)
+    const { checkpoints } = catalog
+    const name = await begin()
+    await checkpoints.touch(name, [tree.a.id])
+    files.fail(call, 'EIO')
+    await expect(checkpoints.touch(name, [tree.a.id, tree.b.id])).rejects.toMatchObject({ code: 'EIO' })
+    await checkpoints.touch(name, [tree.a.id, tree.b.id])
+    const [{ touched }] = checkpoints.openRoots() as [CheckpointRoots]
+    const ids = (await Array.fromAsync(touched(0))).flat().map(({ id }) => id)
+    expect(new Set(ids)).toEqual(new Set([tree.a.id, tree.b.id]))
+  },
+)

@@ -11,7 +11,6 @@ describe('what is noted', () => {
     const noted = new NotedIds()
     const ids = touched(0, 3)
     expect(noted.fresh('a', [...ids, ...ids], 0)).toEqual(ids)
-    noted.note('a', ids)
     expect(noted.fresh('a', ids, 0)).toEqual([])
     expect(noted.fresh('b', ids, 0)).toEqual(ids)
     const content = touched(0, 3, true)
@@ -20,18 +19,27 @@ describe('what is noted', () => {
 
   it('is forgotten when something was lost', () => {
     const noted = new NotedIds()
-    noted.note('a', touched(0, 3))
+    noted.fresh('a', touched(0, 3), 0)
     expect(noted.fresh('a', touched(0, 3), 1)).toHaveLength(3)
+  })
+
+  it('is forgotten when it was not written, and of no other log', () => {
+    const noted = new NotedIds()
+    noted.fresh('a', touched(0, 3), 0)
+    noted.fresh('b', touched(0, 3), 0)
+    noted.forget('a')
+    noted.forget('none')
+    expect(noted.fresh('a', touched(0, 3), 0)).toHaveLength(3)
+    expect(noted.fresh('b', touched(0, 3), 0)).toEqual([])
   })
 
   it('is bounded: what was noted in least lately goes first', () => {
     const noted = new NotedIds()
-    noted.note('old', touched(0, 1000))
-    noted.note('busy', touched(0, 1000))
-    for (let first = 1000; first < 100_000; first += 9000) noted.note('busy', touched(first, 9000))
-    expect(noted.fresh('old', touched(0, 1000), 0)).toHaveLength(1000)
+    noted.fresh('old', touched(0, 1000), 0)
+    for (let first = 0; first < 100_000; first += 10_000) noted.fresh('busy', touched(first, 10_000), 0)
     expect(noted.fresh('busy', touched(0, 100_000), 0)).toEqual([])
-    noted.note('busy', touched(100_000, 10))
-    expect(noted.fresh('busy', touched(0, 100_010), 0)).toEqual(touched(0, 10))
+    noted.fresh('busy', touched(100_000, 10), 0)
+    expect(noted.fresh('busy', touched(10, 100_000), 0)).toEqual([])
+    expect(noted.fresh('old', touched(0, 1000), 0)).toHaveLength(1000)
   })
 })
