@@ -1,10 +1,11 @@
 // @ts-nocheck
 /** Schemas of schema.ts, compiled by ajv through test/support/compiled-checks.ts: not to be edited. */
 import { createRequire } from 'node:module'
+import { isId } from './id.ts'
 
 const require = createRequire(import.meta.url)
 export const BatchAnswer = validate52;
-const pattern3 = new RegExp("^(blake3|sha256):[0-9a-f]{64}$", "u");
+const pattern3 = { test: isId };
 function validate52(data, {instancePath="", parentData, parentDataProperty, rootData=data, dynamicAnchors={}}={}){let vErrors = null;let errors = 0;if(errors === 0){if(data && typeof data == "object" && !Array.isArray(data)){let missing0;if(((data.outcomes === undefined) && (missing0 = "outcomes")) || ((data.problems === undefined) && (missing0 = "problems"))){validate52.errors = [{instancePath,schemaPath:"#/required",keyword:"required",params:{missingProperty: missing0},message:"must have required property '"+missing0+"'"}];return false;}else {const _errs1 = errors;for(const key0 in data){if(!((key0 === "outcomes") || (key0 === "problems"))){validate52.errors = [{instancePath,schemaPath:"#/additionalProperties",keyword:"additionalProperties",params:{additionalProperty: key0},message:"must NOT have additional properties"}];return false;break;}}if(_errs1 === errors){if(data.outcomes !== undefined){let data0 = data.outcomes;
 const _errs2 = errors;if(errors === _errs2){if(Array.isArray(data0)){var valid1 = true;
 const len0 = data0.length;for(let i0=0; i0<len0; i0++){let data1 = data0[i0];

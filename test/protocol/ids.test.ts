@@ -32,6 +32,17 @@ test.each(vectors.invalid)('refused: $reason', ({ text }) => {
   expect(() => parseId(text)).toThrow(expect.objectContaining({ code: 'invalid-id' }))
 })
 
+test('one character elsewhere: as the grammar has it', () => {
+  const grammar = /^(blake3|sha256):[0-9a-f]{64}$/
+  const id = hashId(Buffer.from('x'))
+  for (let at = 0; at <= id.length; at++) {
+    for (const other of ['', '0', 'g', 'F', ':', '/', '`', '\0', '\n', '\u0130', '\u{1f600}', 'ab']) {
+      const text = id.slice(0, at) + other + id.slice(at + 1)
+      expect(isId(text), text).toBe(grammar.test(text))
+    }
+  }
+})
+
 test.each([[undefined], [null], [7], [{}], [['blake3:']], [new String(`blake3:${'0'.repeat(64)}`)]])(
   'refused: %o is no text',
   (value) => {

@@ -8,6 +8,9 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import standalone from 'ajv/dist/standalone/index.js'
 import * as schemas from '../../protocol/schema.ts'
 
+/** A pattern of ids, as ajv writes it. */
+const idPattern = /(const pattern\d+ = )new RegExp\("\^\(blake3\|sha256\):[^"]*", "u"\)/g
+
 const compiled = [
   'BatchAnswer',
   'Capabilities',
@@ -49,10 +52,12 @@ export function compileChecks(): string {
     .replaceAll(/const (schema\d+) = \{.*?\};(?=const|function|export)/g, (line, name) =>
       code.split(new RegExp(`\\b${name}\\b`)).length > 2 ? line : '',
     )
+    .replaceAll(idPattern, '$1{ test: isId }')
     .replaceAll(/;(?=(?:const|function|export) )/g, ';\n')
   return `// @ts-nocheck
 /** Schemas of schema.ts, compiled by ajv through test/support/compiled-checks.ts: not to be edited. */
 import { createRequire } from 'node:module'
+import { isId } from './id.ts'
 
 const require = createRequire(import.meta.url)
 ${body}
