@@ -282,19 +282,26 @@ export function splitBatch(
   return blocks
 }
 
-/**
- * The plain bytes of the largest block in a batch that must be decoded. Believes what stands there: `splitBatch` refuses
- * the batch when it is not so.
- */
-export function largestDecodedBytes(body: Buffer): number {
-  let largest = 0
-  for (let offset = 0; offset + blockHeaderBytes <= body.length; ) {
+/** What taking a batch needs beside its bytes. */
+export interface BatchExtent {
+  /** The plain bytes of the largest block that must be decoded. */
+  readonly decodedBytes: number
+  readonly blocks: number
+  readonly chunks: number
+}
+
+/** Believes what stands there: `splitBatch` refuses the batch when it is not so. */
+export function extentOf(body: Buffer): BatchExtent {
+  let [decodedBytes, blocks, chunks] = [0, 0, 0]
+  for (let offset = 0; offset + blockHeaderBytes <= body.length; blocks++) {
     const isEncoded = body[offset + 4] !== blockEncodings.indexOf('identity')
-    if (isEncoded) largest = Math.max(largest, Math.min(body.readUInt32LE(offset + 12), limits.maxBlockBytes))
-    offset +=
-      blockHeaderBytes + body.readUInt32LE(offset + 8) * blockRowBytes + body.readUInt32LE(offset + 16)
+    const plainBytes = Math.min(body.readUInt32LE(offset + 12), limits.maxBlockBytes)
+    if (isEncoded) decodedBytes = Math.max(decodedBytes, plainBytes)
+    const rows = body.readUInt32LE(offset + 8)
+    chunks += Math.min(rows, limits.maxBlockChunks)
+    offset += blockHeaderBytes + rows * blockRowBytes + body.readUInt32LE(offset + 16)
   }
-  return largest
+  return { decodedBytes, blocks, chunks }
 }
 
 function batchProblem(offset: number, what: string): Problem {

@@ -6,7 +6,7 @@ import {
   batchMediaType,
   decodeBlock,
   discard,
-  largestDecodedBytes,
+  extentOf,
   sliceRow,
 } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
@@ -20,6 +20,10 @@ import { receiveBatch } from '../store/receive.ts'
 import type { Judge } from '../store/verifying-thread.ts'
 import { noTouch, type Parts, touchFor, vaultOf } from './parts.ts'
 import { resource } from './resource.ts'
+
+/** What a chunk and a block of a batch take in memory beside their bytes, until it is answered (measured). */
+const chunkCost = 250
+const blockCost = 500
 
 /** `/{vault}/chunks/`, `…/missing` and `…/fetch`: many chunks in one request. */
 export function batchRoutes(router: Router<RequestState>, parts: Parts): void {
@@ -37,8 +41,7 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
   const touch = await touchFor(parts, ctx, vault)
   bodyEncoding(ctx, false)
   const { maxBatchBytes, maxBatchChunks: maxChunks } = parts.limits
-  const decodedBytes = ({ bytes }: RequestBody): number => largestDecodedBytes(bytes)
-  const rules = { maxBytes: maxBatchBytes, decoding: { budget: parts.decoding, bytes: decodedBytes } }
+  const rules = { maxBytes: maxBatchBytes, decoding: { budget: parts.decoding, bytes: decodingBytes } }
   ctx.body = await withBody(ctx, parts.uploads, rules, async ({ bytes, moved }) => {
     const judge: Judge = async (body, plainBytes) => {
       const judged = await parts.verifying.judge(body, plainBytes)
@@ -55,6 +58,11 @@ async function postBatch(parts: Parts, ctx: Context): Promise<void> {
     vault.catalog.closure.arrivals.note(objects, losses)
     return answer
   })
+}
+
+function decodingBytes({ bytes }: RequestBody): number {
+  const { decodedBytes, blocks, chunks } = extentOf(bytes)
+  return decodedBytes + blocks * blockCost + chunks * chunkCost
 }
 
 async function postMissing(parts: Parts, ctx: Context): Promise<void> {

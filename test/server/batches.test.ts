@@ -67,6 +67,19 @@ test('a block with a false chunk is refused whole, the others are stored', async
   expect(await missing.json()).toEqual({ missing: [good?.id, bad?.id] })
 })
 
+test('what the table of a batch takes is reserved too', async () => {
+  const { decoding } = server.receiver
+  const all = await decoding.reserve(decoding.totalBytes)
+  const chunks = Array.from({ length: 4000 }, (_, i) => chunk(`of many ${i}`))
+  const answer = sendBatch([await blockOf(chunks, 'identity')])
+  await expect.poll(() => decoding.usage.waiting).toBe(1)
+  all.shrinkTo(decoding.totalBytes - 500_000)
+  expect(decoding.usage.waiting).toBe(1)
+  all.release()
+  expect((await answer).status).toBe(200)
+  expect(decoding.usage).toMatchObject({ heldBytes: 0, waiting: 0 })
+})
+
 test.each([
   ['nothing', async () => []],
   ['text', async () => [Buffer.from('this is no batch at all, but it is long enough')]],
