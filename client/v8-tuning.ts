@@ -3,13 +3,13 @@
  *
  * Under other than its own settings V8 believes no code that was compiled before, neither Node's own nor what the program
  * keeps (bin.ts): a thread takes 25 ms more of a processor to start (measured). So they hold from when a command's work
- * begins, and not while a thread starts.
+ * begins, and not while a thread starts or more of the program is loaded.
  */
-import { setFlagsFromString } from 'node:v8'
-import { Worker, type WorkerOptions } from 'node:worker_threads'
+import { cachedDataVersionTag, setFlagsFromString } from 'node:v8'
+import { Worker, workerData } from 'node:worker_threads'
 
-/** What holds at work, and V8's own choice. */
-const settings: readonly (readonly [string, string])[] = [
+/** What holds at work, and V8's own choice: of several, whichever it is here. */
+const settings: readonly (readonly [string, ...string[]])[] = [
   // V8 collects garbage at every 32 MiB of new buffers, however little of it there is: a third of all processor time
   // (measured). Buffers count towards the heap's own limit instead.
   ['--external-memory-accounted-in-global-limit', '--no-external-memory-accounted-in-global-limit'],
@@ -21,40 +21,67 @@ const settings: readonly (readonly [string, string])[] = [
   ['--no-parallel-scavenge', '--parallel-scavenge'],
   // Code is optimised to the last when it has run for a while: a backup of little is over before that pays, and
   // 5 % of the time of any goes into it (measured).
-  ['--invocation-count-for-turbofan=30000', '--invocation-count-for-turbofan=3000'],
+  [
+    '--invocation-count-for-turbofan=30000',
+    '--invocation-count-for-turbofan=3000',
+    '--invocation-count-for-turbofan=10000',
+  ],
 ]
 
-let isAtWork = false
+/** What is set at work, and otherwise. Empty before. */
+let choices: { readonly atWork: string; readonly own: string }[] = []
 let starting = 0
 
 /** From now on the program works for long. */
 export function tuneForWork(): void {
-  isAtWork = true
-  if (starting === 0) apply()
+  if (choices.length > 0) return
+  const tag = cachedDataVersionTag()
+  const isOwn = (flag: string): boolean => {
+    setFlagsFromString(flag)
+    // Compiled code bears it: the same when all flags are.
+    return cachedDataVersionTag() === tag
+  }
+  choices = settings.map(([atWork, ...own]) => ({ atWork, own: own.find(isOwn) ?? atWork }))
+  apply()
 }
 
 function apply(): void {
-  for (const [atWork, own] of settings) setFlagsFromString(isAtWork && starting === 0 ? atWork : own)
+  for (const { atWork, own } of choices) setFlagsFromString(starting === 0 ? atWork : own)
+}
+
+/** Does what `load` does under V8's own settings. */
+export async function loading<T>(load: () => Promise<T>): Promise<T> {
+  starting++
+  apply()
+  try {
+    return await load()
+  } finally {
+    starting--
+    apply()
+  }
 }
 
 /**
- * Starts a thread for work on bytes. It makes little garbage: without a bound it would keep tens of MiB for it; and a
- * heap that may grow to 2 GiB has Node's built-in code in memory once more.
+ * Starts a thread for work on bytes, which must call `threadStarted`; `data` goes along. It makes little garbage: without a
+ * bound it would keep tens of MiB for it; and a heap that may grow to 2 GiB has Node's built-in code in memory once more.
  */
-export function startThread(module: URL, options: Omit<WorkerOptions, 'resourceLimits'> = {}): Worker {
-  starting++
-  if (isAtWork) apply()
+export function startThread(module: URL, data: object = {}): Worker {
+  const started = new Int32Array(new SharedArrayBuffer(4))
   const worker = new Worker(module, {
-    ...options,
+    workerData: { ...data, started },
     resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 2047 },
   })
-  let isStarting = true
-  const started = (): void => {
-    if (!isStarting) return
-    isStarting = false
-    starting--
-    if (isAtWork) apply()
-  }
-  for (const event of ['online', 'error', 'exit'] as const) worker.once(event, started)
+  worker.once('exit', () => markStarted(started))
+  void loading(async () => Atomics.waitAsync(started, 0, 0).value)
   return worker
+}
+
+/** In a thread: everything is loaded. */
+export function threadStarted(): void {
+  markStarted((workerData as { readonly started: Int32Array }).started)
+}
+
+function markStarted(started: Int32Array): void {
+  Atomics.store(started, 0, 1)
+  Atomics.notify(started, 0)
 }

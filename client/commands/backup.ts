@@ -252,6 +252,7 @@ async function runEngine(
     signal: context.signal,
     onProblem: (problem) => tellProblem(problem, options, context),
   })
+  tuneForWork()
   const timer = setInterval(() => {
     const { settled, seen, scanned } = engine.progress
     progress.update({
@@ -262,7 +263,6 @@ async function runEngine(
       ...(scanned && seen.bytes > 0 && seen.bytes >= settled.bytes ? { bytesTotal: seen.bytes } : {}),
     })
   }, 200)
-  tuneForWork()
   try {
     return await engine.run()
   } finally {

@@ -81,12 +81,12 @@ async function run(
   }
   const source = await selectSource(client, options.source, signal)
   const checkpoint = await selectCheckpoint(client, source, options.checkpoint, signal)
+  tuneForWork()
   const progress = createProgress({
     stream: context.stderr,
     isTTY: context.stderrIsTerminal,
     json: options.json ? context.emit : undefined,
   })
-  tuneForWork()
   try {
     if (options.to === '-') await toStandardOutput(client, checkpoint, options, context, progress)
     else await toDirectory(client, checkpoint, options, context, progress)

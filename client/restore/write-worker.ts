@@ -1,10 +1,12 @@
 /** The thread behind WritingThreads: one task after the other, with synchronous calls. */
 import { parentPort, workerData } from 'node:worker_threads'
+import { threadStarted } from '../v8-tuning.ts'
 import { type BlockTask, type FinishTask, finishFile, writeBlock } from './write-tasks.ts'
 
 const { stopped } = workerData as { stopped: Int32Array }
 const isStopped = (): boolean => Atomics.load(stopped, 0) === 1
 
+threadStarted()
 parentPort?.on('message', (task: BlockTask | FinishTask) => {
   parentPort?.postMessage(task.kind === 'block' ? writeBlock(task) : finishFile(task, isStopped))
 })

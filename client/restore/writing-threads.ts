@@ -80,7 +80,7 @@ export class WritingThreads {
 
 function startWriter(stopped: Int32Array): Thread {
   const thread: Thread = {
-    worker: startThread(workerModule(import.meta.url, 'write-worker'), { workerData: { stopped } }),
+    worker: startThread(workerModule(import.meta.url, 'write-worker'), { stopped }),
     answers: [],
   }
   const fail = (error: unknown): void => {

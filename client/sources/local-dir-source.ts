@@ -5,6 +5,7 @@ import { basename, resolve } from 'node:path'
 import { Problem } from '../../protocol/problem.ts'
 import { begun } from '../begun.ts'
 import type { FileToRead, Filled, ScanEvent, Source, SourceCapabilities } from '../engine/source.ts'
+import { loading } from '../v8-tuning.ts'
 import { about } from './about.ts'
 import type { ScanJob } from './directory-walk.ts'
 import type { ExcludeOptions } from './exclude-rules.ts'
@@ -97,7 +98,7 @@ export class LocalDirSource implements Source {
 
   /** Where nothing has changed, none are needed. */
   async #startReaders(): Promise<ReadingThreads> {
-    const { ReadingThreads } = await import('./reading-threads.ts')
+    const { ReadingThreads } = await loading(() => import('./reading-threads.ts'))
     return new ReadingThreads(this.#readerCount)
   }
 

@@ -13,7 +13,7 @@
  */
 import type { Worker } from 'node:worker_threads'
 import { isProblem, Problem, type ProblemCode } from '../../protocol/problem.ts'
-import { startThread } from '../v8-tuning.ts'
+import { startThread, threadStarted } from '../v8-tuning.ts'
 
 const takenSlot = 0
 const cancelledSlot = 1
@@ -57,6 +57,7 @@ export function serveJobs<Job, T>(
       return true
     },
   }
+  threadStarted()
   port.on('message', (job) => {
     try {
       run(job, outlet)
@@ -98,7 +99,7 @@ export class StreamThread<Job, T> {
   constructor(module: URL, ahead: number, options: { data?: object; drop?: (item: T) => void } = {}) {
     this.#shared = new Int32Array(new SharedArrayBuffer(8))
     this.#drop = options.drop ?? (() => {})
-    this.#worker = startThread(module, { workerData: { ...options.data, shared: this.#shared, ahead } })
+    this.#worker = startThread(module, { ...options.data, shared: this.#shared, ahead })
     this.#worker.unref()
     this.#worker.on('message', (message: ThreadMessage<T>) => {
       this.#queue.push(message)
