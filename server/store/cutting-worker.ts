@@ -6,22 +6,22 @@ import type { FromCutter, ToCutter } from './cutting-thread.ts'
 const cutters = new Map<number, ContentCutter>()
 
 function answer(message: ToCutter): FromCutter | undefined {
-  const { upload } = message
+  const { job } = message
   if (message.kind === 'begin') {
-    cutters.set(upload, new ContentCutter(message.window))
+    cutters.set(job, new ContentCutter(message.window))
     return undefined
   }
-  const cutter = cutters.get(upload)
+  const cutter = cutters.get(job)
   if (message.kind === 'drop') {
     // It may have been finished just before.
-    cutters.delete(upload)
+    cutters.delete(job)
     cutter?.dispose()
-    return { upload, chunks: [], dropped: true }
+    return { job, chunks: [], dropped: true }
   }
-  if (cutter === undefined) throw new TypeError(`upload ${upload} is not known here`)
-  if (message.kind === 'more') return { upload, chunks: cutter.more(message.bytes) }
-  cutters.delete(upload)
-  return { upload, ...cutter.finish() }
+  if (cutter === undefined) throw new TypeError(`upload ${job} is not known here`)
+  if (message.kind === 'more') return { job, chunks: cutter.more(message.bytes) }
+  cutters.delete(job)
+  return { job, ...cutter.finish() }
 }
 
 // Whatever is thrown in here is a defect: it ends the thread, and with it the uploads that it served.
