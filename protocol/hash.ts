@@ -105,32 +105,38 @@ function nodeSha256(): HashImplementation {
   }
 }
 
-/** Every implementation that this machine can run, the preferred one of each algorithm first. */
-export const hashImplementations: readonly HashImplementation[] = [
-  nativeBlake3(),
-  wasmBlake3(),
-  nodeSha256(),
-].filter((implementation) => implementation !== undefined)
+let loaded: readonly HashImplementation[] | undefined
 
-function implementationOf(algorithm: HashAlgorithm): HashImplementation {
-  const found = hashImplementations.find((candidate) => candidate.algorithm === algorithm)
-  if (found === undefined) throw new TypeError(`unknown hash algorithm ${algorithm}`)
-  return found
+/**
+ * Every implementation that this machine can run, the preferred one of each algorithm first. Loaded when something is
+ * hashed: a backup in which nothing changed has no use for them, and they take 10 ms.
+ */
+export function hashImplementations(): readonly HashImplementation[] {
+  loaded ??= [nativeBlake3(), wasmBlake3(), nodeSha256()].filter(
+    (implementation) => implementation !== undefined,
+  )
+  return loaded
 }
 
-const preferred: Record<HashAlgorithm, HashImplementation> = {
-  blake3: implementationOf('blake3'),
-  sha256: implementationOf('sha256'),
+const preferred = new Map<HashAlgorithm, HashImplementation>()
+
+function implementationOf(algorithm: HashAlgorithm): HashImplementation {
+  const known = preferred.get(algorithm)
+  if (known !== undefined) return known
+  const found = hashImplementations().find((candidate) => candidate.algorithm === algorithm)
+  if (found === undefined) throw new TypeError(`unknown hash algorithm ${algorithm}`)
+  preferred.set(algorithm, found)
+  return found
 }
 
 /** The id of `bytes`. Synchronous: for more than a few MiB on an event loop use `hashInSlices`. */
 export function hashId(bytes: Uint8Array, algorithm: HashAlgorithm = 'blake3'): Id {
-  return `${algorithm}:${preferred[algorithm].hex(bytes)}`
+  return `${algorithm}:${implementationOf(algorithm).hex(bytes)}`
 }
 
 /** An incremental hash of `algorithm`. */
 export function createHasher(algorithm: HashAlgorithm = 'blake3'): Hasher {
-  return preferred[algorithm].create()
+  return implementationOf(algorithm).create()
 }
 
 /** How much is hashed between two turns of the event loop: about 1 ms in WASM. */

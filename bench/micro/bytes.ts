@@ -35,7 +35,7 @@ async function hashing(random: Buffer, effort: Effort): Promise<Rate[]> {
   const rates: Rate[] = []
   for (const [size, chunkBytes] of Object.entries({ '1 MiB': MiB, '4 KiB': 4096 })) {
     const chunks = inBlocks(random.subarray(0, 4 * MiB), chunkBytes)
-    for (const { name, hex } of hashImplementations) {
+    for (const { name, hex } of hashImplementations()) {
       const timing = await time(() => {
         for (const chunk of chunks) hex(chunk)
       }, effort)
