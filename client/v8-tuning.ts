@@ -5,7 +5,7 @@
  * keeps (bin.ts): a thread takes 25 ms more of a processor to start (measured). So they hold from when a command's work
  * begins, and not while a thread starts or more of the program is loaded.
  */
-import { cachedDataVersionTag, getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
+import { cachedDataVersionTag, setFlagsFromString } from 'node:v8'
 import { Worker, workerData } from 'node:worker_threads'
 
 /** What holds at work, and V8's own choice: of several, whichever it is here. */
@@ -15,6 +15,8 @@ const settings: readonly (readonly [string, ...string[]])[] = [
   ['--external-memory-accounted-in-global-limit', '--no-external-memory-accounted-in-global-limit'],
   // The heap may double before it is collected, instead of fourfold: by half alone takes a twentieth more time.
   ['--heap-growing-percent=100', '--heap-growing-percent=0'],
+  // The nursery stays small: left alone it takes 100 MiB of a backup's memory.
+  ['--semi-space-growth-factor=1', '--semi-space-growth-factor=2'],
   // Of so little, several threads have more work than one: a twentieth of the time of a chunk of 1 MiB (measured).
   ['--no-parallel-scavenge', '--parallel-scavenge'],
   // Code is optimised to the last when it has run for a while: a backup of little is over before that pays, and
@@ -25,11 +27,6 @@ const settings: readonly (readonly [string, ...string[]])[] = [
     '--invocation-count-for-turbofan=10000',
   ],
 ]
-
-/** Of the nursery, as soon as it has `nurseryBytes`. */
-const noGrowth = { atWork: '--semi-space-growth-factor=1', own: '--semi-space-growth-factor=2' }
-/** Left alone it takes 100 MiB of a backup's memory, and at its first size a twentieth of its time (measured). */
-const nurseryBytes = 4 * 1024 * 1024
 
 /** What is set at work, and otherwise. Empty before. */
 let choices: { readonly atWork: string; readonly own: string }[] = []
@@ -46,15 +43,6 @@ export function tuneForWork(): void {
   }
   choices = settings.map(([atWork, ...own]) => ({ atWork, own: own.find(isOwn) ?? atWork }))
   apply()
-  // The option that says so would have to be there before V8 starts.
-  const look = setInterval(() => {
-    const nursery = getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space')
-    if (nursery !== undefined && nursery.space_size < nurseryBytes) return
-    choices.push(noGrowth)
-    apply()
-    clearInterval(look)
-  }, 10)
-  look.unref()
 }
 
 function apply(): void {
