@@ -40,11 +40,16 @@ export class EncodingThreads {
   readonly #free: ArrayBuffer[] = []
   #failure: Problem | undefined
 
-  /** `outBytes` is what the blocks of a usual job come to at most. Threads start with the first jobs. */
+  /** `outBytes` is what the blocks of a usual job come to at most. Threads start with the first jobs, or `prepare`. */
   constructor(options: { count: number; level: number; outBytes: number }) {
     this.#count = options.count
     this.#level = options.level
     this.#outBytes = options.outBytes
+  }
+
+  /** There will be jobs: a thread takes as long to start as the receiver to say what it lacks, and longer. */
+  prepare(): void {
+    if (this.#jobs.size === 0 && this.#failure === undefined) this.#start().unref()
   }
 
   /** One block per group of chunks, in order. The chunks' bytes stay as they are until `release`. */

@@ -87,6 +87,7 @@ export class Uploader {
     if (chunks.length === 0) return { sentChunks: 0, reusedChunks: 0 }
     const { promise, resolve } = Promise.withResolvers<void>()
     const call: Call = { open: chunks.length, sent: 0, failure: undefined, end: resolve }
+    this.#encoders.prepare()
     for (const chunk of chunks) this.#enqueue(chunk, call)
     this.#schedule()
     await promise

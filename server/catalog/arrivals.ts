@@ -61,7 +61,11 @@ export class Arrivals {
   private losses: number
   /** Directories, in the order in which they came. */
   private waiting: Id[] = []
+  /** All that ever waited: those that wait still are the last of them. */
+  private noted = 0
   private looking: Promise<void> | undefined
+  /** The look at some of them that is under way. */
+  private round: Promise<void> = Promise.resolve()
 
   constructor(closure: Closure, reader: ChunkReader) {
     this.closure = closure
@@ -75,15 +79,21 @@ export class Arrivals {
     if (since !== this.losses) return
     for (const { id, bytes } of arrivals) {
       this.atHand.set(id, { id, bytes, wasEntered: false })
-      if (isDirectory(bytes) && this.waiting.length < maxWaiting) this.waiting.push(id)
+      if (!isDirectory(bytes) || this.waiting.length >= maxWaiting) continue
+      this.waiting.push(id)
+      this.noted++
     }
-    // Whatever fails here the commit meets too, and tells.
-    if (this.waiting.length > 0) this.looking ??= this.look().catch(() => undefined)
+    if (this.waiting.length > 0) this.looking ??= this.look()
   }
 
-  /** Resolves when everything was looked into that came before. */
+  /** Resolves when everything was looked into that came before; what others send meanwhile is not waited for. */
   async settled(): Promise<void> {
-    await this.looking
+    const { noted } = this
+    let isLast = false
+    while (this.looking !== undefined && !isLast) {
+      isLast = this.noted - this.waiting.length >= noted
+      await this.round
+    }
   }
 
   /** The bytes of an object that is here, if they are at hand, for the last time. */
@@ -102,11 +112,12 @@ export class Arrivals {
   }
 
   private async look(): Promise<void> {
-    try {
-      while (this.waiting.length > 0) await this.lookAtNext()
-    } finally {
-      this.looking = undefined
+    while (this.waiting.length > 0) {
+      // Whatever fails here the commit meets too, and tells.
+      this.round = this.lookAtNext().catch(() => undefined)
+      await this.round
     }
+    this.looking = undefined
   }
 
   /** Enters some directories, with their lists before them, and remembers those of which everything is here. */

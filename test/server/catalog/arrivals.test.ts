@@ -26,8 +26,10 @@ class CountedReader implements ChunkReader {
   readonly sought: Id[] = []
   readonly chunks = new Map<Id, Buffer>()
   failsOnce = false
+  onStat = (): void => {}
 
   async stat(ids: readonly Id[]): Promise<(number | undefined)[]> {
+    this.onStat()
     if (this.failsOnce) {
       this.failsOnce = false
       throw new Problem('unavailable', 'the index failed')
@@ -121,6 +123,17 @@ describe('over chunks in memory', () => {
     await closure.arrivals.settled()
     reader.chunks.delete(b.id)
     expect(await missing()).toEqual([b.id])
+  })
+
+  test('a commit does not wait for what others send meanwhile', async () => {
+    let sent = 0
+    reader.onStat = () => {
+      if (sent >= 1000) return
+      closure.arrivals.note([encodeDirectoryObject([fileEntry(`${sent++}`, a)])], 0)
+    }
+    await arrive(...tree.chunks, ...tree.objects)
+    expect(sent).toBeLessThan(10)
+    expect(await missing()).toEqual([])
   })
 
   test('a lookup that fails is left to the commit', async () => {
