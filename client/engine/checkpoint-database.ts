@@ -2,11 +2,12 @@
  * What the client remembers between runs, in LevelDB on its own disk: one database per source and vault.
  *
  *     key                                              value
+ *     "format"                                         "2": of anything else nothing is believed
  *     "state"                                          JSON State
  *     "reserved"                                       decimal: directory numbers from here on are free
  *     "d" directory number (6 bytes, BE) name bytes    length of the fingerprint (u8), fingerprint, JSON EntryRecord
  *
- * Each value is followed by the CRC-32 of key and value (4 bytes, LE): LevelDB does not check its own when
+ * Each value but the first is followed by the CRC-32 of key and value (4 bytes, LE): LevelDB does not check its own when
  * it reads. Directories are numbered; the record of a thing stands under its directory's number and its
  * name, so that a directory's records are neighbours in the order of their names. The root's own record
  * stands under directory 0 with an empty name.
@@ -81,6 +82,8 @@ export interface State {
   whole?: { root: Id; list: Part }
 }
 
+const formatKey = Buffer.from('format')
+const format = Buffer.from('2')
 const stateKey = Buffer.from('state')
 const reservedKey = Buffer.from('reserved')
 /** Directory numbers are given out in runs of this many, so that giving one costs no write. */
@@ -129,6 +132,7 @@ export class CheckpointDatabase {
       throw unusable(folder, cause)
     }
     const level = await openLevel(folder)
+    if ((await level.get(formatKey))?.equals(format) !== true) await empty(level)
     const reserved = await level.get(reservedKey)
     const text = reserved === undefined ? '1' : checkedValue(reservedKey, reserved)?.toString()
     // An unreadable number must not be given out again: start above all that a database can hold.
@@ -166,7 +170,7 @@ export class CheckpointDatabase {
   /** Forgets everything. */
   async clear(): Promise<void> {
     await this.flush()
-    await this.#level.clear()
+    await empty(this.#level)
     this.#nextNumber = 1
     this.#reserved = 1
   }
@@ -328,6 +332,11 @@ function checkedValue(key: Buffer, stored: Buffer): Buffer | undefined {
   if (length < 0) return undefined
   const value = stored.subarray(0, length)
   return stored.readUInt32LE(length) === crc32(value, crc32(key)) ? value : undefined
+}
+
+async function empty(level: Level<Buffer, Buffer>): Promise<void> {
+  await level.clear()
+  await level.put(formatKey, format)
 }
 
 function markerOf(folder: string): string {

@@ -63,6 +63,24 @@ test('a flipped bit is noticed; the next run begins with the receiver’s last c
   expect(listing(join(folder.path, 'to'))).toEqual(listing(from))
 })
 
+test('what an older version has left is not believed, and what was forgotten on purpose is not forgotten again', async () => {
+  await using folder = await temporaryFolder()
+  const path = join(folder.path, 'db')
+  const level = new Level(path)
+  await level.put('reserved', '7')
+  await level.put('d\0\0\0\0\0\0', '{"number":1}')
+  await level.close()
+  const name = Buffer.from('a')
+  const first = await CheckpointDatabase.open(path)
+  expect(await first.isEmpty()).toBe(true)
+  await first.clear()
+  first.put(first.newNumber(), name, { sent: 5 })
+  await first.close()
+  const second = await CheckpointDatabase.open(path)
+  expect(await second.get(1, name)).toEqual({ sent: 5 })
+  await second.close()
+})
+
 /** Flips a bit in what is kept under a name, below the database's own checksums. */
 async function flipBit(folder: string, name: string): Promise<void> {
   const level = new Level<Buffer, Buffer>(folder, { keyEncoding: 'buffer', valueEncoding: 'buffer' })
