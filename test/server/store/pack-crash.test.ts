@@ -46,6 +46,24 @@ const steps = fc.array(
 
 /** Sequences that chance finds too seldom. */
 const examples: [Step[]][] = [
+  // A recovery that fails.
+  [
+    [
+      { do: 'fail sync' },
+      { do: 'put', blocks: [[5], [0]] },
+      {
+        do: 'put',
+        blocks: [
+          [11, 3, 6],
+          [12, 8, 10],
+          [7, 1, 8, 11],
+        ],
+      },
+      { do: 'fail write' },
+      { do: 'fail sync' },
+      { do: 'put', blocks: [[9]] },
+    ],
+  ],
   // Several packs that were never synced: a killed process leaves them to the next one, which vouches for all.
   [
     [
@@ -182,8 +200,20 @@ class Run {
     this.#store = process.store
   }
 
+  /** The recovery that a failure calls for may meet the next failure; then the next call recovers. */
+  async #stat(): Promise<(number | undefined)[]> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await this.#store.stat(pool.map(({ id }) => id))
+      } catch (error) {
+        expectStorageProblem(error)
+        assert.ok(attempt < 25, 'there are no more failures than steps')
+      }
+    }
+  }
+
   async #check(): Promise<void> {
-    const lengths = await this.#store.stat(pool.map(({ id }) => id))
+    const lengths = await this.#stat()
     let present = 0
     for (const [i, { id, bytes }] of pool.entries()) {
       if (lengths[i] === undefined) {
