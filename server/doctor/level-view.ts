@@ -42,9 +42,18 @@ export async function isOpenElsewhere(folder: string): Promise<boolean | undefin
     throw error
   }
   const view = await mkdtemp(join(tmpdir(), 'chunkdav-doctor-'))
-  const database = new Level(view)
   try {
+    // Before there is a `Level`: one opens by itself once it is made, and would make a lock of its own here.
     await symlink(lock, join(view, 'LOCK'))
+    return await isLocked(view)
+  } finally {
+    await rm(view, { recursive: true, force: true })
+  }
+}
+
+async function isLocked(folder: string): Promise<boolean | undefined> {
+  const database = new Level(folder)
+  try {
     await database.open()
     return false
   } catch (error) {
@@ -52,6 +61,5 @@ export async function isOpenElsewhere(folder: string): Promise<boolean | undefin
     return code === 'LEVEL_LOCKED' ? true : undefined
   } finally {
     await database.close()
-    await rm(view, { recursive: true, force: true })
   }
 }

@@ -1,4 +1,5 @@
 /** `chunkdav doctor`: what it says of each damage, and that it changes nothing. */
+import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, truncate, unlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -10,8 +11,9 @@ import { PackChunkStore } from '../../server/store/pack-chunk-store.ts'
 import { backUp } from '../support/backup.ts'
 import { cutIn, flipAt, flipHeader, flipPayload, recordOf, recordsOf, removePack } from '../support/damage.ts'
 import { startReceiver } from '../support/receiver.ts'
-import { runServerCommand } from '../support/serve-process.ts'
+import { nodeArguments, runServerCommand, watch } from '../support/serve-process.ts'
 import { seededBytes, temporaryFolder } from '../support/tree.ts'
+import { hasStrace } from '../work/system-calls.ts'
 
 const MiB = 1024 * 1024
 
@@ -387,6 +389,15 @@ describe('the command', () => {
       1,
       expect.stringMatching(/there is nothing at .*none/),
     ])
+  })
+
+  test.skipIf(!hasStrace)('tells that no receiver is at work, however slow its links are made', async () => {
+    const slow = ['-e', 'trace=?symlink,symlinkat', '-e', 'inject=?symlink,symlinkat:delay_enter=50000']
+    const program = [process.execPath, ...nodeArguments, 'doctor', '--data', dataDir, '--json']
+    const command = ['-f', '-qq', '-o', '/dev/null', ...slow, ...program]
+    const doctor = watch(spawn('strace', command, { stdio: ['ignore', 'pipe', 'pipe'] }))
+    expect([await doctor.ended, doctor.err]).toEqual([0, ''])
+    expect(doctor.out).not.toContain('cannot be told')
   })
 
   test('sees that a receiver is at work, and leaves it alone', async () => {
