@@ -15,6 +15,7 @@ import { encodeProblem, Problem, problemMediaType } from '../../protocol/problem
 import { type ClientLimits, defaultClientLimits } from './client-limits.ts'
 import { networkOf } from './client-name.ts'
 import { defaultPatience } from './context.ts'
+import { linger } from './linger.ts'
 import { plainAddress } from './peers.ts'
 
 /**
@@ -48,6 +49,8 @@ interface Connection {
   hasAsked: boolean
   /** What comes after the requests so far is not to be understood. */
   isOver: boolean
+  /** It was told so, and lingers (linger.ts): Node's parser says it again of each piece that still comes. */
+  isRefused: boolean
   idleSince: number
   /** Bytes that were taken, and when that was last seen to grow, or nothing to be there to take. */
   taken: number
@@ -105,6 +108,7 @@ export class Connections {
       answers: new Map(),
       hasAsked: false,
       isOver: false,
+      isRefused: false,
       idleSince: performance.now(),
       taken: 0,
       takenAt: performance.now(),
@@ -267,6 +271,7 @@ export class Connections {
       socket.destroy()
       return
     }
+    if (connection.isRefused) return
     const answers = [...connection.answers.keys()]
     const isSilent = connection.socket.bytesRead === 0
     const isLate = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
@@ -276,8 +281,15 @@ export class Connections {
       return
     }
     const requestId = randomUUID()
-    if (!isLate) this.#log.info({ err: error, requestId }, 'what a client sent is not HTTP')
-    socket.end(plainAnswer(nonsense(error.code), requestId), () => socket.destroy())
+    const answer = plainAnswer(nonsense(error.code), requestId)
+    if (isLate) {
+      socket.end(answer, () => socket.destroy())
+      return
+    }
+    this.#log.info({ err: error, requestId }, 'what a client sent is not HTTP')
+    connection.isRefused = true
+    socket.write(answer)
+    linger(connection.socket)
   }
 }
 

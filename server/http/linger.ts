@@ -5,15 +5,20 @@
  * closed, a bounded part of the body is thrown away, and then the connection ends.
  * RFC 9112, section 9.6.
  */
-import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Middleware } from 'koa'
 import type { RequestState } from './context.ts'
 import { hasBody } from './context.ts'
 
+interface Patience {
+  readonly lingerMs: number
+  readonly maxDiscardBytes: number
+}
+
 /** What a client may have had under way when the answer was sent. */
-const patience = { lingerMs: 2000, maxDiscardBytes: 2 * 1024 * 1024 } as const
+const patience: Patience = { lingerMs: 2000, maxDiscardBytes: 2 * 1024 * 1024 }
 /** Proxies, Apache for one, send the body to its end before they look at the answer, and else say 502 themselves. */
-const patienceWithProxies = { lingerMs: 10_000, maxDiscardBytes: 64 * 1024 * 1024 } as const
+const patienceWithProxies: Patience = { lingerMs: 10_000, maxDiscardBytes: 64 * 1024 * 1024 }
 /** How often it is looked how much that was. */
 const lookMs = 20
 /** So little may be read to its end, to keep the connection. */
@@ -35,14 +40,12 @@ export function lingerAfterEarlyAnswers(): Middleware<RequestState> {
     const { socket } = req
     if (socket === null || socket.destroyed) return
     // Node ends a `Connection: close` exchange through this method.
-    socket.destroySoon = () => linger(req, ctx.state.isProxied ? patienceWithProxies : patience)
+    socket.destroySoon = () => linger(socket, ctx.state.isProxied ? patienceWithProxies : patience)
   }
 }
 
-function linger(
-  { socket }: IncomingMessage,
-  { lingerMs, maxDiscardBytes }: { lingerMs: number; maxDiscardBytes: number },
-): void {
+/** Ends a connection behind the answer that was written to it, so that the client gets it. */
+export function linger(socket: Socket, { lingerMs, maxDiscardBytes }: Patience = patience): void {
   const before = socket.bytesRead
   const timer = setTimeout(() => socket.destroy(), lingerMs)
   // Not by a listener for `data`: that takes the socket from the parser, and where the parser had stopped it for a body

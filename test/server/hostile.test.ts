@@ -55,6 +55,24 @@ test.each([['bad host'], ['['], ['a:b:c'], ['%'], ['']])('Host "%s" is no fault 
   expect(answer).toMatch(/^HTTP\/1\.1 4\d\d /)
 })
 
+test.each([
+  ['headers that do not end', 'X-Flood: yyyyy\r\n', 'the headers are too long'],
+  ['what is no header', 'no header\r\n', 'the request is not HTTP/1.1'],
+])('who looks at the answer only behind all of it gets the answer: %s', async (_, line, reason) => {
+  const raw = await RawConnection.open(server.url)
+  raw.socket.pause()
+  raw.send('GET /home/ HTTP/1.1\r\nHost: localhost\r\n')
+  for (let piece = 0; piece < 10; piece++) {
+    raw.send(line.repeat(2000))
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+  raw.socket.resume()
+  const answer = await raw.end()
+  expect(answer).toMatch(/^HTTP\/1\.1 400 /)
+  expect(answer).toContain(reason)
+  expect(answer.split('HTTP/1.1 400 ')).toHaveLength(2)
+})
+
 describe('a client that leaves early', () => {
   const body = (id: string): string => {
     const json = JSON.stringify({ ids: [id] })
