@@ -64,7 +64,7 @@ function keepCompiledCode(): void {
     if (uid !== process.getuid?.() || (mode & 0o22) !== 0) return
     nodeModule.enableCompileCache(folder)
     // For the threads.
-    process.env.NODE_COMPILE_CACHE = folder
+    process.env.NODE_COMPILE_CACHE ??= folder
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === undefined) throw error
   }

@@ -1,3 +1,4 @@
+import { cutParameters } from '../../protocol/cut.ts'
 import { createSearchedMemory, gearSearchBytes, type SearchedMemory } from '../../protocol/gear-search.ts'
 
 /**
@@ -15,6 +16,9 @@ export interface SharedBuffers {
   readonly control: Int32Array
   readonly bufferBytes: number
 }
+
+/** A largest chunk: it stands in one buffer, and what a file's chunks leave of a buffer goes to the front of the next. */
+export const readBufferBytes = cutParameters.maxChunkBytes
 
 /** A pool of `count` buffers of `bufferBytes` each. Memory is used when it is first written. */
 export function createBuffers(count: number, bufferBytes: number): SharedBuffers {

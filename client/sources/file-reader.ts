@@ -17,7 +17,14 @@ import { type Id, idOfDigest } from '../../protocol/id.ts'
 import type { ProblemCode } from '../../protocol/problem.ts'
 import type { StatToPack } from '../engine/packed-stat.ts'
 import { posixAvailable, waitReadable } from '../posix.ts'
-import { bufferAt, giveBuffer, placeOf, type SharedBuffers, takeBuffer } from './buffer-pool.ts'
+import {
+  bufferAt,
+  giveBuffer,
+  placeOf,
+  readBufferBytes,
+  type SharedBuffers,
+  takeBuffer,
+} from './buffer-pool.ts'
 import { FillBatchWriter } from './fill-batch.ts'
 import { kindOf, statToPack } from './lstat.ts'
 import { OpenDirectories } from './open-directories.ts'
@@ -38,8 +45,6 @@ export interface FillMessage {
   readonly events: Uint8Array
 }
 
-/** A largest chunk: it stands in one buffer, and what a file's chunks leave of a buffer goes to the front of the next. */
-export const readBufferBytes = cutParameters.maxChunkBytes
 /** Up to here a file is one chunk, which needs no looking for cuts. */
 const smallBytes = cutParameters.minChunkBytes
 /** Files below /proc/sys give their content to the first read or not at all, whatever size they tell. */

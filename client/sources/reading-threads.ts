@@ -1,8 +1,8 @@
 /** Several reading threads behind one `fill`: each job goes to the least busy one. */
 import type { Filled } from '../engine/source.ts'
 import { workerModule } from '../worker-module.ts'
-import { bufferAt, createBuffers, giveBuffer, type SharedBuffers } from './buffer-pool.ts'
-import { type FillJob, type FillMessage, readBufferBytes } from './file-reader.ts'
+import { bufferAt, createBuffers, giveBuffer, readBufferBytes, type SharedBuffers } from './buffer-pool.ts'
+import type { FillJob, FillMessage } from './file-reader.ts'
 import { fillEvents } from './fill-batch.ts'
 import { StreamThread } from './stream-thread.ts'
 

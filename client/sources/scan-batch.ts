@@ -31,7 +31,6 @@ export class ScanBatchWriter {
   #at = 0
   #messages = 0
 
-  /** `send` copies what it is given. */
   constructor(send: (batch: Uint8Array) => void) {
     this.#send = send
   }
@@ -65,8 +64,9 @@ export class ScanBatchWriter {
     this.#done()
   }
 
+  /** Sends a copy, since a message carries all of the memory that a view is of. */
   flush(): void {
-    if (this.#messages > 0) this.#send(this.#bytes.subarray(0, this.#at))
+    if (this.#messages > 0) this.#send(new Uint8Array(this.#bytes.subarray(0, this.#at)))
     this.#at = 0
     this.#messages = 0
   }

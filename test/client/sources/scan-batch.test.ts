@@ -10,7 +10,7 @@ const stat = {
 
 function told(write: (writer: ScanBatchWriter) => void): { batches: number; events: ScanEvent[] } {
   const batches: Uint8Array[] = []
-  const writer = new ScanBatchWriter((batch) => batches.push(Uint8Array.from(batch)))
+  const writer = new ScanBatchWriter((batch) => batches.push(batch))
   write(writer)
   writer.flush()
   return { batches: batches.length, events: batches.flatMap((batch) => scanEvents(batch)) }
