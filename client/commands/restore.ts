@@ -2,8 +2,10 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import prettyBytes from 'pretty-bytes'
+import { hashImplementations } from '../../protocol/hash.ts'
 import { isProblem, Problem } from '../../protocol/problem.ts'
 import type { CheckpointState } from '../../protocol/schema.ts'
+import { posixAvailable } from '../posix.ts'
 import { createProgress, duration, type Progress } from '../progress.ts'
 import type { ReceiverClient } from '../receiver-client.ts'
 import { type RestoreSummary, restore } from '../restore/restore.ts'
@@ -81,6 +83,9 @@ async function run(
   }
   const source = await selectSource(client, options.source, signal)
   const checkpoint = await selectCheckpoint(client, source, options.checkpoint, signal)
+  // What is needed later, while compiled code is believed.
+  hashImplementations()
+  posixAvailable()
   tuneForWork()
   const progress = createProgress({
     stream: context.stderr,

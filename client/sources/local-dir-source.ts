@@ -2,6 +2,7 @@
 import { lstat, realpath } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { basename, resolve } from 'node:path'
+import { hashImplementations } from '../../protocol/hash.ts'
 import { Problem } from '../../protocol/problem.ts'
 import { begun } from '../begun.ts'
 import type { FileToRead, Filled, ScanEvent, Source, SourceCapabilities } from '../engine/source.ts'
@@ -98,8 +99,11 @@ export class LocalDirSource implements Source {
 
   /** Where nothing has changed, none are needed. */
   async #startReaders(): Promise<ReadingThreads> {
-    const { ReadingThreads } = await loading(() => import('./reading-threads.ts'))
-    return new ReadingThreads(this.#readerCount)
+    return await loading(async () => {
+      const { ReadingThreads } = await import('./reading-threads.ts')
+      hashImplementations()
+      return new ReadingThreads(this.#readerCount)
+    })
   }
 
   /** The absolute byte string of a path below the root. */
