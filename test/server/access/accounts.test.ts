@@ -37,6 +37,12 @@ const basic = (name: string, password: string) => ({ kind: 'basic', name, passwo
 const bearer = (token: string) => ({ kind: 'bearer', token }) as const
 const home = '192.0.2.1'
 
+/** At once: whoever looks meanwhile finds the old one or the new. */
+async function replaceFile(path: string, text: string): Promise<void> {
+  await writeFile(`${path}.new`, text)
+  await rename(`${path}.new`, path)
+}
+
 /** Waits until it holds. */
 async function soon(holds: () => boolean | Promise<boolean>): Promise<void> {
   const until = Date.now() + 5000
@@ -280,13 +286,13 @@ describe('the files change', () => {
     const accounts = await open({ log: log as never })
     const path = join(dir.path, 'users.json')
     const whole = await readFile(path, 'utf8')
-    await (text === undefined ? rm(path) : writeFile(path, text))
+    await (text === undefined ? rm(path) : replaceFile(path, text))
     await soon(() => errors.length > 0)
     await new Promise((resolve) => setTimeout(resolve, 100))
     // Once, not each time that it is looked at.
     expect(errors.length).toBe(1)
     expect((await accounts.verify(basic('alice', 'geheim 1'), home))?.name).toBe('alice')
-    await writeFile(path, whole.replace('alice', 'alicia'))
+    await replaceFile(path, whole.replace('alice', 'alicia'))
     await soon(async () => (await accounts.byName('alicia')) !== undefined)
     expect(await accounts.byName('alice')).toBeUndefined()
   })
@@ -345,8 +351,7 @@ describe('htpasswd', () => {
     const accounts = await open({ htpasswd })
     execFileSync('htpasswd', ['-bB', htpasswd, 'bob', 'geheim 2'], { stdio: 'ignore' })
     await soon(async () => (await accounts.byName('bob')) !== undefined)
-    await writeFile(`${htpasswd}.new`, 'bob:$apr1$abc$def\n')
-    await rename(`${htpasswd}.new`, htpasswd)
+    await replaceFile(htpasswd, 'bob:$apr1$abc$def\n')
     await accounts.reload()
     expect((await accounts.verify(basic('bob', 'geheim 2'), home))?.name).toBe('bob')
   })
