@@ -6,7 +6,6 @@
  * begins, and not while a thread starts or more of the program is loaded.
  */
 import { cachedDataVersionTag, setFlagsFromString } from 'node:v8'
-import { Worker, workerData } from 'node:worker_threads'
 
 /** What holds at work, and V8's own choice: of several, whichever it is here. */
 const settings: readonly (readonly [string, ...string[]])[] = [
@@ -59,29 +58,4 @@ export async function loading<T>(load: () => Promise<T>): Promise<T> {
     starting--
     apply()
   }
-}
-
-/**
- * Starts a thread for work on bytes, which must call `threadStarted`; `data` goes along. It makes little garbage: without a
- * bound it would keep tens of MiB for it; and a heap that may grow to 2 GiB has Node's built-in code in memory once more.
- */
-export function startThread(module: URL, data: object = {}): Worker {
-  const started = new Int32Array(new SharedArrayBuffer(4))
-  const worker = new Worker(module, {
-    workerData: { ...data, started },
-    resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 2047 },
-  })
-  worker.once('exit', () => markStarted(started))
-  void loading(async () => Atomics.waitAsync(started, 0, 0).value)
-  return worker
-}
-
-/** In a thread: everything is loaded. */
-export function threadStarted(): void {
-  markStarted((workerData as { readonly started: Int32Array }).started)
-}
-
-function markStarted(started: Int32Array): void {
-  Atomics.store(started, 0, 1)
-  Atomics.notify(started, 0)
 }

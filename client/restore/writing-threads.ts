@@ -7,7 +7,7 @@
  * come in the order of its tasks.
  */
 import type { Worker } from 'node:worker_threads'
-import { startThread } from '../v8-tuning.ts'
+import { endThread, startThread } from '../threads.ts'
 import { workerModule } from '../worker-module.ts'
 import type { BlockAnswer, BlockTask, FinishTask, TargetEnd } from './write-tasks.ts'
 
@@ -74,7 +74,7 @@ export class WritingThreads {
 
   /** Ends the threads when what they have begun is done. Idempotent. */
   async close(): Promise<void> {
-    await Promise.all(this.#threads.map(({ worker }) => worker.terminate()))
+    await Promise.all(this.#threads.map(({ worker }) => endThread(worker)))
   }
 }
 

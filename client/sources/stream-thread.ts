@@ -13,7 +13,7 @@
  */
 import type { Worker } from 'node:worker_threads'
 import { isProblem, Problem, type ProblemCode } from '../../protocol/problem.ts'
-import { startThread, threadStarted } from '../v8-tuning.ts'
+import { endThread, startThread, takeOrders } from '../threads.ts'
 
 const takenSlot = 0
 const cancelledSlot = 1
@@ -31,11 +31,8 @@ export interface Outlet<T> {
 }
 
 /** Runs on the worker: serves jobs from the parent with `run`, one at a time. */
-export function serveJobs<Job, T>(
-  port: {
-    on(event: 'message', listener: (job: Job) => void): unknown
-    postMessage(message: unknown): void
-  },
+export function serveJobs<Job extends object, T>(
+  port: { postMessage(message: unknown): void },
   shared: Int32Array,
   ahead: number,
   run: (job: Job, outlet: Outlet<T>) => void,
@@ -57,8 +54,7 @@ export function serveJobs<Job, T>(
       return true
     },
   }
-  threadStarted()
-  port.on('message', (job) => {
+  takeOrders((job: Job) => {
     try {
       run(job, outlet)
       port.postMessage({ kind: 'end' })
@@ -77,7 +73,7 @@ export function serveJobs<Job, T>(
   })
 }
 
-export class StreamThread<Job, T> {
+export class StreamThread<Job extends object, T> {
   readonly #worker: Worker
   readonly #shared: Int32Array
   readonly #drop: (item: T) => void
@@ -194,7 +190,8 @@ export class StreamThread<Job, T> {
       if (message.kind !== 'item') break
       this.#drop(message.item)
     }
-    Atomics.store(this.#shared, cancelledSlot, 0)
+    // A thread that was closed meanwhile gives up whatever it still has.
+    if (this.#failure === undefined) Atomics.store(this.#shared, cancelledSlot, 0)
   }
 
   /** Ends the thread. A job at hand is given up. Idempotent. */
@@ -202,7 +199,7 @@ export class StreamThread<Job, T> {
     this.#fail(new Problem('cancelled', 'the reading thread was closed'))
     Atomics.store(this.#shared, cancelledSlot, 1)
     Atomics.notify(this.#shared, takenSlot)
-    await this.#worker.terminate()
+    await endThread(this.#worker)
   }
 }
 

@@ -8,7 +8,7 @@
 import { parentPort } from 'node:worker_threads'
 import { type BlockEncoding, blockBytes, type ChunkTable, discard, writeBlock } from '../../protocol/block.ts'
 import { compressNow } from '../../protocol/zstd.ts'
-import { threadStarted } from '../v8-tuning.ts'
+import { takeOrders } from '../threads.ts'
 
 /** A block to be: its table, and where its plain bytes are. */
 export interface BlockToEncode {
@@ -87,8 +87,7 @@ function encode({ blocks, level, out: given }: EncodeJob): EncodedJob {
   return { out, blocks: encoded }
 }
 
-threadStarted()
-parentPort?.on('message', (job: EncodeJob) => {
+takeOrders((job: EncodeJob) => {
   const encoded = encode(job)
   parentPort?.postMessage(encoded, [encoded.out])
 })

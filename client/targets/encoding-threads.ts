@@ -7,7 +7,7 @@ import type { Worker } from 'node:worker_threads'
 import type { OutgoingBlock, PlainChunk } from '../../protocol/block.ts'
 import type { Id } from '../../protocol/id.ts'
 import { Problem } from '../../protocol/problem.ts'
-import { startThread } from '../v8-tuning.ts'
+import { endThread, startThread } from '../threads.ts'
 import { workerModule } from '../worker-module.ts'
 import type { BlockToEncode, EncodedJob, EncodeJob } from './encode-worker.ts'
 
@@ -131,7 +131,7 @@ export class EncodingThreads {
   /** Ends the threads; jobs under way reject with Problem `cancelled`. Idempotent. */
   async close(): Promise<void> {
     this.#fail(new Problem('cancelled', 'the encoding threads were closed'))
-    await Promise.all([...this.#jobs.keys()].map((worker) => worker.terminate()))
+    await Promise.all([...this.#jobs.keys()].map(endThread))
   }
 }
 

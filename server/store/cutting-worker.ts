@@ -25,7 +25,11 @@ function answer(message: ToCutter): FromCutter | undefined {
 }
 
 // Whatever is thrown in here is a defect: it ends the thread, and with it the uploads that it served.
-parentPort?.on('message', (message: ToCutter) => {
+parentPort?.on('message', (message: ToCutter | null) => {
+  if (message === null) {
+    parentPort?.close()
+    return
+  }
   const reply = answer(message)
   if (reply !== undefined) parentPort?.postMessage(reply)
 })

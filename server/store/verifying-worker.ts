@@ -49,7 +49,12 @@ async function work(): Promise<void> {
   isBusy = false
 }
 
-parentPort?.on('message', (message: ToVerifier) => {
+parentPort?.on('message', (message: ToVerifier | null) => {
+  if (message === null) {
+    jobs.length = 0
+    parentPort?.close()
+    return
+  }
   heldBytes += message.bytes.byteLength
   jobs.push({ ...message, steps: judgeBatch(Buffer.from(message.bytes, 0, message.length)) })
   if (!isBusy) void work()

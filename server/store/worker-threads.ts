@@ -8,7 +8,7 @@ import { availableParallelism } from 'node:os'
 import { type Transferable, Worker } from 'node:worker_threads'
 import { Problem } from '../../protocol/problem.ts'
 
-/** Stands in every message, in both directions. */
+/** Stands in every message, in both directions, but `null`: that is for the thread to end. */
 export interface OfJob {
   readonly job: number
 }
@@ -140,9 +140,15 @@ class WorkerThread<Order extends object, Answer extends OfJob> {
     this.#jobs.clear()
   }
 
+  /** Not by `terminate`: native code that the thread loads at that moment may take the process along. */
   async close(): Promise<void> {
     this.#failure ??= stopping()
-    await this.#worker.terminate()
+    if (this.#worker.threadId === -1) return
+    this.#worker.ref()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#worker.once('exit', () => resolve())
+    this.#worker.postMessage(null)
+    await promise
   }
 }
 
