@@ -42,31 +42,39 @@ function endDescendants(): void {
     }
   }
   for (const pid of stopped) send(pid, 'SIGKILL')
-  for (const until = Date.now() + endMs; descendants().length > 0 && Date.now() < until; ) pause(10)
+  // Not those that are still below us: whose parent has ended before is no more.
+  for (const until = Date.now() + endMs; [...stopped].some(isRunning) && Date.now() < until; ) pause(10)
+}
+
+function isRunning(pid: number): boolean {
+  return statOf(pid) !== undefined
 }
 
 /** The ids of all that run below this process, parents first. */
 function descendants(): number[] {
   const parentOf = new Map<number, number>()
-  for (const name of readdirSync('/proc').filter((each) => /^\d+$/.test(each))) {
-    const stat = readIfThere(`/proc/${name}/stat`)
-    // Behind the name, which may hold anything: the state, and who started it. Z has ended, and is not waited for yet.
-    const [state, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    if (state !== 'Z') parentOf.set(Number(name), Number(parent))
+  for (const pid of readdirSync('/proc').map(Number).filter(Number.isInteger)) {
+    const stat = statOf(pid)
+    if (stat !== undefined) parentOf.set(pid, stat.parent)
   }
   const found = [process.pid]
   for (const pid of found) for (const [child, parent] of parentOf) if (parent === pid) found.push(child)
   return found.slice(1)
 }
 
-function readIfThere(path: string): string {
+/** Who started it; undefined when it has ended. */
+function statOf(pid: number): { readonly parent: number } | undefined {
+  let text: string
   try {
-    return readFileSync(path, 'utf8')
+    text = readFileSync(`/proc/${pid}/stat`, 'utf8')
   } catch (error) {
     // It may end while it is read.
     if (!['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
-    return ''
+    return undefined
   }
+  // Behind the name, which may hold anything. Z has ended, and is not waited for yet.
+  const [state, parent] = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  return state === 'Z' ? undefined : { parent: Number(parent) }
 }
 
 function send(pid: number, signal: NodeJS.Signals): void {
