@@ -1,8 +1,8 @@
 /**
  * How the program's threads start and end.
  *
- * None is ever terminated, but asked to end: where it loads native code at that moment, or is in it, that finds its calls
- * failing, and koffi takes the whole process along.
+ * None is terminated but by the end of the process: it is asked to end. Where it loads native code at that moment, or is in it,
+ * that would find its calls failing, and koffi takes the whole process along.
  */
 import { parentPort, Worker, workerData } from 'node:worker_threads'
 import { loading } from './v8-tuning.ts'

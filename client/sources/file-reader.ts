@@ -226,14 +226,21 @@ class FileReader {
   #read(input: Input, at: number, length: number): number {
     // Never EAGAIN, but from a kernel log that has nothing more to say: a failure, not worth waiting for.
     if (input.regular) return readSync(input.fd, this.#buffer, at, length, null)
-    this.#await(input.fd)
-    return readRetrying(input.fd, this.#buffer, at, length)
+    return this.#readStream(input.fd, at, length)
   }
 
-  /** A pipe may be silent for ever; a thread inside `read` could be neither cancelled nor ended. */
-  #await(fd: number): void {
-    while (!asErrno(() => waitReadable(fd, pipePatienceMs))) {
+  /** A pipe may be silent, or drip, for ever; a thread inside `read` could be neither cancelled nor ended. */
+  #readStream(fd: number, at: number, length: number): number {
+    for (;;) {
       if (this.#outlet.cancelled) throw new Cancelled()
+      if (!asErrno(() => waitReadable(fd, pipePatienceMs))) continue
+      try {
+        return readSync(fd, this.#buffer, at, length, null)
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+      }
+      // Somebody made it non-blocking, and there is nothing after all.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
     }
   }
 
@@ -328,18 +335,6 @@ function openRegular(path: string, directories: OpenDirectories): number {
 function streamFlags(path: string): number {
   const waits = process.platform === 'linux' && posixAvailable() && statSync(fsPath(path)).isFIFO()
   return waits ? constants.O_NONBLOCK : 0
-}
-
-/** A pipe that somebody made non-blocking answers EAGAIN: wait a moment and ask again. */
-function readRetrying(fd: number, buffer: Buffer, offset: number, length: number): number {
-  for (;;) {
-    try {
-      return readSync(fd, buffer, offset, length, null)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
-    }
-  }
 }
 
 /** Turns a system call's failure into one that is reported for the file. */

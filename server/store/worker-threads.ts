@@ -128,7 +128,8 @@ class WorkerThread<Order extends object, Answer extends OfJob> {
     const listener = this.#jobs.get(answer.job)
     if (this.#options.isLast(answer)) {
       this.#jobs.delete(answer.job)
-      if (this.#jobs.size === 0) this.#worker.unref()
+      // Whoever ends the thread waits for that: without it the process would be over before.
+      if (this.#jobs.size === 0 && this.#failure === undefined) this.#worker.unref()
     }
     listener?.onAnswer(answer)
   }

@@ -40,6 +40,8 @@ async function startReading(source: ChunkSource, signal: AbortSignal) {
 for (const [what, write] of [
   ['that nobody writes to', undefined],
   ['whose writer is silent', 'so far'],
+  // Each piece comes before reading would look whether anybody still wants it.
+  ['whose writer drips', 'drip'],
 ] as const) {
   for (const how of ['abort', 'close'] as const) {
     test(`a fifo ${what}: ${how} ends reading`, async () => {
@@ -52,13 +54,16 @@ for (const [what, write] of [
       await sleep(300)
       // Opening for both never waits.
       const writer = write === undefined ? undefined : openSync(path, 'r+')
+      const tell = (): void => void (writer !== undefined && writeSync(writer, write as string))
+      const drip = write === 'drip' ? setInterval(tell, 20) : undefined
       try {
-        if (writer !== undefined) writeSync(writer, write as string)
+        tell()
         await sleep(50)
         if (how === 'abort') abort.abort()
         await within(source.close(), 'close')
         expect(await within(reading, 'reading')).toBeInstanceOf(Error)
       } finally {
+        clearInterval(drip)
         if (writer !== undefined) closeSync(writer)
       }
     })
