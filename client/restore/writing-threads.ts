@@ -72,7 +72,7 @@ export class WritingThreads {
     Atomics.store(this.#stopped, 0, 1)
   }
 
-  /** Ends the threads when what they have begun is done. Idempotent. */
+  /** Ends the threads when what they were given is done. Idempotent. */
   async close(): Promise<void> {
     await Promise.all(this.#threads.map(({ worker }) => endThread(worker)))
   }

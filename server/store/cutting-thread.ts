@@ -90,7 +90,7 @@ export class CuttingThreads {
     }
   }
 
-  /** Ends the threads; uploads under way fail with Problem `unavailable`. Idempotent. */
+  /** Ends the threads; uploads that have no last answer by then fail with Problem `unavailable`. Idempotent. */
   async close(): Promise<void> {
     this.#windows.length = 0
     await this.#threads.close()

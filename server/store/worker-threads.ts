@@ -77,7 +77,7 @@ export class WorkerThreads<Order extends object, Answer extends OfJob> {
     return thread
   }
 
-  /** Ends the threads; jobs under way fail with Problem `unavailable`. Idempotent. */
+  /** Ends the threads; jobs that have no last answer by then fail with Problem `unavailable`. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true
     await Promise.all([...this.#threads].map((thread) => thread.close()))
