@@ -25,18 +25,20 @@ export interface Holding {
   readonly totalBytes?: number
 }
 
+type Body = Readable | Buffer
+
 /**
- * A stream of `pieces` as fast as the client takes them. The first piece is read before this returns, so
+ * A body of `pieces`, which leave as fast as the client takes them. The first piece is read before this returns, so
  * that what fails at once is still a problem; what fails later cuts the connection.
  */
 export async function streamPieces(
   ctx: Context,
   pieces: AsyncIterable<Buffer>,
   holding: Holding,
-): Promise<Readable> {
+): Promise<Body> {
   const source = new HeldPieces(pieces, holding, clientOf(ctx), overSignal(ctx))
   whenOver(ctx, () => void source.close())
-  return sliced(ctx, source, await source.next(), holding)
+  return bodyOf(ctx, source, await source.next(), holding)
 }
 
 /** Answers with the one buffer that `read` gives. Returns it, for the headers. */
@@ -47,9 +49,43 @@ export async function sendHeld(ctx: Context, holding: Holding, read: () => Promi
   const source = new HeldPieces(one(), holding, clientOf(ctx), overSignal(ctx))
   whenOver(ctx, () => void source.close())
   const bytes = (await source.next()) ?? Buffer.alloc(0)
-  ctx.body = sliced(ctx, source, bytes, { ...holding, totalBytes: bytes.length })
+  ctx.body = bodyOf(ctx, source, bytes, { ...holding, totalBytes: bytes.length })
   ctx.length = bytes.length
   return bytes
+}
+
+interface AnswerPace {
+  /** The client is given a slice: from now on it is waited for. */
+  wait(): void
+  /** It has taken so much. */
+  took(bytes: number): void
+}
+
+/** How fast the client takes an answer: who is too slow loses the connection. Ends with the answer. */
+function paceOf(ctx: Context, budget: MemoryBudget): AnswerPace {
+  const { idleMs, stallMs: silentMs } = ctx.state.patience
+  const pace = new ClientPace({
+    silentMs,
+    graceMs: Math.min(idleMs, silentMs),
+    isPressed: () => budget.isPressed,
+  })
+  const cut = (): void => {
+    // An answer that waits behind another one on its connection: that one has a pace of its own.
+    if (ctx.res.socket === null) pace.wait(cut)
+    else ctx.req.socket.destroy()
+  }
+  whenOver(ctx, () => pace.end())
+  return { wait: () => pace.wait(cut), took: (bytes) => pace.came(bytes) }
+}
+
+/** What is no more than a slice is all that there is to take: a stream of it would cost as much as all the rest of the answer. */
+function bodyOf(ctx: Context, source: HeldPieces, first: Buffer | undefined, holding: Holding): Body {
+  const { budget, totalBytes = Number.POSITIVE_INFINITY } = holding
+  if (first === undefined || totalBytes > Math.min(first.length, sliceBytes)) {
+    return sliced(ctx, source, first, holding)
+  }
+  paceOf(ctx, budget).wait()
+  return first.subarray(0, totalBytes)
 }
 
 /** Pieces, each under a reservation until the next is asked for or `close` is called. */
@@ -112,19 +148,9 @@ function sliced(
   let position = 0
   let left = totalBytes
   let sliceLength = 0
-  const { idleMs, stallMs: silentMs } = ctx.state.patience
-  const pace = new ClientPace({
-    silentMs,
-    graceMs: Math.min(idleMs, silentMs),
-    isPressed: () => budget.isPressed,
-  })
-  const cut = (): void => {
-    // An answer that waits behind another one on its connection: that one has a pace of its own.
-    if (ctx.res.socket === null) pace.wait(cut)
-    else ctx.req.socket.destroy()
-  }
+  const pace = paceOf(ctx, budget)
   const advance = async (): Promise<void> => {
-    pace.came(sliceLength)
+    pace.took(sliceLength)
     while (piece !== undefined && position >= piece.length && left > 0) {
       piece = await source.next()
       position = 0
@@ -135,7 +161,7 @@ function sliced(
     sliceLength = slice.length
     position += slice.length
     left -= slice.length
-    pace.wait(cut)
+    pace.wait()
     stream.push(slice)
     if (left <= 0) stream.push(null)
   }
@@ -144,9 +170,6 @@ function sliced(
     highWaterMark: 0,
     read: () => void advance().catch((error: Error) => stream.destroy(error)),
   })
-  whenOver(ctx, () => {
-    pace.end()
-    stream.destroy()
-  })
+  whenOver(ctx, () => void stream.destroy())
   return stream
 }
