@@ -1,52 +1,32 @@
 /** The moment from which nobody waits for an answer any more: it has left, or its connection is gone. */
 import type { ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
 import type { Context } from './context.ts'
 
 type Act = () => void
 
-/** What is to happen when an answer is over. */
+/** What is to happen when an answer is over: one listener for each, however many look at it. */
 const ofAnswers = new WeakMap<ServerResponse, Set<Act>>()
-/**
- * The answers under way on a connection. An answer that waits behind another one is not told by Node that
- * the connection has closed.
- */
-const ofConnections = new WeakMap<Socket, Set<Act>>()
 
-/** Calls `act` once, when the answer has left or its connection is gone; at once when that is so already. */
+/**
+ * Calls `act` once, when the answer has left or its connection is gone; at once when that is so already. Node tells of the
+ * connection only the answer that is under way on it, which this one is: connections.ts hands over no request before its turn.
+ */
 export function whenOver(ctx: Context, act: Act): void {
   const { res } = ctx
-  const { socket } = ctx.req
-  if (res.closed || res.destroyed || socket.destroyed) {
-    act()
-  } else {
-    const acts = ofAnswers.get(res) ?? watchAnswer(res, ofConnections.get(socket) ?? watchConnection(socket))
-    acts.add(act)
-  }
+  if (res.closed || res.destroyed || ctx.req.socket.destroyed) act()
+  else (ofAnswers.get(res) ?? watch(res)).add(act)
 }
 
-function watchAnswer(res: ServerResponse, underWay: Set<Act>): Set<Act> {
+function watch(res: ServerResponse): Set<Act> {
   const acts = new Set<Act>()
-  const over = (): void => {
-    underWay.delete(over)
+  ofAnswers.set(res, acts)
+  res.once('close', () => {
     for (const act of acts) {
       acts.delete(act)
       act()
     }
-  }
-  ofAnswers.set(res, acts)
-  underWay.add(over)
-  res.once('close', over)
-  return acts
-}
-
-function watchConnection(socket: Socket): Set<Act> {
-  const underWay = new Set<Act>()
-  ofConnections.set(socket, underWay)
-  socket.once('close', () => {
-    for (const over of underWay) over()
   })
-  return underWay
+  return acts
 }
 
 /** Made once: by default each abort makes an error with its stack. */

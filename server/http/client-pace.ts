@@ -32,13 +32,18 @@ export class ClientPace {
   #since = 0
   #waitedMs = 0
   #bytes = 0
+  #isOver = false
 
   constructor(rules: PaceRules) {
     this.#rules = rules
   }
 
-  /** The client's turn begins, unless it has: `giveUp` is called once if it takes too long. */
+  /**
+   * The client's turn begins, unless it has: `giveUp` is called once if it takes too long, perhaps at once. Does nothing
+   * when the transfer is over.
+   */
   wait(giveUp: () => void): void {
+    if (this.#isOver) return
     this.came()
     this.#giveUp = giveUp
     this.#since = performance.now()
@@ -53,8 +58,9 @@ export class ClientPace {
     this.#waitedMs += performance.now() - this.#since
   }
 
-  /** The transfer is over. Idempotent. */
+  /** The transfer is over, and stays so: nothing is waited for any more. Idempotent. */
   end(): void {
+    this.#isOver = true
     this.came()
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -62,14 +68,16 @@ export class ClientPace {
 
   #check(): void {
     this.#timer = undefined
-    if (this.#giveUp === undefined) return
+    const giveUp = this.#giveUp
+    if (giveUp === undefined) return
     const { silentMs: allowedMs, graceMs, isPressed } = this.#rules
     const silentMs = performance.now() - this.#since
     const waitedMs = this.#waitedMs + silentMs
     const leftMs = Math.min(allowedMs - silentMs, allowedMs + this.#bytes / minBytesPerMs - waitedMs)
     const pressedLeftMs = graceMs + this.#bytes / minPressedBytesPerMs - waitedMs
     if (leftMs <= 0 || (pressedLeftMs <= 0 && isPressed())) {
-      this.#giveUp()
+      this.came()
+      giveUp()
       return
     }
     const nextMs = Math.min(leftMs, pressedLeftMs > 0 ? pressedLeftMs : recheckMs)

@@ -69,11 +69,7 @@ function paceOf(ctx: Context, budget: MemoryBudget): AnswerPace {
     graceMs: Math.min(idleMs, silentMs),
     isPressed: () => budget.isPressed,
   })
-  const cut = (): void => {
-    // An answer that waits behind another one on its connection: that one has a pace of its own.
-    if (ctx.res.socket === null) pace.wait(cut)
-    else ctx.req.socket.destroy()
-  }
+  const cut = (): void => void ctx.req.socket.destroy()
   whenOver(ctx, () => pace.end())
   return { wait: () => pace.wait(cut), took: (bytes) => pace.came(bytes) }
 }

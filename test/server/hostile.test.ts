@@ -1,6 +1,7 @@
 /** Requests that no client of ours sends: none may end the receiver, or hold what others need. */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Id } from '../../protocol/id.ts'
+import { encodeDirectoryObject } from '../../protocol/objects.ts'
 import type { CollectableStore } from '../../server/index.ts'
 import { MemoryChunkStore } from '../../server/store/memory-chunk-store.ts'
 import { startReceiver, type TestReceiver } from '../support/receiver.ts'
@@ -79,20 +80,25 @@ describe('a client that leaves early', () => {
     return `POST /home/chunks/fetch HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${json.length}\r\n\r\n${json}`
   }
   const get = (id: string): string => `GET /home/chunks/${id} HTTP/1.1\r\nHost: localhost\r\n\r\n`
+  const lengthOf = (id: string): string => `HEAD /home/dirs/${id} HTTP/1.1\r\nHost: localhost\r\n\r\n`
   const requests: [string, (id: string) => string][] = [
     ['a fetch', body],
     ['a chunk', get],
     ['chunks, one behind the other', (id) => get(id).repeat(3)],
   ]
 
-  test.each(requests)('before the first of it was read gives its memory back: %s', async (_, text) => {
+  test.each([
+    ...requests.map(([name, text]) => [name, text, 'chunks', chunk(noise(MiB, 11))] as const),
+    ['a chunk that leaves in one piece', get, 'chunks', chunk(noise(1000, 11))] as const,
+    ['the length of an object', lengthOf, 'dirs', encodeDirectoryObject([])] as const,
+  ])('before the first of it was read gives its memory back: %s', async (_, text, kind, item) => {
     const gate = gated()
     await using slow = await startReceiver({
       unobserved: true,
+      patience: { stallMs: 20 },
       openStore: async () => gate.around(await MemoryChunkStore.open()),
     })
-    const item = chunk(noise(MiB, 11))
-    await put(slow, 'chunks', item)
+    await put(slow, kind, item)
     const { downloads } = slow.receiver
     gate.close()
     const raw = await RawConnection.open(slow.url)
@@ -102,7 +108,9 @@ describe('a client that leaves early', () => {
     await new Promise((resolve) => setTimeout(resolve, 50))
     gate.open()
     await until(() => downloads.usage.heldBytes === 0 && downloads.usage.waiting === 0)
-    expect((await fetch(`${slow.vaultUrl}/chunks/${item.id}`)).status).toBe(200)
+    // Nobody waits any more for a client that has left.
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    expect((await fetch(`${slow.vaultUrl}/${kind}/${item.id}`)).status).toBe(200)
   })
 
   test.each(requests)('while it waits for memory gives up its place: %s', async (_, text) => {

@@ -266,6 +266,25 @@ describe('the pace', () => {
     }
     expect(giveUp).not.toHaveBeenCalled()
   })
+
+  test('nobody waits for a transfer that is over', () => {
+    const giveUp = vi.fn()
+    const pace = new ClientPace({ ...rules, isPressed: () => true })
+    pace.wait(giveUp)
+    pace.end()
+    pace.wait(giveUp)
+    vi.advanceTimersByTime(86_400_000)
+    expect(giveUp).not.toHaveBeenCalled()
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  test('a client is given up once', () => {
+    const giveUp = vi.fn()
+    const pace = new ClientPace({ ...rules, isPressed: () => false })
+    pace.wait(giveUp)
+    vi.advanceTimersByTime(86_400_000)
+    expect(giveUp).toHaveBeenCalledTimes(1)
+  })
 })
 
 test.each([
