@@ -150,7 +150,7 @@ export const ObjectAnswer = Type.Object(
 )
 export type ObjectAnswer = Static<typeof ObjectAnswer>
 
-/** What became of each chunk of a batch, in the batch's order; `problems` has one entry per refused block. */
+/** What became of each chunk of a batch, in the batch's order; `problems` has one entry per refused block, for the first thousand. */
 export const BatchAnswer = Type.Object(
   {
     outcomes: Type.Array(Type.Union([StoredOrKnown, Type.Literal('refused')])),

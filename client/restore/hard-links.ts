@@ -83,12 +83,12 @@ export class HardLinks {
       return
     }
     group.state = problem ?? 'there'
-    for (let heir = waiting.shift(); heir !== undefined; heir = waiting.shift()) {
-      if (!this.#make(heir.place, group)) {
-        this.#inherit(key, [heir, ...waiting])
+    for (const [i, { place }] of waiting.entries()) {
+      if (!this.#make(place, group)) {
+        this.#inherit(key, waiting.slice(i))
         return
       }
-      heir.place.directory.done()
+      place.directory.done()
     }
   }
 

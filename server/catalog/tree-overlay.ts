@@ -58,13 +58,14 @@ export class OverlaidChange implements TreeWrites {
     for (const overlay of [this.#group, this.written]) {
       for (const text of overlay.keysNear(prefix)) if (isIn(text)) ours.set(text, overlay.rows.get(text))
     }
-    const waiting = [...ours.keys()].sort()
+    const keys = [...ours.keys()].sort()
+    let next = 0
     for await (const row of this.#below.range(prefix, after)) {
       const text = row.key.toString('latin1')
-      while (waiting[0] !== undefined && waiting[0] < text) yield* rowOf(ours, waiting.shift() as string)
+      for (let key = keys[next]; key !== undefined && key < text; key = keys[++next]) yield* rowOf(ours, key)
       if (!ours.has(text)) yield row
     }
-    for (const text of waiting) yield* rowOf(ours, text)
+    for (; next < keys.length; next++) yield* rowOf(ours, keys[next] as string)
   }
 
   put(key: Buffer, value: Buffer): void {

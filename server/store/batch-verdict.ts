@@ -8,15 +8,11 @@ import { mayBeObject } from '../../protocol/may-be-object.ts'
 import { encodeProblem, isProblem, type Problem } from '../../protocol/problem.ts'
 import type { BatchAnswer } from '../../protocol/schema.ts'
 
-/** Of a block that is refused: its place in the batch, and what the answer says of the chunk that is false. */
-export interface RefusedBlock {
-  readonly block: number
-  readonly problem: BatchAnswer['problems'][number]
-}
-
 export interface BatchVerdict {
-  /** In the order of the batch. All other blocks are what they say. */
-  readonly refused: readonly RefusedBlock[]
+  /** The places of the blocks that are refused, in order. All other blocks are what they say. */
+  readonly refused: readonly number[]
+  /** Of the first of these, what the answer says of the chunk that is false. */
+  readonly problems: BatchAnswer['problems']
   /** Chunks that look like file or directory objects, of blocks that are not refused: who keeps one must look what it refers to. */
   readonly objects: readonly FoundObject[]
 }
@@ -27,6 +23,8 @@ export interface FoundObject {
   readonly bytes?: Uint8Array
 }
 
+/** From so many on reasons say nothing new, but would make an answer several times as long as the batch. */
+const maxListedProblems = 1000
 /** Most lists are a quarter of that. What is longer, or comes when a batch has brought more, is read again when it is wanted. */
 const maxObjectBytes = 1024 * 1024
 const maxObjectsBytes = 4 * 1024 * 1024
@@ -37,7 +35,8 @@ const starts = ['{"type":"directory"', '{"type":"file"'].map((start) => Buffer.f
 
 /** One step for each block, which says whether it is refused, and the verdict. Problem `invalid-batch` from the first step. */
 export function* judgeBatch(body: Buffer): Generator<boolean, BatchVerdict> {
-  const refused: RefusedBlock[] = []
+  const refused: number[] = []
+  const problems: BatchAnswer['problems'] = []
   const objects: FoundObject[] = []
   let roomBytes = maxObjectsBytes
   for (const [index, block] of splitBatch(body).entries()) {
@@ -48,11 +47,12 @@ export function* judgeBatch(body: Buffer): Generator<boolean, BatchVerdict> {
       }
     } catch (cause) {
       if (!isProblem(cause)) throw cause
-      refused.push({ block: index, problem: refusalOf(block, cause) })
+      refused.push(index)
+      if (problems.length < maxListedProblems) problems.push(refusalOf(block, cause))
     }
-    yield refused.at(-1)?.block === index
+    yield refused.at(-1) === index
   }
-  return { refused, objects }
+  return { refused, problems, objects }
 }
 
 function objectsOf(block: Block, roomBytes: number): FoundObject[] {
@@ -75,7 +75,7 @@ function isWrittenByUs(bytes: Buffer): boolean {
 }
 
 /** The chunk that is false, or the first if all of the block is. */
-function refusalOf({ header }: Block, problem: Problem): RefusedBlock['problem'] {
+function refusalOf({ header }: Block, problem: Problem): BatchAnswer['problems'][number] {
   const { type } = encodeProblem(problem)
   return { id: (problem.extensions.id ?? header.rows[0]?.id) as Id, type, detail: problem.message }
 }

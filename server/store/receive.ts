@@ -155,7 +155,7 @@ export async function receiveBatch(
   for (const { rows } of headers) for (const { id } of rows) lease?.add(id)
   const plainBytes = headers.reduce((sum, header) => sum + header.plainBytes, 0)
   const { body, verdict } = await judge(batch, plainBytes)
-  const refused = new Set(verdict.refused.map(({ block }) => block))
+  const refused = new Set(verdict.refused)
   const objects = new Map(verdict.objects.map(({ id, bytes }) => [id, bytes]))
   const kept: VerifiedBlock[] = []
   let start = 0
@@ -168,12 +168,13 @@ export async function receiveBatch(
   }
   const outcomes = await stored(store, kept)
   const fresh = kept.flatMap(({ header }, i) => freshObjects(header, outcomes[i] as PutOutcome[], objects))
+  let next = 0
   const outcomesOf = ({ rows }: BlockHeader, index: number): BatchAnswer['outcomes'] =>
-    refused.has(index) ? rows.map(() => 'refused') : (outcomes.shift() as PutOutcome[])
+    refused.has(index) ? rows.map(() => 'refused') : (outcomes[next++] as PutOutcome[])
   return {
     answer: {
       outcomes: headers.flatMap(outcomesOf),
-      problems: verdict.refused.map(({ problem }) => problem),
+      problems: verdict.problems,
     },
     kept: kept.flatMap(({ header }) => header.rows.map(({ id }) => id)),
     mayBeObject: (id) => objects.has(id),

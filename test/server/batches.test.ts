@@ -107,6 +107,15 @@ test('a batch has so many chunks and no more, and one reason for each refused bl
   expect(await missing.json()).toEqual({ missing: [chunk('one too many').id] })
 })
 
+test('of many refused blocks the first thousand have a reason', async () => {
+  const lies = Array.from({ length: 1100 }, (_, i) => chunk(`promised ${i}`).id)
+  const blocks = lies.map((id) => assembleBlock([{ id, length: 3 }], 'identity', Buffer.from('lie')).bytes)
+  const good = chunk('the one true chunk')
+  const answer = (await (await sendBatch([...blocks, await blockOf([good])])).json()) as BatchAnswer
+  expect(answer.outcomes).toEqual([...lies.map(() => 'refused'), 'stored'])
+  expect(answer.problems.map(({ id }) => id)).toEqual(lies.slice(0, 1000))
+})
+
 test('a batch of another media type is refused', async () => {
   expect(await problemOf(await sendBatch([Buffer.from('x')], 'text/plain'))).toBe(
     '415 unsupported-media-type',

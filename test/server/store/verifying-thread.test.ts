@@ -49,7 +49,8 @@ test.each([
   const { body, objectId, objectBytes, falseId } = await batch()
   const { verdict } = judgeInPlace(body)
   expect(verdict).toMatchObject({
-    refused: [{ block: 1, problem: { id: falseId } }],
+    refused: [1],
+    problems: [{ id: falseId }],
     objects: [{ id: objectId, bytes: objectBytes }],
   })
   const judged = await threads.judge(laidDown(body), plainBytes)
