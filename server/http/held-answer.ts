@@ -2,13 +2,14 @@
  * Answers out of the store. What is read is in memory under a reservation of the download budget until
  * the client has taken it:
  *
- * - Nothing is read before its bytes are reserved, and only one piece at a time.
+ * - Nothing is read before its bytes are reserved, and only one piece at a time. Others have the event loop in between.
  * - A reservation ends when the client asks for what follows, and in any case when the answer has left or
  *   its connection is gone, whatever is under way then.
  * - A client that takes less than a slice in `stallMs` is cut off, and one that is slow when others have been waiting
  *   for that memory: client-pace.ts.
  */
 import { Readable } from 'node:stream'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Problem } from '../../protocol/problem.ts'
 import { sliceBytes } from './answer-slices.ts'
 import { overSignal, whenOver } from './client-gone.ts'
@@ -90,6 +91,7 @@ class HeldPieces {
   private readonly holding: Holding
   private readonly client: string
   private readonly gone: AbortSignal
+  private hasBegun = false
   private reservation: Reservation | undefined
   private reading: Promise<unknown> = Promise.resolve()
 
@@ -108,6 +110,9 @@ class HeldPieces {
 
   private async read(): Promise<Buffer | undefined> {
     this.release()
+    // A piece may be made of what is in memory, and a socket may take it at once.
+    if (this.hasBegun) await nextTurn()
+    this.hasBegun = true
     const { budget, pieceBytes } = this.holding
     this.reservation = await budget.of(this.client).reserve(pieceBytes, this.gone)
     if (this.gone.aborted) throw new Problem('unavailable', 'the client left before it was answered')

@@ -4,7 +4,6 @@ import Negotiator from 'negotiator'
 import { Problem } from '../../protocol/problem.ts'
 import type { Part } from '../../protocol/schema.ts'
 import { readContent } from '../catalog/content.ts'
-import { takeTurn } from '../catalog/turn.ts'
 import { overSignal } from '../http/client-gone.ts'
 import { isNotModified, requestedRange, setPartial } from '../http/conditional.ts'
 import type { Context } from '../http/context.ts'
@@ -191,7 +190,6 @@ async function* listing(
       if (text.length < pieceChars) continue
       yield Buffer.from(text, 'utf8')
       text = ''
-      await takeTurn(signal)
     }
   }
   yield Buffer.from(text + multistatusEnd, 'utf8')
