@@ -88,14 +88,16 @@ async function main(): Promise<void> {
   const isRough = values.quick || Object.values(known).some(({ quick }) => quick)
   const out = resolve(values.out ?? (isRough ? join(work, 'quick') : join(root, 'docs')))
   if (values['report-only'] !== undefined) return report(known, out)
+  const chosen = values.only.length > 0 ? values.only : names
+  const file = join(work, values.quick ? 'results-quick.json' : 'results.json')
+  let results = readResults(file)
+  const unmeasured = names.filter((name) => !chosen.includes(name) && results[name] === undefined)
+  checkReport(out, unmeasured)
   mkdirSync(work, { recursive: true })
   checkRoom(work)
   leaveNothing({ folder: work, names: scratch })
-  const chosen = values.only.length > 0 ? values.only : names
   log(expectation(chosen))
   if (values.build) execFileSync('npm', ['run', '-s', 'build'], { cwd: root, stdio: 'inherit' })
-  const file = join(work, values.quick ? 'results-quick.json' : 'results.json')
-  let results = readResults(file)
   for (const name of chosen) {
     await measure(name, work, results[name]?.raw, (measured) => {
       results = { ...results, [name]: measured }
@@ -112,6 +114,15 @@ function checkRoom(work: string): void {
   const { bavail, bsize } = statfsSync(work)
   const [free, needed] = [(bavail * bsize) / GiB, neededGib[values.quick ? 'quick' : 'full']]
   if (free < needed) throw new Error(`${work} has ${free.toFixed(0)} GiB free, of ${needed} that are needed`)
+}
+
+/** The report is made anew from results: parts of which there are none here, but elsewhere once, would go from it. */
+function checkReport(out: string, unknown: readonly string[]): void {
+  const path = join(out, 'benchmarks.md')
+  if (unknown.length === 0 || readIfThere(path) === '') return
+  throw new Error(
+    `${path} would lose ${unknown.join(', ')}, of which there are no results here; measure these too, or name another folder with --out`,
+  )
 }
 
 /** How long it will take, in all and each part. */
