@@ -4,12 +4,17 @@
  */
 import { constants } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises'
+import { behind, upTo } from './buffer-list.ts'
+import { bytesToNextPage, DirectWrites } from './direct-writes.ts'
 
 /** One open file. Positions and lengths in bytes. Whoever opened it closes it. */
 export interface StoreFile {
   /** Fills `target` from `position`; fewer bytes only at the end of the file. */
   read(target: Buffer, position: number): Promise<number>
-  /** Writes all parts one behind the other; rejects when it cannot, and then part of it may be written. */
+  /**
+   * Writes all parts one behind the other; rejects when it cannot, and then part of it may be written. What is written
+   * at the same time must not touch the same 4 KiB of the file.
+   */
   write(parts: readonly Buffer[], position: number): Promise<void>
   /** On return the bytes and the length are on disk. After it rejected, the page cache proves nothing. */
   datasync(): Promise<void>
@@ -50,7 +55,7 @@ export interface FileLayer {
   syncFolder(path: string): Promise<void>
 }
 
-const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC } = constants
+const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC } = constants
 const flagsOf = {
   read: O_RDONLY,
   write: O_RDWR,
@@ -61,12 +66,19 @@ const flagsOf = {
 /** What is used of Node's FileHandle. */
 export type Handle = Pick<FileHandle, 'read' | 'writev' | 'datasync' | 'truncate' | 'stat' | 'close'>
 
-/** A file of the operating system; short reads and writes are gone on with. */
+/**
+ * A file of the operating system; short reads and writes are gone on with. Where it is told how to open the same file
+ * with O_DIRECT, a write of a MiB or more goes past the page cache: what is seldom read again pushes nothing out of
+ * memory and takes no fresh pages, and the next `datasync` finds it on the disk. Only whole pages of the file go that
+ * way, each once, so that none is ever written in both ways.
+ */
 export class NodeFile implements StoreFile {
   readonly #handle: Handle
+  readonly #direct: DirectWrites | undefined
 
-  constructor(handle: Handle) {
+  constructor(handle: Handle, openDirect?: () => Promise<Handle>) {
     this.#handle = handle
+    if (openDirect !== undefined) this.#direct = new DirectWrites(handle, openDirect)
   }
 
   async read(target: Buffer, position: number): Promise<number> {
@@ -80,6 +92,16 @@ export class NodeFile implements StoreFile {
   }
 
   async write(parts: readonly Buffer[], position: number): Promise<void> {
+    let written = 0
+    if (this.#direct?.areFor(parts)) {
+      written = bytesToNextPage(position)
+      await this.#writeCached(upTo(parts, written), position)
+      written += await this.#direct.write(behind(parts, written), position + written)
+    }
+    await this.#writeCached(behind(parts, written), position + written)
+  }
+
+  async #writeCached(parts: readonly Buffer[], position: number): Promise<void> {
     let rest = parts
     let at = position
     while (rest.length > 0) {
@@ -102,23 +124,13 @@ export class NodeFile implements StoreFile {
     return (await this.#handle.stat()).size
   }
 
-  close(): Promise<void> {
-    return this.#handle.close()
-  }
-}
-
-/** What is left of `parts` when their first `written` bytes are done: a short write goes on there. */
-function behind(parts: readonly Buffer[], written: number): Buffer[] {
-  const rest: Buffer[] = []
-  let skip = written
-  for (const part of parts) {
-    if (skip >= part.length) skip -= part.length
-    else {
-      rest.push(part.subarray(skip))
-      skip = 0
+  async close(): Promise<void> {
+    try {
+      await this.#direct?.close()
+    } finally {
+      await this.#handle.close()
     }
   }
-  return rest
 }
 
 function noProgress(): Error {
@@ -127,7 +139,18 @@ function noProgress(): Error {
 
 /** The real file system, with files opened as `openFile` does it. */
 export function filesOver(openFile: (path: string, flags: number) => Promise<Handle>): FileLayer {
-  return { ...namesOfFiles, open: async (path, mode) => new NodeFile(await openFile(path, flagsOf[mode])) }
+  // Only Linux has O_DIRECT.
+  const flags = constants.O_DIRECT === undefined ? undefined : O_WRONLY | constants.O_DIRECT
+  return {
+    ...namesOfFiles,
+    open: async (path, mode) => {
+      const isDirect = flags !== undefined && mode !== 'read'
+      return new NodeFile(
+        await openFile(path, flagsOf[mode]),
+        isDirect ? () => openFile(path, flags) : undefined,
+      )
+    },
+  }
 }
 
 const namesOfFiles: Omit<FileLayer, 'open'> = {

@@ -56,7 +56,11 @@ const rules: { from: RegExp; to: RegExp; except?: string[]; why: string }[] = [
     to: /^server\/store\/(?!chunk-store\.ts$)/,
     why: 'the catalogue sees the store through its interface alone',
   },
-  { from: /^server\/file-layer\.ts$/, to: /^(protocol|server)\//, why: 'the file layer knows files only' },
+  {
+    from: /^server\/(file-layer|direct-writes|buffer-list)\.ts$/,
+    to: /^(protocol|server\/(?!(direct-writes|buffer-list)\.ts$))/,
+    why: 'the file layer knows files only',
+  },
   {
     from: /^server\/(store|catalog)\//,
     to: /^(node:)?fs(\/promises)?$/,
