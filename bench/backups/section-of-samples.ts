@@ -59,7 +59,7 @@ function howMeasured(all: Samples): string[] {
   const tools = all.tools.map(({ name, version, usage }) => `- ${name} ${version}: ${usage}.`)
   return [
     `Client and server run on this machine. In each round every tool does the same work once, one after the other, with a fresh repository and a fresh home, on servers that run on; ` +
-      `who begins moves on from round to round. ${roundsText(all)} The source is read before each turn and a restore follows its backup, so that both come from memory; \`sync\` runs before each timing, so that nobody writes for somebody else. Ratios are taken within a round. ` +
+      `who begins moves on from round to round. ${roundsText(all)} The source is read before each turn and a restore follows its backup, so that both come from memory, but for what our receiver wrote past the page cache: that it reads from the disk. Before each timing \`sync\` runs, so that nobody writes for somebody else. Ratios are taken within a round. ` +
       'Only a borg repository and our receiver have the backup durable on disk when the command ends: `rclone serve` and casync sync nothing (seen with strace). No restore syncs what it has written.',
     `Times are wall time of the command, its start and end included: the median, with the least and the greatest. All other figures are medians. CPU and peak memory of clients are what \`wait4\` tells (GNU time), those of servers CPU ticks and \`VmHWM\` of /proc, reset before each step; borg and casync have no server, so that what others do there is in their client. ` +
       'Stored is the sum of the sizes of all files in the repository. Sent and received were counted by a relay of TCP in a run of its own that is not timed: HTTP with its heads, without TCP and IP. ' +
