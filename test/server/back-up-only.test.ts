@@ -88,9 +88,14 @@ test('walks over what is not whole are few at a time, and end when nobody waits 
   const asked = Array.from({ length: 8 }, () =>
     ask('mallory', 'PUT', `dirs/${top.id}`, top.bytes, { signal: leaving.signal }).catch(() => 'left'),
   )
-  await vi.waitFor(() => expect(walks.usage.waiting).toBeGreaterThan(2), { timeout: 10_000 })
+  await vi.waitFor(
+    () => {
+      expect(turns.usage.held).toBe(8)
+      expect(walks.usage.waiting).toBeGreaterThan(2)
+    },
+    { timeout: 10_000 },
+  )
   expect(walks.usage.peak).toBeLessThanOrEqual(3)
-  expect(turns.usage.held).toBe(8)
   leaving.abort()
   expect(await Promise.all(asked)).toEqual(asked.map(() => 'left'))
   await vi.waitFor(() => expect([turns.usage.held, walks.usage.held]).toEqual([0, 0]), { timeout: 5000 })
