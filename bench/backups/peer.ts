@@ -24,7 +24,8 @@ export interface Repository extends AsyncDisposable {
   backup(source: string): Command
   /** Of the newest backup. */
   restore(source: string): Restore
-  storedBytes(): number
+  /** The files and folders that the backups are kept in. */
+  kept(): readonly string[]
 }
 
 export interface Peer {

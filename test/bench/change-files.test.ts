@@ -5,7 +5,7 @@ import { expect, onTestFinished, test } from 'vitest'
 import { changeFiles, putBack } from '../../bench/backups/change-files.ts'
 import { differences } from '../../bench/backups/compare-trees.ts'
 import { filesBelow } from '../../bench/backups/files-below.ts'
-import { folderBytes } from '../../bench/backups/folder-bytes.ts'
+import { storedBytes } from '../../bench/backups/stored-bytes.ts'
 
 function makeTree(): { tree: string; aside: string } {
   const folder = mkdtempSync(join(tmpdir(), 'chunkdav-change-'))
@@ -48,7 +48,7 @@ test('links are not followed, also one that leads to where it stands', () => {
     symlinkSync(to, join(tree, name))
   expect(filesBelow(tree)).toHaveLength(200)
   const bytes = Array.from({ length: 200 }, (_, n) => `content ${n}`.length)
-  expect(folderBytes(tree)).toBe(bytes.reduce((sum, each) => sum + each, 0))
+  expect(storedBytes([tree])).toBe(bytes.reduce((sum, each) => sum + each, 0))
 })
 
 test('a comparison finds what differs', () => {

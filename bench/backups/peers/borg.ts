@@ -1,6 +1,5 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { folderBytes } from '../folder-bytes.ts'
 import type { Peer } from '../peer.ts'
 import { type Command, outputOf, runTimed } from '../timed-program.ts'
 
@@ -25,7 +24,7 @@ export const borg: Peer = {
         command: { ...command('extract', `${repository}::${archive}`), cwd: out },
         tree: join(out, source),
       }),
-      storedBytes: () => folderBytes(repository),
+      kept: () => [repository],
       [Symbol.asyncDispose]: async () => {},
     }
   },

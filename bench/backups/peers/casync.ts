@@ -1,6 +1,4 @@
-import { statSync } from 'node:fs'
 import { join } from 'node:path'
-import { folderBytes } from '../folder-bytes.ts'
 import type { Peer } from '../peer.ts'
 import { outputOf } from '../timed-program.ts'
 
@@ -22,7 +20,7 @@ export const casync: Peer = {
         command: { argv: ['casync', 'extract', `--store=${store}`, index(version), out] },
         tree: out,
       }),
-      storedBytes: () => folderBytes(store) + statSync(index(version)).size,
+      kept: () => [store, index(version)],
       [Symbol.asyncDispose]: async () => {},
     }
   },

@@ -1,6 +1,5 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { folderBytes } from '../folder-bytes.ts'
 import type { Peer, Place } from '../peer.ts'
 import { openServed } from '../served-repository.ts'
 import { type Command, runTimed } from '../timed-program.ts'
@@ -31,7 +30,7 @@ export const chunkdav: Peer = {
       served,
       backup: (source) => command('backup', source, url),
       restore: () => ({ command: command('restore', url, '--to', out), tree: out }),
-      storedBytes: () => folderBytes(join(served.folder, 'vaults', vault)),
+      kept: () => [join(served.folder, 'vaults', vault)],
       [Symbol.asyncDispose]: () => served[Symbol.asyncDispose](),
     }
   },

@@ -1,5 +1,4 @@
 import { join } from 'node:path'
-import { folderBytes } from '../folder-bytes.ts'
 import type { Peer } from '../peer.ts'
 import { openServed } from '../served-repository.ts'
 import { outputOf, runTimed } from '../timed-program.ts'
@@ -30,7 +29,7 @@ export const rclone: Peer = {
         return { argv: ['rclone', 'copy', ...times, ...url, source, ':webdav:'] }
       },
       restore: () => ({ command: { argv: ['rclone', 'copy', ...url, ':webdav:', out] }, tree: out }),
-      storedBytes: () => folderBytes(folder),
+      kept: () => [folder],
       [Symbol.asyncDispose]: () => served[Symbol.asyncDispose](),
     }
   },

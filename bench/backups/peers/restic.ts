@@ -1,5 +1,4 @@
 import { join } from 'node:path'
-import { folderBytes } from '../folder-bytes.ts'
 import type { Peer } from '../peer.ts'
 import { openServed } from '../served-repository.ts'
 import { type Command, outputOf, runTimed } from '../timed-program.ts'
@@ -30,7 +29,7 @@ export const restic: Peer = {
         command: command('restore', 'latest', '--target', out),
         tree: join(out, source),
       }),
-      storedBytes: () => folderBytes(repository),
+      kept: () => [repository],
       [Symbol.asyncDispose]: () => served[Symbol.asyncDispose](),
     }
   },
